@@ -1,0 +1,94 @@
+"""Plain data (from YAML or JSON) into checked frozen dataclasses.
+
+The one place where configuration and files become typed values: unknown keys, missing keys and wrong types
+end with a sentence that names the place, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+def structure(kind: type[T], data: object, where: str = "") -> T:
+    """A value of type `kind` from mappings, lists and scalars.
+
+    `kind` may be a dataclass, tuple[...], dict[str, ...], Literal, `X | None`, a union of plain types, or a
+    plain type; dataclasses nest. `where` is the dotted place used in messages. Raises ValueError.
+    """
+    return typing.cast(T, _value(kind, data, where))
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """" (did you mean 'x'?)" for the closest choice, or "" when none is close."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _value(kind: Any, data: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return data
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _dataclass(kind, data, where)
+    if origin is Literal:
+        if data not in args:
+            hint = nearest(str(data), map(str, args))
+            raise ValueError(f"{where}={data!r}: allowed are {', '.join(map(str, args))}{hint}")
+        return data
+    if origin in (typing.Union, types.UnionType):
+        return _union(args, data, where)
+    if origin is tuple:
+        if not isinstance(data, (list, tuple)):
+            raise ValueError(f"{where}={data!r}: a list is expected")
+        kinds = [args[0]] * len(data) if len(args) == 2 and args[1] is Ellipsis else list(args)
+        if len(kinds) != len(data):
+            raise ValueError(f"{where}={data!r}: {len(kinds)} items are expected, got {len(data)}")
+        return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, data, strict=True)))
+    if origin in (dict, Mapping, typing.get_origin(Mapping[str, Any])):
+        if not isinstance(data, Mapping):
+            raise ValueError(f"{where}={data!r}: a mapping is expected")
+        return {_value(args[0], k, where): _value(args[1], v, f"{where}.{k}") for k, v in data.items()}
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
+        raise ValueError(f"{where}={data!r}: {kind.__name__} is expected")
+    return data
+
+
+def _dataclass(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}={data!r}: a mapping is expected")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    for key in data:
+        if key not in fields:
+            place = f"{where}.{key}" if where else str(key)
+            raise ValueError(f"{place}: no such key; there are {', '.join(fields)}{nearest(str(key), fields)}")
+    values = {}
+    for name, f in fields.items():
+        if name in data:
+            values[name] = _value(hints[name], data[name], f"{where}.{name}" if where else name)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where + '.' if where else ''}{name}: missing")
+    return kind(**values)
+
+
+def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
+    if data is None and type(None) in args:
+        return None
+    errors = []
+    for arg in args:
+        if arg is type(None):
+            continue
+        try:
+            return _value(arg, data, where)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError(errors[0] if len(errors) == 1 else f"{where}={data!r}: no allowed type fits ({'; '.join(errors)})")

@@ -1,0 +1,168 @@
+"""What every task is: sample a problem, write it, draw it, solve it, score a response.
+
+A task knows nothing of models or training. Sampling is stateless: problem (level, split, index) is a
+function of those three, the task's name and version, and its sizes, so it can be made anywhere, in any
+order, by any number of processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmreason.structure import structure
+
+Picture = NDArray[np.uint8]
+"""An RGB picture, shape (height, width, 3)."""
+
+Modality = Literal["text", "image"]
+SPLITS = ("train", "validation", "test")
+_SPLIT_ENDS = (128, 192, 256)  # of one hash byte: half of all problems are train, a quarter each the others
+MAX_ATTEMPTS = 20_000
+MAX_RESPONSE_CHARS = 200_000  # a longer response is not read further: it counts as unparsed
+
+State = TypeVar("State")
+Belongs = Callable[[object], bool]
+
+
+@dataclass(frozen=True)
+class Problem(Generic[State]):
+    """One instance of a task. `state` is the task's own frozen dataclass."""
+
+    task: str
+    level: str
+    split: str
+    index: int
+    state: State
+
+    @property
+    def id(self) -> str:
+        return f"{self.task}-{self.level}-{self.split}-{self.index}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on one response; the evaluation metric and the reward.
+
+    `correct` is the paper's figure of the task, `parsed` whether an answer was found at all (an
+    unparsed response is never correct), `parts` the task's own measures in [0, 1].
+    """
+
+    correct: bool
+    parsed: bool
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC, Generic[State]):
+    """A task at given sizes and wording.
+
+    Subclasses set `name`, `version` (raised when the problems of an index change), `levels` and
+    `state_type`, and are constructed with their sizes, the name of a trace wording and single templates
+    that replace the ones of that wording.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    levels: ClassVar[tuple[str, ...]]
+    state_type: ClassVar[type]
+
+    def sample(self, level: str, split: str, index: int) -> Problem[State]:
+        """Problem number `index` (>= 0, unbounded) of a level and split; the same one on every call."""
+        if level not in self.levels:
+            raise ValueError(f"level={level!r}: {self.name} has {', '.join(self.levels)}")
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: allowed are {', '.join(SPLITS)}")
+        if index < 0:
+            raise ValueError(f"index={index}: an index is 0 or more")
+        rng = stream(self.name, self.version, level, split, index)
+        state = self._sample(level, rng, lambda key: split_of(self.name, key) == split)
+        return Problem(self.name, level, split, index, state)
+
+    @abstractmethod
+    def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> State:
+        """Draw a state of the level whose `key` belongs to the wanted split (`belongs(key)`).
+
+        Raises ValueError through `unreachable` when the sizes do not allow the level.
+        """
+
+    @abstractmethod
+    def key(self, state: State) -> object:
+        """The JSON-able part of the state that decides its split, so that splits share no problem."""
+
+    @abstractmethod
+    def draw(self, state: State) -> Picture:
+        """The problem as a picture."""
+
+    @abstractmethod
+    def text(self, state: State) -> str:
+        """The problem as text, x(t) in the paper."""
+
+    @abstractmethod
+    def prompt(self, state: State, modality: Modality) -> str:
+        """The question; with modality "text" it holds `text(state)`, with "image" nothing of the picture."""
+
+    @abstractmethod
+    def convert(self, state: State) -> str:
+        """The conversion sentence (P_convert), first word "Convert"; the text form follows it."""
+
+    @abstractmethod
+    def thought(self, state: State) -> list[str]:
+        """The chain of thought as its steps, in order; they are concatenated as they are."""
+
+    @abstractmethod
+    def answer(self, state: State) -> str:
+        """The final answer."""
+
+    @abstractmethod
+    def score(self, state: State, response: str) -> Score:
+        """Judge a response. `response` is untrusted text of any content and length."""
+
+    def unreachable(self, level: str, why: str) -> ValueError:
+        return ValueError(f"task={self.name} level={level}: {why}")
+
+    def state_from_json(self, data: object) -> State:
+        """Rebuild a state from `state_to_json` output read from a file. Raises ValueError when malformed."""
+        return typing.cast(State, structure(self.state_type, data, f"problem of {self.name}"))
+
+
+def state_to_json(state: Any) -> dict[str, Any]:
+    """A state as plain JSON types (tuples become lists)."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(state))))
+
+
+def stream(*parts: object) -> random.Random:
+    """An independent random stream for a tuple of strings and integers."""
+    return random.Random(int.from_bytes(_digest(parts), "big"))
+
+
+def split_of(task: str, key: object) -> str:
+    """The one split a problem's key belongs to."""
+    byte = _digest((task, key))[0]
+    return SPLITS[next(i for i, end in enumerate(_SPLIT_ENDS) if byte < end)]
+
+
+def _digest(parts: object) -> bytes:
+    return hashlib.blake2b(json.dumps(parts, separators=(",", ":")).encode(), digest_size=16).digest()
+
+
+def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str, str]) -> Any:
+    """The named wording (a frozen dataclass of templates) with single templates replaced."""
+    if trace not in wordings:
+        raise ValueError(f"task.trace={trace!r}: allowed are {', '.join(wordings)}")
+    wording = wordings[trace]
+    names = [f.name for f in dataclasses.fields(wording)]
+    for name in changes:
+        if name not in names:
+            raise ValueError(f"task.wording.{name}: no such template; there are {', '.join(names)}")
+    return dataclasses.replace(wording, **changes)
+
