@@ -1,0 +1,186 @@
+"""Supervision as data: which problems, in which views and order, each phase of training shows.
+
+A strategy (sections 2.4, 4 and 4.3) is one or more phases, one after the other; a phase is a mix of parts;
+a part is a level of a task in one or more views. Everything here is plain data from `conf/supervision/`;
+`data/mixture.py` turns a phase into its examples. No strategy, level or task is known to this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+from vlmreason.structure import nearest
+
+View = Literal["text", "image", "image_via_text"]
+Order = Literal["shuffle", "interleave"]
+ThoughtSchedule = Literal["keep", "remove", "internalize"]
+ModelPart = Literal["vision_tower", "projector", "language_model"]
+
+INTERNALIZE = (0.3, 0.4, 0.3)
+"""Shares of a phase with the whole chain of thought, with ever less of it, with none (appendix I.7.2)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One level of a task in one or more views; each of its instances is shown in all of the views.
+
+    The part gets `weight / (sum of weights)` of the phase's examples. How many distinct instances they are
+    made of is given by `distinct`, or by `epochs`: examples / (epochs * number of views), which is
+    algorithm 1's N_simple^u (epochs 1.5 for two views and 3 for one view both mean a third of the examples)
+    and, for hard examples, the repetitions of appendix I.9.
+    """
+
+    level: str
+    views: tuple[View, ...]
+    weight: float = 1.0
+    epochs: float | None = None  # times each (instance, view) pair is shown, 1 or more; null: 1
+    distinct: int | None = None  # number of distinct instances; null: from epochs
+    task: str | None = None  # null: the phase's tasks, else the run's task
+    first: int | None = None  # first instance; null: after the phase's earlier parts of the same task and level
+    thought_kept: float = 1.0  # share of the chain of thought's steps, 0 to 1, beside the phase's schedule
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with its own data, trained parts of the model, optimizer and schedule."""
+
+    num_examples: int
+    parts: dict[str, Part]
+    train: Literal["all"] | tuple[ModelPart, ...] = "all"
+    order: Order | None = None  # null: the supervision's
+    thought: ThoughtSchedule | None = None  # null: the supervision's
+    thought_shares: tuple[float, float, float] | None = None  # for thought=internalize; null: 0.3, 0.4, 0.3
+    tasks: tuple[str, ...] | None = None  # for parts that name none, in equal shares; null: the supervision's
+    pool: str | None = None  # phases of one pool share their instances; null: a pool of its own, by its name
+    optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """A strategy: phases by name, trained in the order of the mapping.
+
+    `order`, `thought` and `tasks` hold for every phase that does not set its own. `order=shuffle` is
+    algorithm 1; `order=interleave` shuffles each view by itself and deals them out in a fixed cycle
+    (appendix F), so that every run of examples as long as the cycle holds an image. Raises ValueError.
+    """
+
+    name: str
+    phases: dict[str, Phase]
+    order: Order = "shuffle"
+    thought: ThoughtSchedule = "keep"
+    tasks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("supervision.phases={}: one phase or more is expected")
+        _check_tasks("supervision.tasks", self.tasks)
+        for name, phase in self.phases.items():
+            _check_phase(self, f"supervision.phases.{name}", phase)
+        if self.tasks and not any(_uses_tasks(phase) and phase.tasks is None for phase in self.phases.values()):
+            raise ValueError("supervision.tasks: has no effect, every phase or part names its own task")
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of all phases together."""
+        return sum(phase.num_examples for phase in self.phases.values())
+
+    def phase(self, name: str) -> Phase:
+        if name not in self.phases:
+            raise ValueError(f"phase={name!r}: there are {', '.join(self.phases)}{nearest(name, self.phases)}")
+        return self.phases[name]
+
+    def phase_tasks(self, name: str, run_task: str | None) -> tuple[str, ...]:
+        """Tasks of the phase's parts that name none; `run_task` is the task of the run, if it has one."""
+        phase = self.phase(name)
+        tasks = self.tasks if phase.tasks is None else phase.tasks
+        return tasks or ((run_task,) if run_task else ())
+
+    def task_names(self, run_task: str | None) -> tuple[str, ...]:
+        """Every task that the data of this supervision needs, without repetition, in order of appearance."""
+        names: dict[str, None] = {}
+        for phase_name, phase in self.phases.items():
+            for part_name, part in phase.parts.items():
+                tasks = (part.task,) if part.task else self.phase_tasks(phase_name, run_task)
+                if not tasks:
+                    place = f"supervision.phases.{phase_name}.parts.{part_name}"
+                    raise ValueError(f"{place}.task: missing, and the run names no task either")
+                names.update(dict.fromkeys(tasks))
+        return tuple(names)
+
+    def phase_order(self, name: str) -> Order:
+        return self.phase(name).order or self.order
+
+    def phase_thought(self, name: str) -> ThoughtSchedule:
+        return self.phase(name).thought or self.thought
+
+    def check_levels(self, run_task: str | None, levels: Mapping[str, Sequence[str]]) -> None:
+        """Raise ValueError where a part's level is none of its task's; `levels` holds them by task name."""
+        for name in self.task_names(run_task):
+            if name not in levels:
+                raise ValueError(f"task={name!r}: there are {', '.join(levels)}{nearest(name, levels)}")
+        for phase_name, phase in self.phases.items():
+            for part_name, part in phase.parts.items():
+                for task in (part.task,) if part.task else self.phase_tasks(phase_name, run_task):
+                    if part.level not in levels[task]:
+                        raise ValueError(
+                            f"supervision.phases.{phase_name}.parts.{part_name}.level={part.level!r}: {task} has "
+                            f"{', '.join(levels[task])}{nearest(part.level, levels[task])}"
+                        )
+
+
+def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
+    if phase.num_examples < 1:
+        raise ValueError(f"{where}.num_examples={phase.num_examples}: 1 or more is expected")
+    if not phase.parts:
+        raise ValueError(f"{where}.parts={{}}: one part or more is expected")
+    if phase.train != "all" and (not phase.train or len(set(phase.train)) < len(phase.train)):
+        raise ValueError(f"{where}.train={list(phase.train)}: 'all' or a list of distinct parts is expected")
+    if phase.thought_shares is not None:
+        if (phase.thought or supervision.thought) != "internalize":
+            raise ValueError(f"{where}.thought_shares: has no effect unless thought=internalize")
+        if min(phase.thought_shares) < 0 or abs(sum(phase.thought_shares) - 1) > 1e-6:
+            raise ValueError(f"{where}.thought_shares={list(phase.thought_shares)}: three shares of sum 1 are expected")
+    if phase.tasks is not None:
+        _check_tasks(f"{where}.tasks", phase.tasks)
+        if not _uses_tasks(phase):
+            raise ValueError(f"{where}.tasks: has no effect, every part names its own task")
+    for name, part in phase.parts.items():
+        _check_part(f"{where}.parts.{name}", part)
+
+
+def _check_part(where: str, part: Part) -> None:
+    if not part.views or len(set(part.views)) < len(part.views):
+        raise ValueError(
+            f"{where}.views={list(part.views)}: distinct views are expected (for unequal shares: parts with weights)"
+        )
+    if not 0 < part.weight < float("inf"):
+        raise ValueError(f"{where}.weight={part.weight}: more than 0 is expected (to leave a part out, delete it)")
+    if part.epochs is not None and part.distinct is not None:
+        raise ValueError(
+            f"{where}: epochs={part.epochs} and distinct={part.distinct} exclude each other: one must be null"
+        )
+    if part.epochs is not None and not 1 <= part.epochs < float("inf"):
+        raise ValueError(f"{where}.epochs={part.epochs}: 1 or more is expected")
+    if part.distinct is not None and part.distinct < 1:
+        raise ValueError(f"{where}.distinct={part.distinct}: 1 or more is expected")
+    if part.first is not None and part.first < 0:
+        raise ValueError(f"{where}.first={part.first}: 0 or more is expected")
+    if not 0 <= part.thought_kept <= 1:
+        raise ValueError(f"{where}.thought_kept={part.thought_kept}: allowed is 0 to 1")
+
+
+def _check_tasks(where: str, tasks: tuple[str, ...]) -> None:
+    if len(set(tasks)) < len(tasks):
+        raise ValueError(f"{where}={list(tasks)}: a task is named twice (for unequal shares: parts with weights)")
+
+
+def _uses_tasks(phase: Phase) -> bool:
+    return any(part.task is None for part in phase.parts.values())
+
+
+def exact(number: float) -> Fraction:
+    """A number of a configuration as the fraction its decimals say (0.1 is 1/10)."""
+    return Fraction(str(number))
