@@ -1,0 +1,178 @@
+"""A learner answers the problems of a task: greedy, in batches, resumable.
+
+    <out_dir>/evaluation.json                    what was evaluated, so that nothing else is mixed in
+    <out_dir>/predictions/<level>-<view>.jsonl   the responses, appended as they come
+    <out_dir>/summary.json                       their scores
+
+The same call after an interruption goes on where the files end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT
+from vlmreason.evaluation.jsonl import write_json
+from vlmreason.evaluation.predictions import Prediction, PredictionFile, claim, read_predictions
+from vlmreason.evaluation.problems import SampledProblems
+from vlmreason.evaluation.scoring import Summary, score_predictions
+from vlmreason.evaluation.segments import split_response
+from vlmreason.models.learner import Generation, Learner
+from vlmreason.models.processor import Prompt
+from vlmreason.structure import nearest
+from vlmreason.tasks.base import SPLITS, Modality, Problem, Task
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated and how.
+
+    levels: levels of the task; None means all of them.
+    views: how the problem is shown to the model: text, image.
+    num: problems per level and view, the first ones of the split.
+    split: train, validation or test.
+    batch_size: problems generated together; it changes the speed and never a score.
+    max_new_tokens: length limit of a response, in tokens; one that reaches it is counted as cut off.
+    conversion: for image views, whether the model writes the text form first. free: as it likes; force: its
+        response begins with "Convert" (the first word of the conversion sentence); forbid: it may not.
+    prefill: text that every response begins with.
+    """
+
+    levels: tuple[str, ...] | None = None
+    views: tuple[Modality, ...] = ("text", "image")
+    num: int = 200
+    split: str = "test"
+    batch_size: int = 32
+    max_new_tokens: int = 512
+    conversion: Literal["free", "force", "forbid"] = "free"
+    prefill: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("num", "batch_size", "max_new_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name}={value}: 1 or more is expected")
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        for name, values in (("levels", self.levels), ("views", self.views)):
+            if values is not None and (not values or len(set(values)) < len(values)):
+                raise ValueError(f"{name}={list(values)}: one or more different ones are expected")
+        if self.conversion != "free" and "image" not in self.views:
+            raise ValueError(f"conversion={self.conversion}: has no effect without the image view")
+        if self.conversion != "free" and self.prefill:
+            raise ValueError(f"conversion={self.conversion}: cannot be combined with prefill={self.prefill!r}")
+
+
+def evaluate(
+    learner: Learner,
+    task: Task[Any],
+    settings: EvaluationSettings,
+    out_dir: Path,
+    identity: Mapping[str, object],
+    progress: bool = True,
+) -> Summary:
+    """Generate what is missing, score everything, write `summary.json` and return it.
+
+    `identity` (JSON) says what else decides the responses: the task's configuration and the checkpoint.
+    With the settings it must be the same whenever `out_dir` is used again; `num` may grow or shrink, and
+    levels and views may be added. Raises ValueError naming what is wrong.
+    """
+    levels = task.levels if settings.levels is None else settings.levels
+    for level in levels:
+        if level not in task.levels:
+            hint = nearest(level, task.levels)
+            raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
+    cells = {(level, view): prediction_path(out_dir, level, view) for level in levels for view in settings.views}
+    decisive = ("split", "max_new_tokens", "conversion", "prefill")
+    decisions = {key: value for key, value in asdict(settings).items() if key in decisive}
+    claim(out_dir, {"task": task.name, "task_version": task.version, **identity, **decisions}, list(cells.values()))
+
+    for (level, view), path in cells.items():
+        _fill(path, learner, task, level, view, settings, progress)
+    wanted = SampledProblems(task, levels, settings.split, settings.num)
+    predictions = itertools.chain.from_iterable(map(read_predictions, cells.values()))
+    summary = score_predictions(task, wanted, (p for p in predictions if p.id in wanted))
+    write_json(out_dir / "summary.json", summary.to_json())
+    return summary
+
+
+def prediction_path(out_dir: Path, level: str, view: str) -> Path:
+    """Where the responses of a level in a view are kept."""
+    return out_dir / "predictions" / f"{level}-{view}.jsonl"
+
+
+def _fill(
+    path: Path,
+    learner: Learner,
+    task: Task[Any],
+    level: str,
+    view: Modality,
+    settings: EvaluationSettings,
+    progress: bool,
+) -> None:
+    """Append the missing responses of one level and view to their file."""
+    any_index = SampledProblems(task, (level,), settings.split, num=10**15)
+    with PredictionFile(path, any_index) as file:
+        todo = [id for id in SampledProblems(task, (level,), settings.split, settings.num) if id not in file.done]
+        bar = tqdm(
+            desc=f"{level} {view}",
+            total=settings.num,
+            initial=settings.num - len(todo),
+            unit="examples",
+            disable=not progress,
+            dynamic_ncols=True,
+        )
+        with bar:
+            for ids in _batches(todo, settings.batch_size):
+                problems = [any_index[id] for id in ids]
+                prompts = [_prompt(task, problem, view, settings) for problem in problems]
+                forbidden = None
+                if view == "image" and settings.conversion == "forbid":
+                    forbidden = _first_word(task, problems[0])
+                generations = learner.generate(prompts, settings.max_new_tokens, forbidden)
+                assert len(generations) == len(problems), "a learner answers every prompt"
+                pairs = zip(problems, generations, strict=True)
+                file.append(_prediction(learner, task, problem, view, generation) for problem, generation in pairs)
+                bar.update(len(ids))
+
+
+def _prompt(task: Task[Any], problem: Problem[Any], view: Modality, settings: EvaluationSettings) -> Prompt:
+    forced = view == "image" and settings.conversion == "force"
+    return Prompt(
+        text=task.prompt(problem.state, view),
+        image=task.draw(problem.state) if view == "image" else None,
+        prefill=_first_word(task, problem) if forced else settings.prefill,
+    )
+
+
+def _first_word(task: Task[Any], problem: Problem[Any]) -> str:
+    return task.convert(problem.state).split()[0]
+
+
+def _prediction(
+    learner: Learner, task: Task[Any], problem: Problem[Any], view: str, generation: Generation
+) -> Prediction:
+    tokens = dict.fromkeys((CONVERT, THOUGHT, ANSWER), 0)
+    for segment in split_response(task, problem.state, generation.text).segments:
+        tokens[segment.kind] = learner.count_tokens(segment.text)
+    return Prediction(
+        id=problem.id,
+        task=problem.task,
+        level=problem.level,
+        split=problem.split,
+        index=problem.index,
+        view=view,
+        response=generation.text,
+        num_tokens=generation.num_tokens,
+        finished=generation.finished,
+        tokens=tokens,
+    )
+
+
+def _batches(ids: list[str], size: int) -> Iterator[list[str]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))

@@ -1,0 +1,113 @@
+"""The problems that responses are scored against, by id, none of them held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmreason.evaluation.jsonl import Line, read_jsonl
+from vlmreason.evaluation.predictions import shorten
+from vlmreason.tasks.base import Problem, Task
+
+
+class SampledProblems(Mapping[str, Problem[Any]]):
+    """The first `num` problems of each level, made by the task when asked for."""
+
+    def __init__(self, task: Task[Any], levels: Sequence[str], split: str, num: int) -> None:
+        self.task, self.levels, self.split, self.num = task, tuple(levels), split, num
+        self._level_of = {f"{task.name}-{level}-{split}": level for level in self.levels}
+
+    def __getitem__(self, id: str) -> Problem[Any]:
+        level, index = self._place(id)
+        return self.task.sample(level, self.split, index)
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            self._place(id)
+        except KeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{prefix}-{index}" for prefix in self._level_of for index in range(self.num))
+
+    def __len__(self) -> int:
+        return len(self._level_of) * self.num
+
+    def level(self, id: str) -> str:
+        return self._place(id)[0]
+
+    def _place(self, id: object) -> tuple[str, int]:
+        prefix, _, digits = str(id).rpartition("-")
+        if prefix not in self._level_of or not digits.isascii() or not digits.isdigit() or len(digits) > 15:
+            raise KeyError(id)
+        index = int(digits)
+        if index >= self.num or str(index) != digits:
+            raise KeyError(id)
+        return self._level_of[prefix], index
+
+
+class ProblemFile(Mapping[str, Problem[Any]]):
+    """The problems of a `metadata.jsonl` (`generate format=folder`): `id, task, level, split, index, meta` count.
+
+    The file is read once to learn where each problem stands, and again when a problem is asked for. Raises
+    ValueError naming file and line.
+    """
+
+    def __init__(self, path: Path, task: Task[Any]) -> None:
+        self.path, self.task = path, task
+        self._starts: dict[str, int] = {}
+        self._levels: dict[str, str] = {}
+        last = 0
+        for line in read_jsonl(path):
+            id, level = _text(line, "id"), _text(line, "level")
+            if _text(line, "task") != task.name:
+                raise ValueError(f"{line.where}: a problem of {shorten(line.data['task'])}, not of {task.name}")
+            if level not in task.levels:
+                raise ValueError(f"{line.where}: level={shorten(level)}: {task.name} has {', '.join(task.levels)}")
+            if id in self._starts:
+                raise ValueError(f"{line.where}: {shorten(id)} stands in the file twice")
+            self._starts[id], self._levels[id], last = line.start, level, line.end
+        if not self._starts:
+            raise ValueError(f"{path}: holds no problem")
+        if last < path.stat().st_size and _has_rest(path, last):
+            raise ValueError(f"{path}: the last line is cut off")
+
+    def __getitem__(self, id: str) -> Problem[Any]:
+        line = next(read_jsonl(self.path, self._starts[id]))
+        where = f"{self.path}: {shorten(id)}"
+        split, index = _text(line, "split"), line.data.get("index")
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise ValueError(f"{where}: index={shorten(index)}: a number is expected")
+        try:
+            state = self.task.state_from_json(line.data.get("meta"))
+            self.task.answer(state)
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"{where}: meta is no problem of {self.task.name}: {error}") from None
+        return Problem(self.task.name, self._levels[id], split, index, state)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._starts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def level(self, id: str) -> str:
+        return self._levels[id]
+
+
+def _text(line: Line, key: str) -> str:
+    value = line.data.get(key)
+    if not isinstance(value, str) or not line.utf8:
+        raise ValueError(f"{line.where}: a problem needs {key} (UTF-8 text)")
+    return value
+
+
+def _has_rest(path: Path, start: int) -> bool:
+    with path.open("rb") as handle:
+        handle.seek(start)
+        return bool(handle.read(4096).strip())
