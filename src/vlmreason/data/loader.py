@@ -1,0 +1,90 @@
+"""Batches of a phase by step number: any step can be made anywhere, nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from vlmreason.data.mixture import Mixture
+from vlmreason.dialogue import build_dialogue
+from vlmreason.models.processor import Encoded, Processor
+from vlmreason.tasks.base import Task
+
+Step = dict[str, Any]
+"""One optimizer step: `micro_batches` (list of tensors by name), `num_targets` and `num_examples`."""
+
+
+class StepData(Dataset[Step]):
+    """Step s holds the examples [s B, (s+1) B) of a mixture, the last step what is left.
+
+    Within a step the examples are sorted by length and cut into micro-batches of at most `micro_tokens`
+    padded tokens, which changes neither the loss nor its gradient. With several processes each takes every
+    `world_size`-th example. Raises ValueError for an example longer than `max_length` tokens.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        tasks: Mapping[str, Task[Any]],
+        processor: Processor,
+        batch_size: int,
+        micro_tokens: int,
+        max_length: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.mixture, self.tasks, self.processor = mixture, tasks, processor
+        self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
+        self.first_step, self.rank, self.world_size = first_step, rank, world_size
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole phase."""
+        return -(-len(self.mixture) // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.num_steps - self.first_step
+
+    def __getitem__(self, number: int) -> Step:
+        start = (self.first_step + number) * self.batch_size
+        stop = min(start + self.batch_size, len(self.mixture))
+        encoded = [self.encode(i) for i in range(start + self.rank, stop, self.world_size)]
+        return {
+            "micro_batches": [self.processor.collate(part) for part in pack(encoded, self.micro_tokens)],
+            "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),
+            "num_tokens": sum(map(len, encoded)),
+            "num_examples": len(encoded),
+        }
+
+    def encode(self, number: int) -> Encoded:
+        """Example `number` of the phase in tokens."""
+        ref = self.mixture[number]
+        task = self.tasks[ref.task]
+        problem = task.sample(ref.level, ref.split, ref.index)
+        encoded = self.processor.encode(build_dialogue(task, problem, ref.view, ref.thought_kept))
+        if len(encoded) > self.max_length:
+            raise ValueError(
+                f"{problem.id} ({ref.view}) has {len(encoded)} tokens: more than trainer.max_length={self.max_length}"
+            )
+        return encoded
+
+
+def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+    """Micro-batches of examples of similar length, each of at most `micro_tokens` tokens after padding."""
+    parts: list[list[Encoded]] = []
+    for example in sorted(examples, key=len, reverse=True):
+        if parts and len(parts[-1][0]) * (len(parts[-1]) + 1) <= micro_tokens:
+            parts[-1].append(example)
+        else:
+            parts.append([example])
+    return parts
+
+
+def step_loader(data: StepData, num_workers: int) -> DataLoader[Step]:
+    """Steps in order; the number of workers changes the speed and nothing else."""
+    return DataLoader(
+        data, batch_size=None, shuffle=False, num_workers=num_workers, prefetch_factor=4 if num_workers else None
+    )

@@ -1,0 +1,106 @@
+"""The nano model: a real vision-language model of about 1.5 M parameters, built from Hugging Face parts.
+
+LLaVA's architecture (vision tower, two-layer projector, decoder) with a two-layer SigLIP tower, one patch per
+table cell, and a four-layer Llama decoder; `LlavaForConditionalGeneration.from_pretrained` opens it without
+this package. The pretrained base lies inside the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmreason.models.processor import Processor, Template
+from vlmreason.models.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
+
+BASE = Path(__file__).parent / "nano_base"
+
+
+@dataclass(frozen=True)
+class NanoSettings:
+    """Sizes of the nano model; pixels for the picture's and a patch's side."""
+
+    picture_size: int = 144
+    patch_size: int = 24
+    hidden_size: int = 128
+    vision_layers: int = 2
+    vision_heads: int = 4
+    decoder_layers: int = 4
+    decoder_heads: int = 4
+    decoder_inner: int = 384
+    num_tokens: int = 1024
+    max_length: int = 1024
+
+    @property
+    def num_image_tokens(self) -> int:
+        return (self.picture_size // self.patch_size) ** 2
+
+
+def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple[Any, Processor]:
+    """An untrained model and its processor; `texts` give the vocabulary."""
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    tokenizer = build_tokenizer(texts, settings.num_tokens)
+    s = settings
+    vision = SiglipVisionConfig(
+        hidden_size=s.hidden_size,
+        intermediate_size=2 * s.hidden_size,
+        num_hidden_layers=s.vision_layers,
+        num_attention_heads=s.vision_heads,
+        image_size=s.picture_size,
+        patch_size=s.patch_size,
+        vision_use_head=False,
+    )
+    text = LlamaConfig(
+        vocab_size=s.num_tokens,
+        hidden_size=s.hidden_size,
+        intermediate_size=s.decoder_inner,
+        num_hidden_layers=s.decoder_layers,
+        num_attention_heads=s.decoder_heads,
+        num_key_value_heads=s.decoder_heads,
+        max_position_embeddings=s.max_length,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        bos_token_id=tokenizer.convert_tokens_to_ids(USER),
+        eos_token_id=tokenizer.convert_tokens_to_ids(EOS),
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=s.num_image_tokens,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    return model, Processor(tokenizer, _template(model.config))
+
+
+def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
+    """A nano model saved by this package (safetensors), by default the shipped base."""
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+    if not (directory / "model.safetensors").is_file():
+        raise ValueError(f"no nano model in {directory}: `vlmreason pretrain` makes one")
+    model = LlavaForConditionalGeneration.from_pretrained(
+        directory, attn_implementation="eager", dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    return model, Processor(tokenizer, _template(model.config))
+
+
+def _template(config: Any) -> Template:
+    return Template(
+        before=USER,
+        between=ASSISTANT,
+        after=EOS,
+        image_token=IMAGE,
+        num_image_tokens=config.image_seq_length,
+        picture_size=config.vision_config.image_size,
+    )

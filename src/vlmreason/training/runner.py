@@ -1,0 +1,369 @@
+"""The phase runner: one phase after the other in one run directory, resumable at any moment.
+
+    metrics.jsonl               one line per logged step and per evaluation; a function of config and machine
+    timing.jsonl                speed, waiting for data and memory of the same steps (never the same twice)
+    checkpoints/last.ckpt       the state to go on from
+    checkpoints/<phase>/        the model after each phase, in the Hugging Face layout
+    checkpoints/final/          the model after the last phase
+
+A run that was stopped goes on at its last checkpoint; lines of the metrics beyond it are dropped and made
+again, so that the end is bit-identical to that of an unbroken run on the same machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+
+from vlmreason.data.loader import StepData, step_loader
+from vlmreason.data.mixture import mixtures
+from vlmreason.files import write_text_atomic
+from vlmreason.models.learner import Learner
+from vlmreason.structure import structure
+from vlmreason.supervision import Supervision
+from vlmreason.tasks.base import Task
+from vlmreason.training.optimizers import OptimizerSettings
+from vlmreason.training.sft import SupervisedFineTuning
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a run is computed; what it computes is in the supervision and the optimizer.
+
+    Counts of steps are optimizer steps; 0 switches evaluation while training off. `micro_tokens` bounds the
+    padded tokens of one forward pass. `num_threads`: of the CPU; null: all.
+    """
+
+    batch_size: int
+    micro_tokens: int
+    max_length: int
+    precision: str = "bf16-mixed"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    num_workers: int = 1
+    num_threads: int | None = None
+    log_every: int = 10
+    checkpoint_every: int = 50
+    evaluate_every: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name}={getattr(self, name)}: 1 or more is expected")
+
+
+class Stopped(Exception):
+    """The run was told to stop and has saved its state; the same command goes on."""
+
+
+Evaluate = Callable[[Learner], Mapping[str, float]]
+
+
+def train(
+    learner: Learner,
+    tasks: Mapping[str, Task[Any]],
+    supervision: Supervision,
+    task: str | None,
+    seed: int,
+    optimizer: OptimizerSettings,
+    settings: TrainerSettings,
+    run_dir: Path,
+    make_logger: Callable[[], Logger | bool] = lambda: False,
+    evaluate: Evaluate | None = None,
+) -> Path:
+    """Train all phases and return the directory of the final model. Raises Stopped, ValueError, OSError."""
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    L.seed_everything(seed, verbose=False)
+    state = RunState.load(run_dir, tuple(supervision.phases))
+    final = run_dir / "checkpoints" / "final"
+    if state.finished:
+        return final
+    logger = make_logger()
+    stop = StopRequest()
+    with stop:
+        for name, mixture in mixtures(supervision, task, seed).items():
+            if name in state.done:
+                continue
+            phase = supervision.phase(name)
+            merged = structure(OptimizerSettings, {**vars(optimizer), **phase.optimizer}, "optimizer")
+            first_step = state.step if state.phase == name else 0
+            data = StepData(
+                mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
+                first_step,
+            )  # fmt: skip
+            module = SupervisedFineTuning(learner, merged, phase.train, data.num_steps, first_step)
+            keeper = RunKeeper(run_dir, state, name, settings, stop, evaluate)
+            trainer = _trainer(settings, run_dir, name, data, logger, keeper)
+            trainer.fit(module, step_loader(data, settings.num_workers))
+            if stop.requested:
+                raise Stopped(f"stopped in phase {name} after step {module.step} of {data.num_steps}")
+            if module.step != data.num_steps:
+                raise RuntimeError(f"phase {name} ended after step {module.step} of {data.num_steps}")
+            state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
+    return final
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands: the finished phases, and phase and step of the last checkpoint."""
+
+    done: tuple[str, ...] = ()
+    phase: str | None = None
+    step: int = 0
+    finished: bool = False
+    num_lines: int = 0
+
+    @classmethod
+    def load(cls, run_dir: Path, phases: tuple[str, ...]) -> RunState:
+        """The state in a run directory, the initial one where there is none. Cuts the metrics to it."""
+        path = run_dir / "checkpoints" / "last.ckpt"
+        state = cls()
+        if path.is_file():
+            state = structure(cls, read_checkpoint(path)["run"], f"{path}: run")
+            if any(name not in phases for name in (*state.done, *([state.phase] if state.phase else []))):
+                raise ValueError(f"{path}: belongs to other phases than {', '.join(phases)}")
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            _cut_lines(run_dir / name, state.num_lines)
+        return state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content; tensors and plain data only, nothing is executed. Raises ValueError if damaged."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: the checkpoint is damaged ({type(error).__name__}); delete it to begin the run again"
+        ) from error
+    if not isinstance(content, dict) or "run" not in content:
+        raise ValueError(f"{path}: not a checkpoint of a run")
+    return content
+
+
+class RunKeeper(Callback):
+    """Writes metrics and checkpoints of a phase, restores a stopped one, evaluates while training."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        state: RunState,
+        phase: str,
+        settings: TrainerSettings,
+        stop: StopRequest,
+        evaluate: Evaluate | None,
+    ) -> None:
+        self.run_dir, self.state, self.phase, self.settings = run_dir, state, phase, settings
+        self.stop_request, self.evaluate = stop, evaluate
+        self.path = run_dir / "checkpoints" / "last.ckpt"
+        self.num_lines = state.num_lines
+        self._mark = time.perf_counter()
+        self._tally = dict.fromkeys(("seconds", "waited", "examples", "tokens", "targets"), 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.path.is_file():
+            content = read_checkpoint(self.path)
+            pl_module.load_state_dict(content["state_dict"])
+            if self.state.phase == self.phase:
+                for optimizer, saved in zip(trainer.optimizers, content["optimizer_states"], strict=True):
+                    optimizer.load_state_dict(saved)
+        self._mark = time.perf_counter()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        run = self.state
+        checkpoint["run"] = {
+            "done": list(run.done), "phase": run.phase, "step": run.step, "finished": run.finished,
+            "num_lines": run.num_lines,
+        }  # fmt: skip
+        for unused in ("loops", "callbacks", "lr_schedulers", "hparams_name", "hyper_parameters"):
+            checkpoint.pop(unused, None)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SupervisedFineTuning)
+        now = time.perf_counter()
+        tally = self._tally
+        tally["seconds"] += now - self._mark
+        tally["waited"] += max(0.0, now - self._mark - pl_module.seconds_in_step)
+        tally["examples"] += batch["num_examples"]
+        tally["tokens"] += batch["num_tokens"]
+        tally["targets"] += batch["num_targets"]
+        self._mark = now
+        step, last = pl_module.step, pl_module.step == pl_module.num_steps
+        if step % self.settings.log_every == 0 or last:
+            self._log(trainer, pl_module)
+        due = self.settings.evaluate_every and step % self.settings.evaluate_every == 0
+        if due and self.evaluate is not None:
+            figures = self.evaluate(pl_module.learner)
+            self._write({"phase": self.phase, "step": step, **figures}, {})
+            if trainer.logger is not None:
+                trainer.logger.log_metrics(dict(figures), step=step)
+            self._mark = time.perf_counter()
+        if not last and (step % self.settings.checkpoint_every == 0 or self.stop_request.requested):
+            self.state = replace(self.state, phase=self.phase, step=step, num_lines=self.num_lines)
+            self._save(trainer)
+            self._mark = time.perf_counter()
+        if self.stop_request.requested:
+            trainer.should_stop = True
+
+    def end_phase(self, trainer: L.Trainer, module: SupervisedFineTuning, last: bool) -> RunState:
+        """Export the model of the phase and note that it is done."""
+        directories = [self.run_dir / "checkpoints" / name for name in (self.phase, *(["final"] if last else []))]
+        if trainer.is_global_zero:
+            for directory in directories:
+                save_whole(module.learner, directory)
+        self.state = replace(
+            self.state, done=(*self.state.done, self.phase), phase=None, step=0, finished=last,
+            num_lines=self.num_lines,
+        )  # fmt: skip
+        self._save(trainer)
+        return self.state
+
+    def _save(self, trainer: L.Trainer) -> None:
+        beside = self.path.with_name("last.ckpt.tmp")
+        trainer.save_checkpoint(beside)
+        if trainer.is_global_zero:
+            os.replace(beside, self.path)
+
+    def _log(self, trainer: L.Trainer, module: SupervisedFineTuning) -> None:
+        tally, self._tally = self._tally, dict.fromkeys(self._tally, 0.0)
+        seconds = max(tally["seconds"], 1e-9)
+        speed = {
+            "examples_per_s": tally["examples"] / seconds,
+            "tokens_per_s": tally["tokens"] / seconds,
+            "response_tokens_per_s": tally["targets"] / seconds,
+            "waiting_share": tally["waited"] / seconds,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        place = {"phase": self.phase, "step": module.step}
+        self._write({**place, **module.last}, {**place, **speed})
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({**module.last, **speed}, step=module.step)
+
+    def _write(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        self.num_lines += 1
+        for name, line in (("metrics.jsonl", metrics), ("timing.jsonl", timing)):
+            with open(self.run_dir / name, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+class StopRequest:
+    """The first SIGINT, SIGTERM or SIGUSR2 asks for a stop at the next step; a second SIGINT stops at once."""
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._request) for number in self.signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _: object) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class ProgressBar(TQDMProgressBar):
+    """Loss, examples and tokens per second, time left; described by the phase."""
+
+    def __init__(self, phase: str, first_step: int) -> None:
+        super().__init__(refresh_rate=1)
+        self.phase, self.first_step = phase, first_step
+        self._started, self._examples, self._tokens = 0.0, 0, 0
+
+    def on_train_start(self, *args: Any) -> None:
+        super().on_train_start(*args)
+        self._started = time.perf_counter()
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        super().on_train_epoch_start(*args)
+        self.train_progress_bar.set_description(f"train {self.phase}")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._examples += batch["num_examples"]
+        self._tokens += batch["num_tokens"]
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
+        assert isinstance(pl_module, SupervisedFineTuning)
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        return {
+            "loss": f"{pl_module.last.get('loss', float('nan')):.4f}",
+            "ex/s": f"{self._examples / seconds:.0f}",
+            "tok/s": f"{self._tokens / seconds:.0f}",
+        }
+
+
+def save_whole(learner: Learner, directory: Path) -> None:
+    """Save a model so that the directory is whole or absent."""
+    beside = directory.with_name(f".{directory.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    learner.save(beside)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.replace(beside, directory)
+
+
+def _trainer(
+    settings: TrainerSettings, run_dir: Path, phase: str, data: StepData, logger: Logger | bool, keeper: RunKeeper
+) -> L.Trainer:
+    callbacks: list[Callback] = [keeper]
+    if settings.progress:
+        callbacks.append(ProgressBar(phase, data.first_step))
+    devices: Literal["auto"] | int | str = settings.devices
+    return L.Trainer(
+        default_root_dir=run_dir,
+        accelerator=settings.accelerator,
+        devices=devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        limit_train_batches=len(data),
+        logger=logger,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=settings.progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        barebones=False,
+    )
+
+
+def _cut_lines(path: Path, num_lines: int) -> None:
+    """Keep the first lines of a file."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    if len(lines) != num_lines or (lines and not lines[-1].endswith("\n")):
+        write_text_atomic(path, "".join(lines[:num_lines]))
