@@ -1,0 +1,251 @@
+"""From a composed configuration to the objects of the lower floors.
+
+Configurations arrive as plain containers. Sections that belong to a lower floor are checked against that
+floor's own dataclass through `section`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vlmreason.commands import catalog
+from vlmreason.structure import nearest, structure
+from vlmreason.tasks.base import Task
+
+Config = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Everything whose size goes with the others: conf/scale/. Numbers are examples, problems or tokens."""
+
+    name: Literal["nano", "paper"]
+    num_examples: int
+    num_align: int
+    num_warmup: int
+    batch_size: int
+    num_problems: int
+    max_response_tokens: int
+    max_length: int
+    micro_tokens: int
+    lr: float
+    trace: Literal["terse", "verbose"]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"scale.{field.name}={value}: 1 or more is expected")
+
+
+def settings(kind: type[T], cfg: Config) -> T:
+    """The command's own keys (all that are no group) as its dataclass."""
+    own = {key: value for key, value in cfg.items() if key not in catalog.groups()}
+    return structure(kind, own)
+
+
+def section(kind: type[T], cfg: Config, name: str) -> T:
+    """One group's section as the dataclass of the floor that uses it."""
+    return structure(kind, cfg[name], name)
+
+
+def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """`cfg` with the task's sizes at the chosen scale under `task.sizes`, in place of those of all scales.
+
+    Raises ValueError where an override changes the sizes of another scale: it would have no effect.
+    """
+    if "task" not in cfg or "scale" not in cfg:
+        return cfg
+    scales, chosen, task = catalog.groups()["scale"], cfg["scale"]["name"], dict(cfg["task"])
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        for other in scales:
+            if other != chosen and (key == f"task.{other}" or key.startswith(f"task.{other}.")):
+                better = key.replace(f"task.{other}", f"task.{chosen}", 1)
+                raise ValueError(f"{key}: has no effect at scale={chosen} (did you mean {better!r}?)")
+    if chosen not in task:
+        raise ValueError(f"scale={chosen}: task {task.get('name')} has no sizes for it")
+    task["sizes"] = task[chosen]
+    return cfg | {"task": {key: value for key, value in task.items() if key not in scales}}
+
+
+def build_scale(cfg: Config) -> Scale:
+    return section(Scale, cfg, "scale")
+
+
+def build_task(cfg: Config) -> Task[Any]:
+    """The task of the configuration (`choose_sizes` applied). Raises ValueError."""
+    return _task(cfg["task"], build_scale(cfg))
+
+
+def load_task(name: str, scale: Scale, trace: str | None = None) -> Task[Any]:
+    """A task by the name of its file in conf/task, as it is there; `trace` replaces its wording."""
+    return _task(task_config(name, scale, trace), scale)
+
+
+def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, Any]:
+    """What `load_task` builds from: the file's content with the sizes of the scale chosen."""
+    from omegaconf import OmegaConf
+
+    choices = catalog.groups()["task"]
+    if name not in choices:
+        raise ValueError(f"task={name}: no such choice; there are {', '.join(choices)}{nearest(name, choices)}")
+    raw = OmegaConf.create(
+        {"scale": dataclasses.asdict(scale), "task": OmegaConf.load(catalog.conf_dir() / "task" / f"{name}.yaml")}
+    )
+    plain = OmegaConf.to_container(raw, resolve=True)
+    assert isinstance(plain, dict)
+    data: dict[str, Any] = choose_sizes({str(key): value for key, value in plain.items()}, [])["task"]
+    return data | ({"trace": trace} if trace else {})
+
+
+def build_supervision(cfg: Config) -> Any:
+    """The supervision of the configuration (vlmreason.supervision.Supervision)."""
+    from vlmreason.supervision import Supervision
+
+    return section(Supervision, cfg, "supervision")
+
+
+def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
+    """Every task that the supervision's data needs, by name; the run's own (if it has one) with its overrides.
+
+    Raises ValueError where a part names a level that its task does not have.
+    """
+    supervision, scale = build_supervision(cfg), build_scale(cfg)
+    own = build_task(cfg) if "task" in cfg else None
+    run_task = own.name if own else None
+    trace = cfg["task"].get("trace") if own else None
+    tasks = {
+        name: own if own and name == own.name else load_task(name, scale, trace)
+        for name in supervision.task_names(run_task)
+    }
+    supervision.check_levels(run_task, {name: task.levels for name, task in tasks.items()})
+    return tasks
+
+
+def build_optimizer(cfg: Config) -> Any:
+    """Optimizer settings (vlmreason.training.optimizers.OptimizerSettings)."""
+    from vlmreason.training.optimizers import OptimizerSettings
+
+    return section(OptimizerSettings, cfg, "optimizer")
+
+
+def build_trainer(cfg: Config) -> Any:
+    """Trainer settings (vlmreason.training.runner.TrainerSettings); batch and length are the scale's."""
+    from vlmreason.training.runner import TrainerSettings
+
+    scale = build_scale(cfg)
+    data = {**cfg["trainer"], "batch_size": scale.batch_size, "max_length": scale.max_length}
+    return structure(TrainerSettings, data, "trainer")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """conf/model/: `checkpoint` is a folder with weights; None: those that ship with the package."""
+
+    name: Literal["nano"]
+    checkpoint: str | None = None
+
+
+def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
+    """The model of the configuration (vlmreason.models.learner.Learner), from `checkpoint` where it is given."""
+    from vlmreason.models.learner import Learner
+    from vlmreason.models.nano import BASE, load_nano
+
+    model = section(ModelSettings, cfg, "model")
+    return Learner(*load_nano(checkpoint or (Path(model.checkpoint) if model.checkpoint else BASE)))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggerSettings:
+    """conf/logger/: where curves go beside the run directory's own files. `mode` auto: online when logged in."""
+
+    name: Literal["csv", "wandb"]
+    project: str = "vlmreason"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+
+
+def build_logger(cfg: Config, folder: Path) -> Any:
+    """A function that makes the Lightning logger of the configuration when training begins."""
+    own = section(LoggerSettings, cfg, "logger")
+
+    def make() -> Any:
+        from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+        if own.name == "csv":
+            return CSVLogger(folder, name="", version="csv")
+        mode = ("online" if _logged_in() else "offline") if own.mode == "auto" else own.mode
+        if mode == "online" and not _logged_in():
+            raise ValueError("logger.mode=online: nobody is logged in; run `wandb login`, or take logger.mode=offline")
+        return WandbLogger(name=folder.name, project=own.project, entity=own.entity, save_dir=folder, mode=mode)
+
+    return make
+
+
+def _logged_in() -> bool:
+    """Whether a key for Weights & Biases is at hand, by its own look-up: environment, settings, netrc."""
+    import wandb
+
+    return bool(wandb.api.api_key)
+
+
+def build_evaluation(cfg: Config) -> Any:
+    """Evaluation settings (vlmreason.evaluation.generate.EvaluationSettings); nulls are the scale's."""
+    from vlmreason.evaluation.generate import EvaluationSettings
+
+    scale, data = build_scale(cfg), dict(cfg["evaluation"])
+    for key, value in (("num", scale.num_problems), ("max_new_tokens", scale.max_response_tokens)):
+        if data.get(key) is None:
+            data[key] = value
+    return structure(EvaluationSettings, data, "evaluation")
+
+
+def with_run(cfg: Config, trained: Config) -> dict[str, Any]:
+    """`cfg` with the task and scale of a trained run (its config.yaml) where none are chosen."""
+    merged = dict(cfg)
+    if "scale" not in merged:
+        merged["scale"] = trained["scale"]
+    if "task" not in merged:
+        if merged["scale"]["name"] == trained["scale"]["name"]:
+            return merged | {"task": trained["task"]}
+        merged["task"] = task_config(trained["task"]["name"], build_scale(merged), trained["task"].get("trace"))
+        return merged
+    return merged if "sizes" in merged["task"] else choose_sizes(merged, [])
+
+
+def task_identity(cfg: Config) -> dict[str, Any]:
+    """What decides a task's problems and texts beside its name: sizes, wording and further keys."""
+    task = {key: value for key, value in cfg["task"].items() if key != "_target_"}
+    return {"task_config": task | {"trace": task.get("trace") or cfg["scale"]["trace"]}}
+
+
+def check_level(task: Task[Any], level: str) -> None:
+    if level not in task.levels:
+        raise ValueError(f"level={level}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}")
+
+
+def _task(data: Config, scale: Scale) -> Task[Any]:
+    from hydra.utils import get_class
+
+    target = data.get("_target_")
+    try:
+        kind: Any = get_class(str(target))
+    except Exception as error:
+        raise ValueError(f"task._target_={target}: {str(error).splitlines()[0]}") from error
+    if not issubclass(kind, Task):
+        raise ValueError(f"task._target_={target}: a Task is expected")
+    if data.get("name") != kind.name:
+        raise ValueError(f"task.name={data.get('name')}: the task is called {kind.name}")
+    further = {k: v for k, v in data.items() if k not in ("_target_", "name", "trace", "wording", "sizes")}
+    task: Task[Any] = kind(
+        sizes=structure(kind.sizes_type, data["sizes"], f"task.{scale.name}"),
+        trace=data.get("trace") or scale.trace,
+        wording=structure(dict[str, str], data.get("wording") or {}, "task.wording"),
+        **further,
+    )
+    return task

@@ -1,0 +1,51 @@
+"""Write problems to files for other tools: pictures, texts, prompts, traces, answers.
+
+  folder      Hugging Face image folder: metadata.jsonl and one PNG per problem
+  llava       conversation JSON, the form that LLaVA-style trainers read
+  vlmevalkit  TSV with base64 pictures, the form that VLMEvalKit evaluates
+
+Uses all cores; an interrupted command continues where it stopped, with the same files as an unbroken one.
+
+Examples:
+  vlmreason generate task=table_readout level=hard split=test num=1000 out=tables
+  vlmreason generate level=simple split=train num=120000 out=data/tables format=llava view=image_via_text
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+CONFIG = "generate"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command's own keys; see conf/generate.yaml."""
+
+    level: str
+    split: str
+    num: int
+    out: str
+    format: Literal["folder", "llava", "vlmevalkit"]
+    view: Literal["text", "image", "image_via_text"] | None
+    workers: int | None
+
+
+def run(cfg: dict[str, Any]) -> Path:
+    """Fill the folder; returns the file of records."""
+    from vlmreason.commands import build
+    from vlmreason.data.export import ExportSettings, export
+    from vlmreason.provenance import num_cores
+
+    own = build.settings(Settings, cfg)
+    task = build.build_task(cfg)
+    build.check_level(task, own.level)
+    what = ExportSettings(own.level, own.split, own.num, own.format, own.view)
+    identity = {"config": {"scale": cfg["scale"]["name"], **build.task_identity(cfg)}}
+    workers = num_cores() if own.workers is None else own.workers
+    try:
+        return export(task, what, Path(own.out), identity, workers)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; the same command continues in {own.out}") from None

@@ -1,0 +1,142 @@
+"""Which run a configuration is, and its directory.
+
+A run is the hash of its resolved configuration without paths and launch settings: the same command finds
+the same directory again and continues there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmreason.files import write_json_atomic, write_text_atomic
+
+NOT_IDENTITY = (
+    "out",
+    "logger",
+    "launch",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.micro_batch_size",
+    "trainer.num_workers",
+    "trainer.checkpoint_every",
+    "evaluation.batch_size",
+)
+"""Where a run is and how it is launched: no part of what it computes."""
+
+Config = Mapping[str, Any]
+
+
+def config_hash(cfg: Config) -> str:
+    """12 hexadecimal digits of a resolved configuration (`build.choose_sizes` applied)."""
+    text = json.dumps(_canonical(_identity(cfg)), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def run_name(cfg: Config) -> str:
+    """`<task>-<supervision>-<model>-s<seed>-<hash>`; parts that the configuration lacks are left out."""
+    parts = [str(cfg[key]["name"]) for key in ("task", "supervision", "model") if key in cfg]
+    if "seed" in cfg:
+        parts.append(f"s{cfg['seed']}")
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in parts) + f"-{config_hash(cfg)}"
+
+
+def run_directory(cfg: Config) -> Path:
+    """Where the run of this configuration is or will be."""
+    return Path(cfg["out"]) / run_name(cfg)
+
+
+def open_run(cfg: Config) -> Path:
+    """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
+
+    A later start is added to `restarts` in provenance.json. Raises ValueError when the directory holds
+    another configuration.
+    """
+    import yaml
+
+    from vlmreason import provenance
+
+    folder = run_directory(cfg)
+    config_file, provenance_file = folder / "config.yaml", folder / "provenance.json"
+    seeds = {"seed": int(cfg["seed"])} if "seed" in cfg else {}
+    if config_file.exists():
+        held = read_config(folder)
+        difference = first_difference(_identity(held), _identity(cfg))
+        if difference:
+            raise ValueError(f"{folder}: holds another configuration: {difference}")
+    else:
+        write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
+    start = provenance.collect(seeds, config_hash(cfg))
+    if provenance_file.exists():
+        try:
+            record = json.loads(provenance_file.read_text())
+            record.setdefault("restarts", []).append(start)
+        except (ValueError, AttributeError):
+            raise ValueError(f"{provenance_file}: damaged; delete it to start a new record") from None
+        start = record
+    write_json_atomic(provenance_file, start)
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run directory. Raises ValueError when there is none or it is damaged."""
+    import yaml
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no run directory (config.yaml is missing)")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        data = None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: damaged")
+    return data
+
+
+def first_difference(held: object, wanted: object, where: str = "") -> str | None:
+    """The first place where two plain values differ, as "task.trace is 'terse' there, 'verbose' here"."""
+    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
+        for key in [*wanted, *(key for key in held if key not in wanted)]:
+            place = f"{where}.{key}" if where else str(key)
+            if key not in held or key not in wanted:
+                return f"{place} is {'missing' if key not in held else 'given'} there"
+            found = first_difference(held[key], wanted[key], place)
+            if found:
+                return found
+        return None
+    if _canonical(held) == _canonical(wanted):
+        return None
+    return f"{where} is {held!r} there, {wanted!r} here"
+
+
+def _identity(cfg: Config, where: str = "") -> dict[str, Any]:
+    kept = {}
+    for key, value in cfg.items():
+        place = f"{where}{key}"
+        if place not in NOT_IDENTITY:
+            kept[key] = _identity(value, f"{place}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+def _canonical(value: object) -> object:
+    """1.0 and 1 are the same setting; so are lists and tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(below) for key, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(below) for below in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(below) for key, below in value.items()}
+    return [_plain(below) for below in value] if isinstance(value, (list, tuple)) else value

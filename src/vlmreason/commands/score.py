@@ -1,0 +1,37 @@
+"""Score responses against problems: accuracy with its interval, unparsed, cut off, the task's own parts.
+
+Needs no model. Prints the summary as one JSON object and writes it beside the predictions.
+
+Examples:
+  vlmreason score task=table_readout problems=tables/metadata.jsonl predictions=answers.jsonl
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG = "score"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command's own keys; see conf/score.yaml."""
+
+    problems: str
+    predictions: str
+
+
+def run(cfg: dict[str, Any]) -> None:
+    """Print the summary; where it was written goes to stderr, so that stdout is one JSON object."""
+    import json
+    import sys
+
+    from vlmreason.commands import build
+    from vlmreason.evaluation.scoring import score_file
+
+    own = build.settings(Settings, cfg)
+    summary, path = score_file(build.build_task(cfg), Path(own.problems), Path(own.predictions))
+    print(path, file=sys.stderr)
+    print(json.dumps(summary.to_json(), allow_nan=False))

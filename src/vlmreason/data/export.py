@@ -1,0 +1,297 @@
+"""Problems of a task written out for other people's tools, by all cores, continued after an interruption.
+
+folder      Hugging Face image folder: `metadata.jsonl`, one object per problem, and a PNG per problem beside it
+llava       conversation JSON: `conversations.json`, a list of {id, image, conversations}, and the PNGs
+vlmevalkit  TSV with index, id, image (base64 PNG), question, answer, category (the level), split
+
+Problem i is written i-th whatever the number of processes, so the result is the same byte for byte. Records
+go to a hidden partial file that gets its name at the end; `.generate.json` says what the folder holds
+and how far it is. Memory does not grow with the number of problems.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from vlmreason.dialogue import VIEWS, build_dialogue
+from vlmreason.files import rename_synced, write_json_atomic
+from vlmreason.structure import nearest
+from vlmreason.tasks.base import SPLITS, Picture, Problem, Task, state_to_json
+
+Format = Literal["folder", "llava", "vlmevalkit"]
+STATE_FILE = ".generate.json"
+CHUNK = 32  # problems that a process makes at a time
+PNG_LEVEL = 3  # zlib's effort: half the time of its default for a tenth more bytes
+_COLUMNS = ("index", "id", "image", "question", "answer", "category", "split")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is written. `view` is for llava alone (null: image)."""
+
+    level: str
+    split: str
+    num: int
+    format: Format = "folder"
+    view: Literal["text", "image", "image_via_text"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        if self.num < 1:
+            raise ValueError(f"num={self.num}: 1 or more is expected")
+        if self.view is not None and self.format != "llava":
+            raise ValueError(f"view={self.view}: has no effect with format={self.format}")
+
+
+def export(
+    task: Task[Any],
+    settings: ExportSettings,
+    folder: Path,
+    identity: Mapping[str, object],
+    num_workers: int,
+    progress: bool | None = None,
+) -> Path:
+    """Write the first `num` problems of a level and split to `folder`; return the file of records.
+
+    `identity` (JSON) says what else decides the content: the task's sizes and wording. A folder that was
+    begun with the same settings is continued, one that holds anything else is refused with ValueError.
+    `progress` None: a bar when stderr is a terminal. On Ctrl-C what is in work is finished and kept, then
+    KeyboardInterrupt goes on.
+    """
+    if num_workers < 1:
+        raise ValueError(f"workers={num_workers}: 1 or more is expected")
+    task.sample(settings.level, settings.split, 0)  # impossible levels and sizes end here, before a folder is made
+    held = {"task": task.name, "version": task.version, **identity, **dataclasses.asdict(settings)}
+    target = folder / _file_name(task, settings)
+    with _only_writer(folder):
+        state = _open(folder, held)
+        if state["done"] < settings.num or not target.exists():
+            _write(task, settings, folder, target, state, num_workers, progress)
+    return target
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """A picture as PNG; the same bytes for the same picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def _file_name(task: Task[Any], settings: ExportSettings) -> str:
+    if settings.format == "vlmevalkit":
+        return f"{task.name}_{settings.level}_{settings.split}.tsv"
+    return {"folder": "metadata.jsonl", "llava": "conversations.json"}[settings.format]
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"out={folder}: another process is writing there") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open(folder: Path, held: dict[str, Any]) -> dict[str, Any]:
+    """The state of a folder that holds or will hold `held`: problems done, bytes of their records."""
+    path = folder / STATE_FILE
+    held = json.loads(json.dumps(held))
+    if not path.exists():
+        if any(entry.name != path.name and not entry.name.endswith(".tmp") for entry in folder.iterdir()):
+            raise ValueError(f"out={folder}: the folder is not empty and was not made by generate; choose another one")
+        state = {"holds": held, "done": 0, "bytes": 0}
+        write_json_atomic(path, state)
+        return state
+    try:
+        state = json.loads(path.read_text())
+        there, _, _ = dict(state["holds"]), int(state["done"]), int(state["bytes"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: damaged; delete the folder to write it anew") from None
+    if there != held:
+        key = next(key for key in [*held, *there] if there.get(key) != held.get(key))
+        values = f"{key} is {there.get(key)!r} there, {held.get(key)!r} here"
+        raise ValueError(f"out={folder}: holds another configuration ({values}); choose another folder")
+    return dict(state)
+
+
+def _write(
+    task: Task[Any],
+    settings: ExportSettings,
+    folder: Path,
+    target: Path,
+    state: dict[str, Any],
+    num_workers: int,
+    progress: bool | None,
+) -> None:
+    from tqdm import tqdm
+
+    partial = folder / f".{target.name}.partial"
+    if state["done"] and (not partial.exists() or partial.stat().st_size < state["bytes"]):
+        state |= {"done": 0, "bytes": 0}  # the records were deleted or cut: they are made again
+    done = state["done"]
+    # without buffering: a full disk shows up in write, and never again when the file is closed
+    with (
+        open(partial, "r+b" if partial.exists() else "w+b", buffering=0) as file,
+        tqdm(
+            total=settings.num, initial=done, unit="problems", disable=None if progress is None else not progress
+        ) as bar,
+    ):
+        file.seek(state["bytes"])
+        file.truncate()
+        ranges = [range(i, min(i + CHUNK, settings.num)) for i in range(done, settings.num, CHUNK)]
+        for indices, records in _chunks(task, settings, folder, ranges, num_workers):
+            head = _head(settings) if indices.start == 0 else ""
+            tail = _tail(settings) if indices.stop == settings.num else ""
+            _write_all(file, (head + records + tail).encode())
+            os.fsync(file.fileno())
+            state |= {"done": indices.stop, "bytes": file.tell()}
+            write_json_atomic(folder / STATE_FILE, state)
+            bar.update(len(indices))
+    rename_synced(partial, target)
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _chunks(
+    task: Task[Any], settings: ExportSettings, folder: Path, ranges: list[range], num_workers: int
+) -> Iterator[tuple[range, str]]:
+    """The records of each range, in order, made by processes; at most a few ranges are in work or waiting."""
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    pool = ProcessPoolExecutor(
+        max(1, min(num_workers, len(ranges))),
+        mp_context=multiprocessing.get_context(method),
+        initializer=_start_worker,
+        initargs=(task, settings, folder),
+    )
+    waiting: collections.deque[tuple[range, Future[str]]] = collections.deque()
+    interrupted = False
+    try:
+        for indices in ranges:
+            waiting.append((indices, pool.submit(_make, indices)))
+            if len(waiting) > 2 * num_workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
+    finally:
+        pool.shutdown(wait=not interrupted, cancel_futures=True)
+
+
+_worker: tuple[Task[Any], ExportSettings, Path] | None = None
+
+
+def _start_worker(task: Task[Any], settings: ExportSettings, folder: Path) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    _worker = (task, settings, folder)
+
+
+def _make(indices: range) -> str:
+    assert _worker is not None
+    task, settings, folder = _worker
+    return "".join(_record(task, settings, folder, i, settings.num) for i in indices)
+
+
+def _record(task: Task[Any], settings: ExportSettings, folder: Path, index: int, num: int) -> str:
+    problem = task.sample(settings.level, settings.split, index)
+    if settings.format == "folder":
+        return json.dumps(_folder_row(task, problem, folder)) + "\n"
+    if settings.format == "llava":
+        separator = ",\n" if index + 1 < num else "\n"
+        return json.dumps(_llava_row(task, problem, settings.view or "image", folder)) + separator
+    return _tsv_line(_vlmevalkit_row(task, problem))
+
+
+def _head(settings: ExportSettings) -> str:
+    return {"folder": "", "llava": "[\n", "vlmevalkit": _tsv_line(_COLUMNS)}[settings.format]
+
+
+def _tail(settings: ExportSettings) -> str:
+    return "]\n" if settings.format == "llava" else ""
+
+
+def _folder_row(task: Task[Any], problem: Problem[Any], folder: Path) -> dict[str, Any]:
+    state = problem.state
+    return {
+        "id": problem.id,
+        "task": problem.task,
+        "level": problem.level,
+        "split": problem.split,
+        "index": problem.index,
+        "text": task.text(state),
+        "prompt_text": task.prompt(state, "text"),
+        "prompt_image": task.prompt(state, "image"),
+        "file_name": _write_picture(task, problem, folder),
+        "convert": task.convert(state),
+        "thought": "".join(task.thought(state)),
+        "answer": task.answer(state),
+        "meta": state_to_json(state),
+    }
+
+
+def _llava_row(task: Task[Any], problem: Problem[Any], view: str, folder: Path) -> dict[str, Any]:
+    assert view in VIEWS
+    dialogue = build_dialogue(task, problem, view)
+    shown = {} if dialogue.image is None else {"image": _save(dialogue.image, problem, folder)}
+    question = f"<image>\n{dialogue.prompt}" if shown else dialogue.prompt
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": dialogue.response.text}]
+    return {"id": problem.id, **shown, "conversations": turns}
+
+
+def _vlmevalkit_row(task: Task[Any], problem: Problem[Any]) -> tuple[str, ...]:
+    state = problem.state
+    image = base64.b64encode(png_bytes(task.draw(state))).decode()
+    question, answer = task.prompt(state, "image"), task.answer(state)
+    return (str(problem.index), problem.id, image, question, answer, problem.level, problem.split)
+
+
+def _write_picture(task: Task[Any], problem: Problem[Any], folder: Path) -> str:
+    return _save(task.draw(problem.state), problem, folder)
+
+
+def _save(picture: Picture, problem: Problem[Any], folder: Path) -> str:
+    name = f"{problem.id}.png"
+    (folder / name).write_bytes(png_bytes(picture))
+    return name
+
+
+def _tsv_line(cells: tuple[str, ...]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter="\t", lineterminator="\n").writerow(cells)
+    return buffer.getvalue()

@@ -1,0 +1,49 @@
+"""Files that are either whole or absent: written beside, flushed to the disk, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; a reader sees the old content or the new one. Makes missing folders. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """`write_bytes_atomic` of a text as UTF-8."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_json_atomic(path: Path, data: object) -> None:
+    """`write_bytes_atomic` of a value as indented JSON in the order of its keys."""
+    write_text_atomic(path, json.dumps(data, indent=2) + "\n")
+
+
+def rename_synced(source: Path, target: Path) -> None:
+    """Rename a finished, flushed file; the new name survives a power cut."""
+    os.replace(source, target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
