@@ -1,0 +1,63 @@
+"""One batch per phase through processor and model, before hours are spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from vlmreason.data.loader import StepData
+from vlmreason.data.mixture import Mixture
+from vlmreason.dialogue import build_dialogue
+from vlmreason.models.learner import Learner
+from vlmreason.models.processor import IGNORED, Encoded
+from vlmreason.tasks.base import Task
+from vlmreason.training.sft import token_losses
+
+
+def check_phase(
+    learner: Learner, mixture: Mixture, tasks: Mapping[str, Task[Any]], num: int, max_length: int
+) -> dict[str, float | int | str]:
+    """Check the first `num` examples of a phase; returns what was found.
+
+    Keys: phase, examples, with_image, longest (tokens), max_length, response_tokens (mean), loss (of the
+    untouched model), chance (loss of a uniform guess). Raises ValueError for the first fault.
+    """
+    num = min(num, len(mixture))
+    data = StepData(mixture, tasks, learner.processor, num, num * max_length, max_length)
+    encoded = [data.encode(i) for i in range(num)]
+    for i, example in enumerate(encoded):
+        ref = mixture[i]
+        task = tasks[ref.task]
+        dialogue = build_dialogue(task, task.sample(ref.level, ref.split, ref.index), ref.view, ref.thought_kept)
+        _check_example(learner, example, dialogue.response.text, f"{dialogue.id} ({ref.view})")
+    batch = {k: v.to(learner.model.device) for k, v in learner.processor.collate(encoded).items()}
+    with torch.no_grad():
+        losses_N, _ = token_losses(learner, batch)
+    if not torch.isfinite(losses_N).all():
+        raise ValueError(f"phase {mixture.phase}: the loss of the first batch is not finite")
+    return {
+        "phase": mixture.phase,
+        "examples": num,
+        "with_image": sum(e.image is not None for e in encoded),
+        "longest": max(map(len, encoded)),
+        "max_length": max_length,
+        "response_tokens": round(losses_N.numel() / num, 1),
+        "loss": round(float(losses_N.mean()), 4),
+        "chance": round(math.log(learner.model.get_output_embeddings().weight.shape[0]), 4),
+    }
+
+
+def _check_example(learner: Learner, example: Encoded, response: str, where: str) -> None:
+    processor = learner.processor
+    batch = processor.collate([example])
+    labels = batch["labels"][0]
+    decoded = processor.decode(labels[labels != IGNORED].tolist())
+    if decoded != response:
+        raise ValueError(f"{where}: the loss mask decodes to {decoded[:80]!r}, the response is {response[:80]!r}")
+    num_placeholders = example.input_ids.count(processor.image_token_id)
+    expected = processor.template.num_image_tokens if example.image is not None else 0
+    if num_placeholders != expected:
+        raise ValueError(f"{where}: {num_placeholders} image placeholders, the picture has {expected} features")
