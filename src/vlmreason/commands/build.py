@@ -17,6 +17,7 @@ from vlmreason.tasks.base import Task
 
 Config = Mapping[str, Any]
 T = TypeVar("T")
+TRACES = ("terse", "verbose")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Scale:
     num_align: int
     num_warmup: int
     batch_size: int
+    micro_tokens: int
+    lr: float
     num_problems: int
     max_response_tokens: int
     max_length: int
-    micro_tokens: int
-    lr: float
     trace: Literal["terse", "verbose"]
 
     def __post_init__(self) -> None:
@@ -40,6 +41,8 @@ class Scale:
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"scale.{field.name}={value}: 1 or more is expected")
+        if self.lr <= 0:
+            raise ValueError(f"scale.lr={self.lr}: more than 0 is expected")
 
 
 def settings(kind: type[T], cfg: Config) -> T:
@@ -135,12 +138,12 @@ def build_optimizer(cfg: Config) -> Any:
 
 
 def build_trainer(cfg: Config) -> Any:
-    """Trainer settings (vlmreason.training.runner.TrainerSettings); batch and length are the scale's."""
+    """Trainer settings (vlmreason.training.runner.TrainerSettings); batch and lengths are the scale's."""
     from vlmreason.training.runner import TrainerSettings
 
     scale = build_scale(cfg)
-    data = {**cfg["trainer"], "batch_size": scale.batch_size, "max_length": scale.max_length}
-    return structure(TrainerSettings, data, "trainer")
+    sizes = {name: getattr(scale, name) for name in ("batch_size", "micro_tokens", "max_length")}
+    return structure(TrainerSettings, {**cfg["trainer"], **sizes}, "trainer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +161,15 @@ def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
 
     model = section(ModelSettings, cfg, "model")
     return Learner(*load_nano(checkpoint or (Path(model.checkpoint) if model.checkpoint else BASE)))
+
+
+def place(learner: Any, accelerator: str) -> None:
+    """Move a learner's model to the device asked for: auto, cpu or gpu. Raises ValueError without a GPU."""
+    import torch
+
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("accelerator=gpu: there is no GPU here")
+    learner.model.to("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,9 +217,9 @@ def build_evaluation(cfg: Config) -> Any:
     return structure(EvaluationSettings, data, "evaluation")
 
 
-def with_run(cfg: Config, trained: Config) -> dict[str, Any]:
-    """`cfg` with the task and scale of a trained run (its config.yaml) where none are chosen."""
-    merged = dict(cfg)
+def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
+    """`cfg` with the model of a trained run (its config.yaml), and its task and scale where none are chosen."""
+    merged = dict(cfg) | {"model": trained["model"]}
     if "scale" not in merged:
         merged["scale"] = trained["scale"]
     if "task" not in merged:
@@ -215,7 +227,7 @@ def with_run(cfg: Config, trained: Config) -> dict[str, Any]:
             return merged | {"task": trained["task"]}
         merged["task"] = task_config(trained["task"]["name"], build_scale(merged), trained["task"].get("trace"))
         return merged
-    return merged if "sizes" in merged["task"] else choose_sizes(merged, [])
+    return merged if "sizes" in merged["task"] else choose_sizes(merged, overrides)
 
 
 def task_identity(cfg: Config) -> dict[str, Any]:

@@ -10,7 +10,6 @@ Examples:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 CONFIG = "check"
@@ -25,23 +24,20 @@ class Settings:
     num: int
 
 
-def run(cfg: dict[str, Any]) -> Path | None:
-    """Print what was found; a fault ends with ValueError."""
+def run(cfg: dict[str, Any]) -> None:
+    """Print what was found, one JSON object per phase; a fault ends with ValueError."""
+    import json
+
     from vlmreason.commands import build
 
     own = build.settings(Settings, cfg)
-    tasks, supervision, scale = build.build_tasks(cfg), build.build_supervision(cfg), build.build_scale(cfg)
-    from vlmreason.training.check import check
+    task, supervision, scale = build.build_task(cfg), build.build_supervision(cfg), build.build_scale(cfg)
+    tasks = build.build_tasks(cfg)
+    for check_section in (build.build_optimizer, build.build_trainer, build.build_evaluation):
+        check_section(cfg)
+    from vlmreason.data.mixture import mixtures
+    from vlmreason.training.check import check_phase
 
-    check(
-        task=cfg["task"]["name"],
-        tasks=tasks,
-        supervision=supervision,
-        scale=scale,
-        model=cfg["model"],
-        optimizer=cfg["optimizer"],
-        trainer=cfg["trainer"],
-        seed=own.seed,
-        num=own.num,
-    )
-    return None
+    learner = build.build_learner(cfg)
+    for mixture in mixtures(supervision, task.name, own.seed).values():
+        print(json.dumps(check_phase(learner, mixture, tasks, own.num, scale.max_length)))

@@ -131,13 +131,17 @@ def _about_setting(command: str, word: str, choices: dict[str, str]) -> str | No
     names = _names(command, choices)
     if added or name in names:
         return None
+    group = name.partition(".")[0]
+    unchosen = {default.group for default in catalog.defaults(catalog.commands()[command]) if not default.choice}
+    if group in unchosen and group not in choices and "." in name:
+        return f"{name}: the {group} must be chosen too ({group}=...); there are {', '.join(catalog.groups()[group])}"
     return f"{name}: vlmreason {command} has no such setting{_near_setting(name, names)}"
 
 
 def _near_setting(name: str, names: list[str]) -> str:
     same_leaf = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
     if len(same_leaf) == 1 or (same_leaf and "." not in name):
-        return f" (did you mean {same_leaf[0]!r}?)"
+        return f" (did you mean {' or '.join(map(repr, same_leaf[:3]))}?)"
     path, _, leaf = name.rpartition(".")
     while path and path not in names:
         path, _, leaf = path.rpartition(".")
@@ -151,7 +155,7 @@ def _near_setting(name: str, names: list[str]) -> str:
 def _names(command: str, choices: dict[str, str]) -> list[str]:
     config = catalog.commands()[command]
     first = {key: next(iter(_listed(value)), value) for key, value in choices.items()}
-    names = list(catalog.paths(catalog.tree(config, first)))
+    names = [name for name in catalog.paths(catalog.tree(config, first)) if not name.rpartition(".")[2].startswith("_")]
     return [*dict.fromkeys([*(default.group for default in catalog.defaults(config)), *names])]
 
 
@@ -163,7 +167,8 @@ def _listed(value: str) -> list[str]:
 
 
 def _about_error(error: Any) -> str:
-    texts = []
+    override = getattr(error, "override", None)  # one that Hydra's grammar does not know
+    texts = [f"{override}: cannot be read"] if isinstance(override, str) else []
     cause: BaseException | None = error
     while cause is not None:
         text = next((line for line in str(cause).splitlines() if line.strip()), "")

@@ -1,42 +1,52 @@
-"""Let a trained model answer problems, score the answers, print the table.
+"""Let a trained model answer problems it has never seen, score the answers, print the table.
 
-    vlmreason evaluate run=outputs/<run> evaluation.num=1000 evaluation.conversion=force
+Task and scale are the run's own where none are given. The same command goes on with an evaluation that was
+interrupted, and only scores again one that is done. Responses of other checkpoints, tasks or settings are
+kept apart.
 
-An evaluation that was interrupted goes on with the same command; one that is done is only scored again.
-Responses of other checkpoints, tasks or settings are kept apart, in directories of their own.
+Examples:
+  vlmreason evaluate run=outputs/<run>
+  vlmreason evaluate run=outputs/<run> evaluation.num=1000 evaluation.conversion=force
+  vlmreason evaluate run=outputs/<run> task=consecutive_table_readout phase=align
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from vlmreason.commands.build import Config, build_scale, build_task, section, settings
-from vlmreason.evaluation.checkpoints import checkpoint_digest, find_checkpoint
-from vlmreason.evaluation.generate import EvaluationSettings, evaluate, evaluation_dir
-from vlmreason.evaluation.table import format_table
-from vlmreason.models.learner import Learner
-from vlmreason.models.nano import load_nano
+from typing import Any, Literal
 
 CONFIG = "evaluate"
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class Settings:
+    """The command's own keys; see conf/evaluate.yaml."""
+
     run: str
+    out: str | None
     phase: str | None
+    accelerator: Literal["auto", "cpu", "gpu"]
 
 
-def run(cfg: Config) -> Path:
-    own = settings(EvaluateSettings, cfg)
-    how = section(EvaluationSettings, cfg, "evaluation")
-    task = build_task(cfg)
-    checkpoint = find_checkpoint(Path(own.run), own.phase)
-    identity = {
-        "checkpoint": checkpoint_digest(checkpoint),
-        "config": {**cfg["task"], "trace": cfg["task"]["trace"] or build_scale(cfg).trace},
-    }
-    out_dir = evaluation_dir(Path(own.run), task, how, identity)
-    learner = Learner(*load_nano(checkpoint))
-    print(format_table(evaluate(learner, task, how, out_dir, identity)))
-    return out_dir / "summary.json"
+def run(cfg: dict[str, Any]) -> Path:
+    """Generate what is missing, score, print the table; returns the folder of the results."""
+    import sys
+
+    from vlmreason.commands import build, identity
+
+    own = build.settings(Settings, cfg)
+    run_folder = Path(own.run)
+    cfg = build.with_run(cfg, identity.read_config(run_folder), sys.argv[2:])
+    task, evaluation = build.build_task(cfg), build.build_evaluation(cfg)
+    from vlmreason.evaluation.checkpoints import checkpoint_digest, find_checkpoint
+    from vlmreason.evaluation.generate import evaluate, evaluation_dir
+    from vlmreason.evaluation.table import format_table
+
+    checkpoint = find_checkpoint(run_folder, own.phase)
+    what = {"checkpoint": checkpoint_digest(checkpoint), **build.task_identity(cfg)}
+    folder = Path(own.out) if own.out else evaluation_dir(run_folder, task, evaluation, what)
+    learner = build.build_learner(cfg, checkpoint)
+    build.place(learner, own.accelerator)
+    print(format_table(evaluate(learner, task, evaluation, folder, what)))
+    return folder

@@ -23,9 +23,10 @@ NOT_IDENTITY = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
-    "trainer.micro_batch_size",
     "trainer.num_workers",
+    "trainer.num_threads",
     "trainer.checkpoint_every",
+    "trainer.progress",
     "evaluation.batch_size",
 )
 """Where a run is and how it is launched: no part of what it computes."""

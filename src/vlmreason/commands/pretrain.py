@@ -23,21 +23,25 @@ class Settings:
 
 
 def run(cfg: dict[str, Any]) -> Path:
-    """Pretrain; returns the run directory."""
-    from vlmreason.commands import build, identity
+    """Pretrain from an untrained model; returns the run directory."""
+    import functools
 
-    own, scale = build.settings(Settings, cfg), build.build_scale(cfg)
-    from vlmreason.training.pretrain import pretrain
+    from vlmreason.commands import build, catalog, identity
 
+    own, scale, supervision = build.settings(Settings, cfg), build.build_scale(cfg), build.build_supervision(cfg)
+    tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
+    from vlmreason.models.learner import Learner
+    from vlmreason.models.nano import NanoSettings, build_nano
+    from vlmreason.training.pretrain import skill_accuracy, vocabulary_texts
+    from vlmreason.training.runner import Stopped, train
+
+    every = (build.load_task(name, scale, trace) for name in catalog.groups()["task"] for trace in build.TRACES)
+    learner = Learner(*build_nano(NanoSettings(), vocabulary_texts(every), own.seed))
     folder = identity.open_run(cfg)
-    pretrain(
-        folder,
-        scale=scale,
-        model=cfg["model"],
-        optimizer=cfg["optimizer"],
-        trainer=cfg["trainer"],
-        logger=cfg["logger"],
-        seed=own.seed,
-        identity=identity.config_hash(cfg),
-    )
+    logger = build.build_logger(cfg, folder)
+    measure = functools.partial(skill_accuracy, tasks=tasks)
+    try:
+        train(learner, tasks, supervision, None, own.seed, optimizer, trainer, folder, logger, measure)
+    except Stopped as stopped:
+        raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
     return folder

@@ -28,27 +28,27 @@ class Settings:
 
 
 def run(cfg: dict[str, Any]) -> Path:
-    """Train, evaluate; returns the run directory."""
+    """Train, evaluate, print the table; returns the run directory."""
     from vlmreason.commands import build, identity
 
     own = build.settings(Settings, cfg)
-    tasks, supervision, scale = build.build_tasks(cfg), build.build_supervision(cfg), build.build_scale(cfg)
-    evaluation = build.build_evaluation(cfg)
-    from vlmreason.training.run import train
+    task, supervision = build.build_task(cfg), build.build_supervision(cfg)
+    tasks = build.build_tasks(cfg)
+    optimizer, trainer, evaluation = build.build_optimizer(cfg), build.build_trainer(cfg), build.build_evaluation(cfg)
+    from vlmreason.evaluation.checkpoints import checkpoint_digest
+    from vlmreason.evaluation.generate import evaluate
+    from vlmreason.evaluation.table import format_table
+    from vlmreason.training.runner import Stopped, train
 
+    learner = build.build_learner(cfg)
     folder = identity.open_run(cfg)
-    train(
-        folder,
-        task=cfg["task"]["name"],
-        tasks=tasks,
-        supervision=supervision,
-        scale=scale,
-        model=cfg["model"],
-        optimizer=cfg["optimizer"],
-        trainer=cfg["trainer"],
-        logger=cfg["logger"],
-        evaluation=evaluation,
-        seed=own.seed,
-        identity=identity.config_hash(cfg),
-    )
+    logger = build.build_logger(cfg, folder)
+    try:
+        final = train(learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger)
+    except Stopped as stopped:
+        raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
+    learner = build.build_learner(cfg, final)
+    what = {"checkpoint": checkpoint_digest(final), **build.task_identity(cfg)}
+    summary = evaluate(learner, task, evaluation, folder, what, progress=trainer.progress)
+    print(format_table(summary))
     return folder

@@ -36,11 +36,12 @@ h4 { margin: 0 0 6px; font-size: 13px; color: var(--soft); font-weight: 600; }
 p { margin: 0 0 8px; }
 nav a { margin-right: 16px; color: var(--mark); }
 .soft { color: var(--soft); }
+.views .soft { margin: 10px 0 4px; font-size: 13px; }
 .id { font: 12px/1.4 "DejaVu Sans Mono", monospace; color: var(--soft); }
 .problem { margin: 0 0 20px; padding: 16px;
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .top { display: flex; justify-content: space-between; gap: 16px; margin-bottom: 12px; align-items: baseline; }
-.given { display: grid; grid-template-columns: minmax(0, 420px) minmax(0, 1fr); gap: 20px; margin-bottom: 16px; }
+.given { display: grid; grid-template-columns: minmax(0, var(--shown)) minmax(0, 1fr); gap: 20px; margin-bottom: 16px; }
 .given img { width: 100%; max-height: 460px; object-fit: contain; object-position: left top;
   image-rendering: var(--rendering, auto); border: 1px solid var(--line); background: #fff; }
 .views { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 16px; }
@@ -79,12 +80,14 @@ def _problem(task: Task[Any], problem: Problem[Any], scale: str) -> str:
     state = problem.state
     picture = task.draw(state)
     height, width = picture.shape[:2]
-    rendering = ' style="--rendering: pixelated"' if width < 420 else ""
+    enlarged = width < 420  # nano pictures are shown larger than they are, pixel by pixel
+    rendering = ' style="--rendering: pixelated"' if enlarged else ""
+    shown = 420 if enlarged or width < 1.5 * height else 640
     source = base64.b64encode(png_bytes(picture)).decode()
     views = "".join(_view(task, problem, view) for view in VIEWS)
     return (
         f'<article class="problem">\n<div class="top"><h3>{escape(problem.level)}</h3>'
-        f'<span class="id">{escape(problem.id)}</span></div>\n<div class="given">'
+        f'<span class="id">{escape(problem.id)}</span></div>\n<div class="given" style="--shown: {shown}px">'
         f"<div><h4>Picture ({width} x {height} px)</h4>"
         f'<img alt="{escape(problem.id)}" src="data:image/png;base64,{source}"{rendering}></div>'
         f"<div><h4>Text form</h4><pre>{escape(task.text(state))}</pre></div></div>\n"

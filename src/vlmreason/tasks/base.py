@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmreason.structure import structure
+from vlmreason.structure import nearest, structure
 
 Picture = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3)."""
@@ -158,11 +158,12 @@ def _digest(parts: object) -> bytes:
 def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str, str]) -> Any:
     """The named wording (a frozen dataclass of templates) with single templates replaced."""
     if trace not in wordings:
-        raise ValueError(f"task.trace={trace!r}: allowed are {', '.join(wordings)}")
+        raise ValueError(f"task.trace={trace!r}: allowed are {', '.join(wordings)}{nearest(trace, wordings)}")
     wording = wordings[trace]
     names = [f.name for f in dataclasses.fields(wording)]
     for name in changes:
         if name not in names:
-            raise ValueError(f"task.wording.{name}: no such template; there are {', '.join(names)}")
+            raise ValueError(
+                f"task.wording.{name}: no such template; there are {', '.join(names)}{nearest(name, names)}"
+            )
     return dataclasses.replace(wording, **changes)
-
