@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from adding import Adding, FakeLearner, by_parity, cut_off, gold, gold_via_text, spoiled
 
-from vlmreason.evaluation.generate import EvaluationSettings, evaluate, prediction_path
+from vlmreason.evaluation.generate import EvaluationSettings, evaluate, evaluation_dir, prediction_path
 from vlmreason.evaluation.table import format_table
 
 IDENTITY = {"checkpoint": "abc", "config": {"task": "adding"}}
@@ -113,6 +113,18 @@ def test_another_evaluation_is_refused(tmp_path, changes, named):
     with pytest.raises(ValueError, match=f"{named} is"):
         run(FakeLearner(gold), tmp_path, **changes)
     assert files(tmp_path) == before
+
+
+def test_evaluations_of_a_run_lie_apart_but_for_the_same_one(tmp_path):
+    def place(identity=IDENTITY, **settings):
+        return evaluation_dir(tmp_path, Adding(), EvaluationSettings(**settings), identity)
+
+    new = place()
+    assert new.parent == tmp_path / "evaluations" and new.name.startswith("adding-")
+    assert place(num=3, batch_size=7, views=("text",)) == new
+    assert len({new, place(conversion="force"), place(split="train"), place({"checkpoint": "abd"})}) == 4
+    run(FakeLearner(gold), tmp_path)
+    assert place() == tmp_path and place(conversion="force") != tmp_path
 
 
 def test_predictions_of_unknown_origin_are_refused(tmp_path):

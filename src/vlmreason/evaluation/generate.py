@@ -9,7 +9,9 @@ The same call after an interruption goes on where the files end.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from tqdm import tqdm
 
 from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT
 from vlmreason.evaluation.jsonl import write_json
-from vlmreason.evaluation.predictions import Prediction, PredictionFile, claim, read_predictions
+from vlmreason.evaluation.predictions import Prediction, PredictionFile, claim, holds, read_predictions
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scoring import Summary, score_predictions
 from vlmreason.evaluation.segments import split_response
@@ -88,10 +90,7 @@ def evaluate(
             hint = nearest(level, task.levels)
             raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
     cells = {(level, view): prediction_path(out_dir, level, view) for level in levels for view in settings.views}
-    decisive = ("split", "max_new_tokens", "conversion", "prefill")
-    decisions = {key: value for key, value in asdict(settings).items() if key in decisive}
-    claim(out_dir, {"task": task.name, "task_version": task.version, **identity, **decisions}, list(cells.values()))
-
+    claim(out_dir, _full_identity(task, settings, identity), list(cells.values()))
     for (level, view), path in cells.items():
         _fill(path, learner, task, level, view, settings, progress)
     wanted = SampledProblems(task, levels, settings.split, settings.num)
@@ -99,6 +98,24 @@ def evaluate(
     summary = score_predictions(task, wanted, (p for p in predictions if p.id in wanted))
     write_json(out_dir / "summary.json", summary.to_json())
     return summary
+
+
+def evaluation_dir(
+    run_dir: Path, task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]
+) -> Path:
+    """Where an evaluation of a run is kept: the run directory if it holds the very same one, else a directory
+    of its own in `evaluations/`, named after the task and a hash of everything that decides the responses."""
+    full = _full_identity(task, settings, identity)
+    if holds(run_dir, full):
+        return run_dir
+    text = json.dumps(full, sort_keys=True)
+    return run_dir / "evaluations" / f"{task.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _full_identity(task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]) -> dict[str, object]:
+    decisive = ("split", "max_new_tokens", "conversion", "prefill")
+    decisions = {key: value for key, value in asdict(settings).items() if key in decisive}
+    return {"task": task.name, "task_version": task.version, **identity, **decisions}
 
 
 def prediction_path(out_dir: Path, level: str, view: str) -> Path:

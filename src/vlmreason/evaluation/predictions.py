@@ -192,6 +192,12 @@ def claim(out_dir: Path, identity: Mapping[str, object], predictions: Sequence[P
             )
 
 
+def holds(out_dir: Path, identity: Mapping[str, object]) -> bool:
+    """Whether a directory is already the place of this evaluation."""
+    path = out_dir / IDENTITY_FILE
+    return path.exists() and read_json(path) == json.loads(json.dumps(identity))
+
+
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
