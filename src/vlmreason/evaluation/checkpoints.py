@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from vlmreason.structure import nearest
 
 
 def find_checkpoint(run: Path, phase: str | None = None) -> Path:
-    """The model directory of a run after a phase (None: after the last), or `run` itself where it is one.
+    """The model directory of a run after a phase (None: after the last).
 
-    Raises ValueError naming the phases that there are.
+    Raises ValueError naming the phases that there are, or the weights file that is damaged.
     """
     if not run.is_dir():
         raise ValueError(f"run={run}: there is no such directory")
-    if _is_model(run):
-        if phase is not None:
-            raise ValueError(f"phase={phase}: has no effect, {run} is a model and no run")
-        return run
     checkpoints = run / "checkpoints"
-    found = [path.name for path in sorted(checkpoints.glob("[!.]*")) if _is_model(path)]
+    found = [path.name for path in sorted(checkpoints.glob("[!.]*")) if any(path.glob("*.safetensors"))]
     wanted = phase or "final"
     if wanted in found:
+        for weights in (checkpoints / wanted).glob("*.safetensors"):
+            _check_weights(weights)
         return checkpoints / wanted
     if phase is not None:
         phases = [name for name in found if name != "final"]
@@ -43,5 +43,10 @@ def checkpoint_digest(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_model(directory: Path) -> bool:
-    return any(directory.glob("*.safetensors"))
+def _check_weights(path: Path) -> None:
+    """Raises ValueError where a file is cut off or no safetensors file; reads its header only."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: the weights are damaged ({error})") from None
