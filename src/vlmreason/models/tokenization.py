@@ -17,10 +17,11 @@ PAD, EOS, IMAGE, USER, ASSISTANT = "<pad>", "<eos>", "<image>", "<user>", "<assi
 SPECIAL = (PAD, EOS, IMAGE, USER, ASSISTANT)
 
 PIECE = (
-    r"\\begin\{tabular\}\{[a-z|]*\}\n?|\\end\{tabular\}\n?| ?\\\\\n?"
-    r"| &(?: (?:\\cellcolor\{[a-z]+\})?[A-Za-z0-9]+)?"
-    r"| ?\(\d+,\d+\)| ?[A-Za-z]+:?| ?\d| ?[^\sA-Za-z0-9]|\s"
+    r"\\begin\{tabular\}\{[a-z|]{0,40}\}\n?|\\end\{tabular\}\n?| ?\\\\\n?"
+    r"| &(?: (?:\\cellcolor\{[a-z]{1,20}\})?[A-Za-z0-9]{1,40})?"
+    r"| ?\(\d{1,3},\d{1,3}\)| ?[A-Za-z]{1,40}:?| ?\d| ?[^\sA-Za-z0-9]|\s"
 )
+"""Every piece is shorter than 100 characters, beyond which WordPiece gives up on a word."""
 
 
 def pieces(text: str) -> list[str]:
