@@ -49,10 +49,15 @@ class Template:
     image_token: str
     num_image_tokens: int
     picture_size: int
+    pixel_mean: float = 0.94  # of pixels in [0, 1]: the background of a table's cell becomes zero
+    pixel_std: float = 0.3
 
 
 class Processor:
-    """Tokenizer, chat template and picture scaling of one model."""
+    """Tokenizer, chat template and picture scaling of one model.
+
+    Special tokens come from the template alone: in prompts, responses and prefills they are plain text.
+    """
 
     def __init__(self, tokenizer: Any, template: Template) -> None:
         self.tokenizer = tokenizer
@@ -60,27 +65,31 @@ class Processor:
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(template.image_token)
         self.pad_id: int = tokenizer.pad_token_id
         self.eos_id: int = tokenizer.eos_token_id
+        self._before, self._between, self._after = (
+            self._template_ids(part) for part in (template.before, template.between, template.after)
+        )
 
-    def prompt_text(self, text: str, has_image: bool) -> str:
-        """The turn up to the response. Text-only prompts hold no image placeholder."""
-        t = self.template
-        return t.before + t.image_token * (t.num_image_tokens * has_image) + text + t.between
+    def prompt_ids(self, text: str, has_image: bool) -> list[int]:
+        """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
+        placeholders = [self.image_token_id] * (self.template.num_image_tokens * has_image)
+        return self._before + placeholders + self._ids(text) + self._between
 
     def encode(self, dialogue: Dialogue) -> Encoded:
-        prompt_ids = self._ids(self.prompt_text(dialogue.prompt, dialogue.image is not None))
+        prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image is not None)
         response_ids, segments = self._response(dialogue.response)
         return Encoded(prompt_ids + response_ids, [0] * len(prompt_ids) + segments, dialogue.image)
 
     def _response(self, response: Response) -> tuple[list[int], list[int]]:
         """Tokens of a response and its end, each with the segment that holds its last character."""
-        coded = self.tokenizer(response.text, add_special_tokens=False, return_offsets_mapping=True)
+        coded = self.tokenizer(
+            response.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
         spans, at, segments = response.spans(), 0, []
         for _, end in coded["offset_mapping"]:
             while at + 1 < len(spans) and end > spans[at][2]:
                 at += 1
             segments.append(SEGMENT_IDS[spans[at][0]])
-        end_ids = self._ids(self.template.after)
-        return coded["input_ids"] + end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(end_ids)
+        return coded["input_ids"] + self._after, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._after)
 
     def collate(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); pixel_values."""
@@ -101,7 +110,7 @@ class Processor:
 
     def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
-        rows = [self._ids(self.prompt_text(p.text, p.image is not None)) + self._ids(p.prefill) for p in prompts]
+        rows = [self.prompt_ids(p.text, p.image is not None) + self._ids(p.prefill) for p in prompts]
         length = max(map(len, rows))
         input_ids_BL = torch.full((len(rows), length), self.pad_id)
         mask_BL = torch.zeros_like(input_ids_BL)
@@ -121,7 +130,12 @@ class Processor:
         return self._ids(text)[0]
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        """Tokens of text from outside: what is spelled like a special token is not one."""
+        coded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(coded["input_ids"])
+
+    def _template_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _pixels(self, images: list[Picture]) -> dict[str, Tensor]:
         if not images:
@@ -132,4 +146,5 @@ class Processor:
                 shape = " x ".join(map(str, image.shape[:2]))
                 raise ValueError(f"a picture of {shape} px: this model takes {size} x {size} (choose scale=nano)")
         stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        return {"pixel_values": stacked.float() / 127.5 - 1.0}
+        t = self.template
+        return {"pixel_values": (stacked.float() / 255 - t.pixel_mean) / t.pixel_std}
