@@ -7,6 +7,8 @@ floor's own dataclass through `section`.
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -159,8 +161,25 @@ def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
     from vlmreason.models.learner import Learner
     from vlmreason.models.nano import BASE, load_nano
 
+    quieten()
     model = section(ModelSettings, cfg, "model")
     return Learner(*load_nano(checkpoint or (Path(model.checkpoint) if model.checkpoint else BASE)))
+
+
+def quieten() -> None:
+    """Libraries keep to errors; VLMREASON_DEBUG=1 lets them talk."""
+    import logging
+    import warnings
+
+    if os.environ.get("VLMREASON_DEBUG") == "1":
+        return
+    transformers_logging: Any = importlib.import_module("transformers.utils.logging")
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers)\.")
 
 
 def place(learner: Any, accelerator: str) -> None:

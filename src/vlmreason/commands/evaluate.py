@@ -5,9 +5,9 @@ interrupted, and only scores again one that is done. Responses of other checkpoi
 kept apart.
 
 Examples:
-  vlmreason evaluate run=outputs/<run>
-  vlmreason evaluate run=outputs/<run> evaluation.num=1000 evaluation.conversion=force
-  vlmreason evaluate run=outputs/<run> task=consecutive_table_readout phase=align
+  vlmreason evaluate run=outputs/RUN
+  vlmreason evaluate run=outputs/RUN evaluation.num=1000 evaluation.conversion=force
+  vlmreason evaluate run=outputs/RUN task=consecutive_table_readout phase=align
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ def run(cfg: dict[str, Any]) -> Path:
     from vlmreason.training.pretrain import skill_accuracy, vocabulary_texts
     from vlmreason.training.runner import Stopped, train
 
+    build.quieten()
     every = (build.load_task(name, scale, trace) for name in catalog.groups()["task"] for trace in build.TRACES)
     learner = Learner(*build_nano(NanoSettings(), vocabulary_texts(every), own.seed))
     folder = identity.open_run(cfg)

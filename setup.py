@@ -1,0 +1,19 @@
+"""Copies `conf/` from the root into the package when a wheel is built; all else is in pyproject.toml."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConf(build_py):
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:  # an editable install finds the folder in the checkout
+            target = Path(self.build_lib) / "vlmreason" / "conf"
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(Path(__file__).parent / "conf", target)
+
+
+setup(cmdclass={"build_py": BuildWithConf})

@@ -1,0 +1,240 @@
+"""Exports: the three formats, order and bytes whatever the processes, continuing, refusing."""
+
+import base64
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmreason.commands import build, catalog
+from vlmreason.data import export as export_module
+from vlmreason.data.export import ExportSettings, export
+from vlmreason.structure import structure
+
+FIELDS = [
+    "id",
+    "task",
+    "level",
+    "split",
+    "index",
+    "text",
+    "prompt_text",
+    "prompt_image",
+    "file_name",
+    "convert",
+    "thought",
+    "answer",
+    "meta",
+]
+
+
+@pytest.fixture(scope="module")
+def task():
+    import yaml
+
+    scale = yaml.safe_load((catalog.conf_dir() / "scale" / "nano.yaml").read_text())
+    return build.load_task("table_readout", structure(build.Scale, scale, "scale"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != export_module.STATE_FILE}
+
+
+def test_folder_holds_every_field_and_the_pictures(task, tmp_path: Path) -> None:
+    path = export(task, ExportSettings("hard", "test", 11), tmp_path / "a", {}, num_workers=2)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert path.name == "metadata.jsonl"
+    assert [row["index"] for row in rows] == list(range(11))
+    for row in rows:
+        problem = task.sample("hard", "test", row["index"])
+        assert list(row) == FIELDS
+        assert task.state_from_json(row["meta"]) == problem.state
+        assert row["thought"] + row["answer"] == "".join(task.thought(problem.state)) + task.answer(problem.state)
+        picture = np.asarray(Image.open(path.parent / row["file_name"]))
+        assert np.array_equal(picture, task.draw(problem.state))
+
+
+@pytest.mark.parametrize("format", ["folder", "llava", "vlmevalkit"])
+def test_bytes_do_not_depend_on_the_number_of_processes(task, format, tmp_path: Path) -> None:
+    settings = ExportSettings("simple", "train", 21, format)
+    export(task, settings, tmp_path / "a", {}, num_workers=1)
+    export(task, settings, tmp_path / "b", {}, num_workers=3)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+@pytest.mark.parametrize("view", ["text", "image", "image_via_text"])
+def test_llava_conversations(task, view, tmp_path: Path) -> None:
+    path = export(task, ExportSettings("simple", "train", 3, "llava", view), tmp_path, {}, num_workers=1)
+    for index, row in enumerate(json.loads(path.read_text())):
+        state = task.sample("simple", "train", index).state
+        human, gpt = row["conversations"]
+        assert (human["from"], gpt["from"]) == ("human", "gpt")
+        assert human["value"].startswith("<image>\n") == ("image" in row) == (view != "text")
+        assert (tmp_path / row["image"]).is_file() if view != "text" else not list(tmp_path.glob("*.png"))
+        assert gpt["value"].startswith(task.convert(state)) == (view == "image_via_text")
+        assert gpt["value"].endswith(task.answer(state))
+
+
+def test_vlmevalkit_rows(task, tmp_path: Path) -> None:
+    path = export(task, ExportSettings("simple", "test", 3, "vlmevalkit"), tmp_path, {}, num_workers=1)
+    rows = list(csv.DictReader(io.StringIO(path.read_text()), delimiter="\t"))
+    assert len(rows) == 3
+    for row in rows:
+        state = task.sample("simple", "test", int(row["index"])).state
+        assert row["question"] == task.prompt(state, "image")
+        assert row["answer"] == task.answer(state)
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["image"]))))
+        assert np.array_equal(picture, task.draw(state))
+
+
+@pytest.mark.parametrize("format", ["folder", "llava", "vlmevalkit"])
+def test_continued_after_an_interruption_without_doing_anything_twice(
+    task, format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ExportSettings("simple", "train", 50, format)
+    export(task, settings, tmp_path / "whole", {}, num_workers=1)
+    original, broken = export_module._write_all, tmp_path / "broken"
+
+    def interrupted(file, data: bytes) -> None:
+        if file.tell() > 0 and b"-train-24" in data:
+            original(file, data[: len(data) // 2])  # a cut-off record is left behind
+            raise KeyboardInterrupt
+        original(file, data)
+
+    monkeypatch.setattr(export_module, "_write_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(task, settings, broken, {}, num_workers=1)
+    assert json.loads((broken / export_module.STATE_FILE).read_text())["done"] == 24
+    monkeypatch.setattr(export_module, "_write_all", original)
+
+    made = []
+    chunks = export_module._chunks
+
+    def watched(task, settings, folder, ranges, num_workers):
+        for indices, records in chunks(task, settings, folder, ranges, num_workers):
+            made.append(indices)
+            yield indices, records
+
+    monkeypatch.setattr(export_module, "_chunks", watched)
+    export(task, settings, broken, {}, num_workers=2)
+    assert made[0].start == 24
+    assert content(broken) == content(tmp_path / "whole")
+    made.clear()
+    export(task, settings, broken, {}, num_workers=2)
+    assert made == []
+
+
+def test_continued_after_a_kill(tmp_path: Path) -> None:
+    """The whole process group is killed at some moment; the same command ends with the same files."""
+    words = [sys.executable, "-m", "vlmreason", "generate", "num=1500", "workers=2"]
+    killed = subprocess.Popen([*words, f"out={tmp_path / 'a'}"], start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        killed.wait(timeout=1.2)
+    except subprocess.TimeoutExpired:
+        import os
+        import signal
+
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    for name in "ab":
+        subprocess.run([*words, f"out={tmp_path / name}"], check=True, capture_output=True)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_another_configuration_is_refused_and_kept(task, tmp_path: Path) -> None:
+    export(task, ExportSettings("simple", "test", 2), tmp_path, {"config": 1}, num_workers=1)
+    before = content(tmp_path)
+    for settings, identity in [
+        (ExportSettings("hard", "test", 2), {"config": 1}),
+        (ExportSettings("simple", "test", 3), {"config": 1}),
+        (ExportSettings("simple", "test", 2), {"config": 2}),
+    ]:
+        with pytest.raises(ValueError, match="holds another configuration"):
+            export(task, settings, tmp_path, identity, num_workers=1)
+    assert content(tmp_path) == before
+
+
+def test_a_foreign_folder_is_refused(task, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="was not made by generate"):
+        export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
+    assert content(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+def test_a_damaged_state_is_one_sentence(task, tmp_path: Path) -> None:
+    export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
+    (tmp_path / export_module.STATE_FILE).write_text('{"holds":')
+    with pytest.raises(ValueError, match="damaged"):
+        export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
+
+
+def test_command_and_sweep(program, tmp_path: Path) -> None:
+    done = program("generate", "num=3", "out=one")
+    assert (done.code, done.last_line) == (0, "one/metadata.jsonl")
+    assert not (tmp_path / "outputs").exists()
+    done = program("generate", "-m", "level=simple,hard", "split=train,test", "num=2", "out=all/${level}_${split}")
+    assert done.code == 0
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
+        "hard_test",
+        "hard_train",
+        "simple_test",
+        "simple_train",
+    ]
+
+
+def test_a_failing_job_of_a_sweep_leaves_the_others_alone(program, tmp_path: Path) -> None:
+    done = program("generate", "-m", "level=simpel,hard", "num=2", "out=${level}")
+    assert done.code == 2
+    assert "vlmreason: job 0: level=simpel: table_readout has" in done.err
+    assert "Traceback" not in done.err
+    assert (tmp_path / "hard" / "metadata.jsonl").is_file()
+
+
+def test_a_job_sees_its_own_command_line(program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts further processes from `sys.argv` starts this job, not the sweep."""
+    from vlmreason.commands import gallery
+
+    seen = []
+    monkeypatch.setattr(gallery, "run", lambda cfg: seen.append((list(sys.argv), cfg["num"])))
+    assert program("gallery", "-m", "num=1,2", "split=test").code == 0
+    assert seen == [(["vlmreason", "gallery", f"num={n}", "split=test"], n) for n in (1, 2)]
+
+
+def test_hydras_own_options(program) -> None:
+    done = program("generate", "out=x", "scale=paper", "--cfg", "job", "--resolve")
+    assert done.code == 0
+    assert "name: paper" in done.out
+    assert program("gallery", "--cfg", "job", "--package", "scale").out.startswith("# @package scale\nname: nano\n")
+    done = program("gallery", "--info", "defaults")
+    assert done.code == 0
+    assert "scale/nano" in done.out
+
+
+def test_score_reads_what_generate_wrote(program, tmp_path: Path) -> None:
+    program("generate", "num=6", "level=hard", "out=p")
+    rows = [json.loads(line) for line in (tmp_path / "p" / "metadata.jsonl").read_text().splitlines()]
+    answers = [{"id": row["id"], "response": row["thought"] + row["answer"]} for row in rows]
+    answers[0]["response"] = "no idea"
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    done = program("score", "problems=p/metadata.jsonl", "predictions=answers.jsonl")
+    assert done.code == 0
+    summary = json.loads(done.out)
+    assert (summary["num"], summary["correct"], summary["unparsed"]) == (6, 5, 1)
+
+
+def test_gallery_shows_every_view_and_needs_nothing_else(program, tmp_path: Path) -> None:
+    done = program("gallery", "tasks=[table_readout]", "out=page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert done.last_line == "page.html"
+    assert page.count('<article class="problem">') == 2
+    assert page.count("data:image/png;base64,") == 2
+    assert "&amp; " in page  # LaTeX's column signs are escaped
+    assert page.count('class="kind convert"') >= 2
+    for outside in ("http:", "https:", "<script", "<link"):
+        assert outside not in page

@@ -1,0 +1,85 @@
+"""A run's identity, its directory and its record."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands.test_compose import composed
+from vlmreason import files, provenance
+from vlmreason.commands import identity
+
+
+def test_name_says_what_the_run_is() -> None:
+    cfg = composed("train", "seed=3", "supervision=mix")
+    name = identity.run_directory(cfg)
+    assert re.fullmatch(r"outputs/table_readout-mix-nano-s3-[0-9a-f]{12}", str(name))
+
+
+def test_same_command_same_directory_in_another_process() -> None:
+    code = (
+        "from tests.commands.test_compose import composed\nfrom vlmreason.commands import identity\n"
+        "print(identity.run_name(composed('train', 'seed=5', 'optimizer.lr=0.002')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PATH": ""})
+    assert done.stdout.strip() == identity.run_name(composed("train", "optimizer.lr=2e-3", "seed=5"))
+
+
+def test_paths_and_launch_settings_are_no_part_of_it() -> None:
+    plain = identity.config_hash(composed("train"))
+    same = ["out=elsewhere", "logger=wandb", "trainer.devices=2", "trainer.num_workers=4", "task.trace=null"]
+    for override in same:
+        assert identity.config_hash(composed("train", override)) == plain, override
+    different = ["seed=1", "optimizer.lr=0.5", "task.nano.rows=[4,4]", "scale.num_align=64", "task.trace=verbose"]
+    hashes = {identity.config_hash(composed("train", override)) for override in different}
+    assert len(hashes | {plain}) == len(different) + 1
+
+
+def test_whole_numbers_are_the_same_as_floats() -> None:
+    assert identity.config_hash({"a": 1.0, "b": (1, 2)}) == identity.config_hash({"b": [1, 2], "a": 1})
+    assert identity.config_hash({"a": True}) != identity.config_hash({"a": 1.5})
+
+
+def test_a_run_is_opened_again_and_another_one_refused(tmp_path: Path) -> None:
+    cfg = composed("train", f"out={tmp_path}")
+    folder = identity.open_run(cfg)
+    assert identity.read_config(folder) == cfg
+    assert identity.open_run(cfg) == folder
+    record = json.loads((folder / "provenance.json").read_text())
+    assert len(record["restarts"]) == 1
+    assert record["seeds"] == {"seed": 0}
+    assert record["config_hash"] == identity.config_hash(cfg)
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("seed: 0", "seed: 9"))
+    with pytest.raises(ValueError, match="holds another configuration: seed is 9 there, 0 here"):
+        identity.open_run(cfg)
+    (folder / "config.yaml").write_bytes(b"\xff\xfe: [")
+    with pytest.raises(ValueError, match="damaged"):
+        identity.open_run(cfg)
+
+
+def test_provenance_of_a_checkout() -> None:
+    record = provenance.collect({"seed": 4}, "abc")
+    assert json.loads(json.dumps(record)) == record
+    assert record["versions"]["torch"]
+    assert record["hardware"]["cores"] >= 1
+    assert record["hardware"]["cpu"]
+    if (Path(__file__).parents[2] / ".git").exists():
+        assert re.fullmatch("[0-9a-f]{40}", record["source"]["commit"])
+
+
+def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "a.json"
+    files.write_json_atomic(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_text_atomic(path, "new")
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+    assert json.loads(path.read_text()) == {"a": 1}
