@@ -157,7 +157,10 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True)
 class GridWording:
-    """Templates. Each `tried_*` is a neighbour with its reason; thought steps are head, step..., done."""
+    """Templates. Each `tried_*` is a neighbour with its reason. Thought steps are head, step..., done.
+
+    `step` may also show {target_cell}.
+    """
 
     prompt_text: str
     prompt_image: str
@@ -222,16 +225,16 @@ WORDINGS: Mapping[str, GridWording] = {
         listed="{name} at {cell}",
         list_joint=", ",
         goal_name="destination",
-        step="At {cell}, heading for {target} {target_cell}: {tried}.\n",
+        step="At {cell}, heading for {target}: {tried}.\n",
         tried_joint="; ",
-        tried_outside="{move} is outside",
-        tried_visited="{move} {cell} was visited",
+        tried_outside="{move} outside",
+        tried_visited="{move} {cell} visited",
         tried_obstacle="{move} {cell} is blocked by {name}",
         tried_later="{move} {cell} is the destination, too early",
         tried_free="{move} {cell} is free",
         tried_object="{move} {cell} is free and has {name}",
         tried_goal="{move} {cell} is the destination",
-        back="nothing left, go back",
+        back="go back",
         done="At {cell}, all collected and arrived.\n",
         answer="Answer: {moves}",
     ),
