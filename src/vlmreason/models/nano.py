@@ -1,9 +1,8 @@
 """The nano model: a real vision-language model of about 1.5 M parameters, built from Hugging Face parts.
 
 LLaVA's architecture (vision tower, two-layer projector, decoder) with a two-layer SigLIP tower, one patch per
-table cell, and a four-layer decoder of BioGPT's kind; `LlavaForConditionalGeneration.from_pretrained` opens it
-without this package. Learned absolute positions matter at this size: the look-up of a cell in LaTeX is learned
-in 10,000 examples with them and not in 40,000 with rotary ones. The pretrained base lies inside the package.
+table cell, and a four-layer Llama decoder; `LlavaForConditionalGeneration.from_pretrained` opens it without
+this package. The pretrained base lies inside the package.
 """
 
 from __future__ import annotations
@@ -32,9 +31,10 @@ class NanoSettings:
     vision_heads: int = 4
     decoder_layers: int = 4
     decoder_heads: int = 4
-    decoder_inner: int = 512
+    decoder_inner: int = 384
     num_tokens: int = 1024
     max_length: int = 1024
+    rope_theta: float = 100.0  # short wavelengths: sequences here have 40 to 300 tokens
 
     @property
     def num_image_tokens(self) -> int:
@@ -43,7 +43,7 @@ class NanoSettings:
 
 def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple[Any, Processor]:
     """An untrained model and its processor; `texts` give the vocabulary."""
-    from transformers import BioGptConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
     tokenizer = build_tokenizer(texts, settings.num_tokens)
     s = settings
@@ -56,16 +56,15 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
         patch_size=s.patch_size,
         vision_use_head=False,
     )
-    text = BioGptConfig(
+    text = LlamaConfig(
         vocab_size=s.num_tokens,
         hidden_size=s.hidden_size,
         intermediate_size=s.decoder_inner,
         num_hidden_layers=s.decoder_layers,
         num_attention_heads=s.decoder_heads,
+        num_key_value_heads=s.decoder_heads,
+        rope_parameters={"rope_type": "default", "rope_theta": s.rope_theta},
         max_position_embeddings=s.max_length,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        scale_embedding=False,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
         bos_token_id=tokenizer.convert_tokens_to_ids(USER),

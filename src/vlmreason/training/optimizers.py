@@ -19,7 +19,7 @@ class OptimizerSettings:
     """`adamw` as in appendix D; `muon` orthogonalises the updates of hidden matrices, AdamW takes the rest.
 
     `lr` is AdamW's peak learning rate; `muon_lr` Muon's, and null with adamw. `warmup` is the share of a
-    phase with a linear rise, after which a cosine falls to zero. `clip` bounds the gradient's norm; 0: off.
+    phase with a linear rise, after which a cosine falls to `end` times the peak. `clip` bounds the gradient's norm; 0: off.
     """
 
     name: Literal["adamw", "muon"]
@@ -29,6 +29,7 @@ class OptimizerSettings:
     eps: float = 1e-8
     weight_decay: float = 0.0
     warmup: float = 0.03
+    end: float = 0.0
     clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -36,6 +37,8 @@ class OptimizerSettings:
             raise ValueError(f"optimizer.lr={self.lr} optimizer.muon_lr={self.muon_lr}: a rate is more than 0")
         if (self.name == "muon") != (self.muon_lr is not None):
             raise ValueError(f"optimizer.muon_lr={self.muon_lr}: set with optimizer.name=muon and only then")
+        if not 0 <= self.end <= 1:
+            raise ValueError(f"optimizer.end={self.end}: a share of the peak rate, 0 to 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"optimizer.warmup={self.warmup}: a share of the phase, 0 or more and less than 1")
 
@@ -59,9 +62,10 @@ def build_optimizers(settings: OptimizerSettings, named: Iterable[tuple[str, nn.
     return optimizers
 
 
-def schedule(step: int, num_steps: int, warmup: float) -> float:
-    """Factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine to zero."""
+def schedule(step: int, num_steps: int, warmup: float, end: float = 0.0) -> float:
+    """Factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine to `end`."""
     num_warmup = math.ceil(warmup * num_steps)
     if step < num_warmup:
         return (step + 1) / num_warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+    fall = 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+    return end + (1 - end) * fall

@@ -59,7 +59,7 @@ class SupervisedFineTuning(L.LightningModule):
         started = time.perf_counter()
         optimizers = self.optimizers(use_pl_optimizer=True)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        factor = schedule(self.step, self.num_steps, self.settings.warmup)
+        factor = schedule(self.step, self.num_steps, self.settings.warmup, self.settings.end)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
