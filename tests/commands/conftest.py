@@ -1,12 +1,16 @@
-"""Runs the program in this process: exit code, stdout and stderr of a command line."""
+"""The program run in this process, and configurations composed without running it."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from vlmreason.__main__ import main
+from vlmreason.commands import catalog
+from vlmreason.commands.runner import resolve
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,22 @@ class Done:
     @property
     def last_line(self) -> str:
         return self.out.splitlines()[-1]
+
+
+GIVEN = {"generate": ["out=x"], "score": ["problems=x", "predictions=x"], "evaluate": ["run=x"]}
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., dict[str, Any]]:
+    """`composed("train", "seed=1")`: the configuration that a command gets."""
+
+    def compose_plain(command: str, *overrides: str) -> dict[str, Any]:
+        words = [*GIVEN.get(command, []), *overrides]
+        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+            cfg = compose(catalog.commands()[command], words)
+        return resolve(cfg, words)
+
+    return compose_plain
 
 
 @pytest.fixture

@@ -1,20 +1,9 @@
 """Every shipped configuration composes and becomes the objects of the lower floors."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from vlmreason.commands import build, catalog
-from vlmreason.commands.runner import resolve
 from vlmreason.structure import structure
-
-GIVEN = {"generate": ["out=x"], "score": ["problems=x", "predictions=x"], "evaluate": ["run=x"]}
-
-
-def composed(command: str, *overrides: str) -> dict:
-    words = [*GIVEN.get(command, []), *overrides]
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-        cfg = compose(catalog.commands()[command], words)
-    return resolve(cfg, words)
 
 
 def sets_of_choices(command: str) -> list[list[str]]:
@@ -26,14 +15,14 @@ def sets_of_choices(command: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", [name for name in catalog.commands() if name != "check"])
-def test_every_group_choice_composes(command: str) -> None:
+def test_every_group_choice_composes(command: str, composed) -> None:
     for overrides in sets_of_choices(command):
         cfg = composed(command, *overrides)
         assert "hydra" not in cfg
         assert set(cfg) & {"seed", "out", "run", "problems"}
 
 
-def test_every_task_is_built_at_both_scales() -> None:
+def test_every_task_is_built_at_both_scales(composed) -> None:
     for scale in catalog.groups()["scale"]:
         for task in catalog.groups()["task"]:
             cfg = composed("generate", f"scale={scale}", f"task={task}")
@@ -42,7 +31,7 @@ def test_every_task_is_built_at_both_scales() -> None:
             assert cfg["task"]["sizes"]
 
 
-def test_every_supervision_is_built() -> None:
+def test_every_supervision_is_built(composed) -> None:
     for supervision in catalog.groups()["supervision"]:
         cfg = composed("train", "scale=paper", f"supervision={supervision}")
         built = build.build_supervision(cfg)
@@ -52,7 +41,7 @@ def test_every_supervision_is_built() -> None:
             assert set(build.build_tasks(cfg)) == set(names)
 
 
-def test_scale_sizes_everything_together() -> None:
+def test_scale_sizes_everything_together(composed) -> None:
     nano, paper = composed("train"), composed("train", "scale=paper")
     assert build.build_supervision(nano).phase("main").num_examples == nano["scale"]["num_examples"]
     assert build.build_supervision(paper).phase("main").num_examples == 120_000
@@ -64,19 +53,19 @@ def test_scale_sizes_everything_together() -> None:
     assert build.build_task(paper).sizes.picture == (1500, 800)
 
 
-def test_an_override_reaches_the_task() -> None:
+def test_an_override_reaches_the_task(composed) -> None:
     cfg = composed("generate", "task.nano.rows=[4,4]", "task.trace=verbose")
     assert build.build_task(cfg).sizes.rows == (4, 4)
     assert cfg["task"]["sizes"]["rows"] == [4, 4]
     assert "paper" not in cfg["task"]
 
 
-def test_sizes_of_another_scale_are_refused() -> None:
+def test_sizes_of_another_scale_are_refused(composed) -> None:
     with pytest.raises(ValueError, match=r"task\.paper\.rows: has no effect at scale=nano.*task\.nano\.rows"):
         composed("train", "task.paper.rows=[3,3]")
 
 
-def test_an_evaluation_takes_task_and_scale_of_its_run() -> None:
+def test_an_evaluation_takes_task_and_scale_of_its_run(composed) -> None:
     trained = composed("train", "task=consecutive_table_readout", "scale=paper", "task.paper.rows=[6,6]")
     cfg = build.with_run(composed("evaluate"), trained, [])
     assert build.build_task(cfg).name == "consecutive_table_readout"
@@ -88,7 +77,7 @@ def test_an_evaluation_takes_task_and_scale_of_its_run() -> None:
     assert build.build_task(nano).sizes.picture == (144, 144)
 
 
-def test_values_are_checked() -> None:
+def test_values_are_checked(composed) -> None:
     with pytest.raises(ValueError, match=r"scale\.num_examples=0"):
         build.build_scale(composed("train", "scale.num_examples=0"))
     with pytest.raises(ValueError, match=r"optimizer\.lr='high': float is expected"):

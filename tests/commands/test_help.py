@@ -13,7 +13,7 @@ UNEXPLAINED = {"name", "_target_"}  # keys that say what they are
 
 _PROBE = """
 import contextlib, io, json, sys, time
-before = time.perf_counter()
+before = time.process_time()
 sys.argv = ["vlmreason", *json.loads(sys.argv[1])]
 from vlmreason.__main__ import main
 text = io.StringIO()
@@ -22,7 +22,7 @@ with contextlib.redirect_stdout(text):
         main()
     except SystemExit as end:
         code = end.code
-print(json.dumps([code, time.perf_counter() - before, sorted(sys.modules), len(text.getvalue())]))
+print(json.dumps([code, time.process_time() - before, sorted(sys.modules), len(text.getvalue())]))
 """
 
 
@@ -45,7 +45,7 @@ def test_answers_at_once_and_imports_nothing_heavy(words: list[str]) -> None:
     assert code == 0
     assert num_chars > 40
     assert not HEAVY & set(modules)
-    assert seconds < 1.0
+    assert seconds < 1.0  # of the processor: not of a busy machine
 
 
 def test_every_command_is_in_the_overview_with_its_first_line(program) -> None:

@@ -8,27 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_compose import composed
 from vlmreason import files, provenance
 from vlmreason.commands import identity
 
 
-def test_name_says_what_the_run_is() -> None:
+def test_name_says_what_the_run_is(composed) -> None:
     cfg = composed("train", "seed=3", "supervision=mix")
     name = identity.run_directory(cfg)
     assert re.fullmatch(r"outputs/table_readout-mix-nano-s3-[0-9a-f]{12}", str(name))
 
 
-def test_same_command_same_directory_in_another_process() -> None:
-    code = (
-        "from tests.commands.test_compose import composed\nfrom vlmreason.commands import identity\n"
-        "print(identity.run_name(composed('train', 'seed=5', 'optimizer.lr=0.002')))"
-    )
+def test_same_command_same_directory_in_another_process(composed) -> None:
+    code = """if True:
+        from hydra import compose, initialize_config_dir
+        from vlmreason.commands import catalog, identity, runner
+        words = ["seed=5", "optimizer.lr=0.002"]
+        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+            print(identity.run_name(runner.resolve(compose("train", words), words)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PATH": ""})
     assert done.stdout.strip() == identity.run_name(composed("train", "optimizer.lr=2e-3", "seed=5"))
 
 
-def test_paths_and_launch_settings_are_no_part_of_it() -> None:
+def test_paths_and_launch_settings_are_no_part_of_it(composed) -> None:
     plain = identity.config_hash(composed("train"))
     same = ["out=elsewhere", "logger=wandb", "trainer.devices=2", "trainer.num_workers=4", "task.trace=null"]
     for override in same:
@@ -43,7 +44,7 @@ def test_whole_numbers_are_the_same_as_floats() -> None:
     assert identity.config_hash({"a": True}) != identity.config_hash({"a": 1.5})
 
 
-def test_a_run_is_opened_again_and_another_one_refused(tmp_path: Path) -> None:
+def test_a_run_is_opened_again_and_another_one_refused(tmp_path: Path, composed) -> None:
     cfg = composed("train", f"out={tmp_path}")
     folder = identity.open_run(cfg)
     assert identity.read_config(folder) == cfg
