@@ -29,7 +29,7 @@ def font(size_px: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_file(bold), size_px, layout_engine=ImageFont.Layout.BASIC)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def text_sprite(
     text: str,
     size_px: int,
@@ -46,7 +46,7 @@ def text_sprite(
     """
     image = Image.new("RGB", (width, height), background)
     if text:
-        image.paste(*_inked(text, size_px, fill, background, bold, width - 2, height - 2))
+        image.paste(*_inked(text, size_px, fill, background, bold, width, height))
     if border is not None:
         edges = ImageDraw.Draw(image)
         edges.line([(width - 1, 0), (width - 1, height - 1), (0, height - 1)], fill=border)
@@ -56,20 +56,26 @@ def text_sprite(
 
 
 def blank(height: int, width: int, color: Color) -> Picture:
+    """A picture of one color, writable."""
     picture: Picture = np.empty((height, width, 3), dtype=np.uint8)
-    picture[:] = color
+    if len(set(color)) == 1:
+        picture.fill(color[0])
+    else:
+        picture[:, :] = picture[0] = color
     return picture
 
 
 def _inked(
     text: str, size_px: int, fill: Color, background: Color, bold: bool, width: int, height: int
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The text on its background, at most (height, width), and where its corner goes in a cell 2 px larger."""
+    """The text on its background, no larger than a cell of (height, width) less its margins, and where it goes."""
     face = font(size_px, bold)
     left, top, right, bottom = (int(v) for v in face.getbbox(text))
     ink = Image.new("RGB", (max(1, right - left), max(1, bottom - top)), background)
     ImageDraw.Draw(ink).text((-left, -top), text, font=face, fill=fill)
-    size = (min(ink.width, width), min(ink.height, height))
+    side, edge = max(1, width // 24), 1
+    most = (max(1, width - 2 * side), max(1, height - 2 * edge))
+    size = (min(ink.width, most[0]), min(ink.height, most[1]))
     if size != ink.size:
         ink = ink.resize(size, Image.Resampling.LANCZOS)
-    return ink, (1 + (width - size[0]) // 2, 1 + (height - size[1]) // 2)
+    return ink, (side + (most[0] - size[0]) // 2, edge + (most[1] - size[1]) // 2)

@@ -6,10 +6,11 @@ A table has named rows and columns and one digit per cell; a path of cells is to
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +35,8 @@ PRODUCT_NAMES = tuple(greek.capitalize() + noun for noun in _NOUNS for greek in 
 NUMBER_WORDS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
 HEADER, BODY, MARKED = (47, 79, 79), (240, 240, 240), (255, 230, 0)
+_MAX_TABLES = 1000  # tables in which a path is looked for before a level counts as unreachable
+
 WHITE, BLACK, LINE = (255, 255, 255), (0, 0, 0), (160, 160, 160)
 
 
@@ -132,13 +135,19 @@ class TableTask(Task[TableState]):
         for what, (low, high), most in (("rows", sizes.rows, len(self._names)), ("cols", sizes.cols, len(MONTHS))):
             if not 1 <= low <= high <= most:
                 raise ValueError(f"{what}={[low, high]}: allowed is a range within 1 to {most}")
+        for level, limits in sizes.levels.items():
+            for what in ("num_cells", "num_segments"):
+                low, high = getattr(limits, what)
+                if not 1 <= low <= high:
+                    raise ValueError(f"levels.{level}.{what}={[low, high]}: a range from 1 or more upwards is expected")
 
     @abstractmethod
     def _path(self, level: str, rng: random.Random, rows: int, cols: int) -> tuple[Cell, ...] | None:
         """A path of the level in a table of rows x cols, or None where this attempt gave none."""
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> TableState:
-        for _ in range(MAX_ATTEMPTS):
+        fits = self.sizes.levels[level].num_cells[0] <= self.sizes.rows[1] * self.sizes.cols[1]
+        for _ in range(_MAX_TABLES if fits else 0):
             rows, cols = rng.randint(*self.sizes.rows), rng.randint(*self.sizes.cols)
             path = self._path(level, rng, rows, cols)
             if path is not None:
@@ -248,10 +257,10 @@ def latex_table(state: TableState, marked: set[Cell]) -> str:
     return "\n".join(lines)
 
 
-def segments(path: tuple[Cell, ...]) -> list[tuple[Cell, int]]:
+def segments(path: Sequence[Cell]) -> list[tuple[Cell, int]]:
     """The straight segments of a path as (direction, number of steps)."""
     runs: list[tuple[Cell, int]] = []
-    for (r, c), (s, d) in zip(path, path[1:], strict=False):
+    for (r, c), (s, d) in itertools.pairwise(path):
         direction = (s - r, d - c)
         if runs and runs[-1][0] == direction:
             runs[-1] = (direction, runs[-1][1] + 1)
