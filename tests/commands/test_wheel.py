@@ -27,6 +27,9 @@ def test_built_package_runs_without_the_checkout(tmp_path: Path) -> None:
     assert {p.relative_to(ROOT / "conf") for p in (ROOT / "conf").rglob("*.yaml")} == {
         p.relative_to(built / "vlmreason" / "conf") for p in (built / "vlmreason" / "conf").rglob("*.yaml")
     }
+    for kind in ("*.json", "nano_base/*"):
+        for path in (ROOT / "src" / "vlmreason" / "models").glob(kind):
+            assert (built / path.relative_to(ROOT / "src")).is_file()
     shutil.rmtree(source)
     environment = {**os.environ, "PYTHONPATH": str(built)}
     words = [sys.executable, "-m", "vlmreason", "train", "supervision=text", "--cfg", "job"]
