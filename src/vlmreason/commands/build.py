@@ -19,7 +19,6 @@ from vlmreason.tasks.base import Task
 
 Config = Mapping[str, Any]
 T = TypeVar("T")
-TRACES = ("terse", "verbose")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,38 +190,13 @@ def place(learner: Any, accelerator: str) -> None:
     learner.model.to("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-@dataclasses.dataclass(frozen=True)
-class LoggerSettings:
-    """conf/logger/: where curves go beside the run directory's own files. `mode` auto: online when logged in."""
-
-    name: Literal["csv", "wandb"]
-    project: str = "vlmreason"
-    entity: str | None = None
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-
-
 def build_logger(cfg: Config, folder: Path) -> Any:
     """A function that makes the Lightning logger of the configuration when training begins."""
-    own = section(LoggerSettings, cfg, "logger")
+    import functools
 
-    def make() -> Any:
-        from lightning.pytorch.loggers import CSVLogger, WandbLogger
+    from vlmreason.training.loggers import LoggerSettings, make_logger
 
-        if own.name == "csv":
-            return CSVLogger(folder, name="", version="csv")
-        mode = ("online" if _logged_in() else "offline") if own.mode == "auto" else own.mode
-        if mode == "online" and not _logged_in():
-            raise ValueError("logger.mode=online: nobody is logged in; run `wandb login`, or take logger.mode=offline")
-        return WandbLogger(name=folder.name, project=own.project, entity=own.entity, save_dir=folder, mode=mode)
-
-    return make
-
-
-def _logged_in() -> bool:
-    """Whether a key for Weights & Biases is at hand, by its own look-up: environment, settings, netrc."""
-    import wandb
-
-    return bool(wandb.api.api_key)
+    return functools.partial(make_logger, section(LoggerSettings, cfg, "logger"), folder)
 
 
 def build_evaluation(cfg: Config) -> Any:

@@ -26,18 +26,17 @@ def run(cfg: dict[str, Any]) -> Path:
     """Pretrain from an untrained model; returns the run directory."""
     import functools
 
-    from vlmreason.commands import build, catalog, identity
+    from vlmreason.commands import build, identity
 
-    own, scale, supervision = build.settings(Settings, cfg), build.build_scale(cfg), build.build_supervision(cfg)
+    own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
     from vlmreason.models.learner import Learner
-    from vlmreason.models.nano import NanoSettings, build_nano
-    from vlmreason.training.pretrain import skill_accuracy, vocabulary_texts
+    from vlmreason.models.nano import NanoSettings, build_nano, read_vocabulary
+    from vlmreason.training.pretrain import skill_accuracy
     from vlmreason.training.runner import Stopped, train
 
     build.quieten()
-    every = (build.load_task(name, scale, trace) for name in catalog.groups()["task"] for trace in build.TRACES)
-    learner = Learner(*build_nano(NanoSettings(), vocabulary_texts(every), own.seed))
+    learner = Learner(*build_nano(NanoSettings(), read_vocabulary(), own.seed))
     folder = identity.open_run(cfg)
     logger = build.build_logger(cfg, folder)
     measure = functools.partial(skill_accuracy, tasks=tasks)

@@ -12,6 +12,8 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +38,20 @@ def run(cfg: dict[str, Any]) -> Path:
     tasks = build.build_tasks(cfg)
     optimizer, trainer, evaluation = build.build_optimizer(cfg), build.build_trainer(cfg), build.build_evaluation(cfg)
     from vlmreason.evaluation.checkpoints import checkpoint_digest
-    from vlmreason.evaluation.generate import evaluate
+    from vlmreason.evaluation.generate import evaluate, measure
     from vlmreason.evaluation.table import format_table
     from vlmreason.training.runner import Stopped, train
 
     learner = build.build_learner(cfg)
     folder = identity.open_run(cfg)
     logger = build.build_logger(cfg, folder)
+    while_training = functools.partial(
+        measure, task=task, settings=dataclasses.replace(evaluation, num=trainer.evaluate_num)
+    )
     try:
-        final = train(learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger)
+        final = train(
+            learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training
+        )
     except Stopped as stopped:
         raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
     learner = build.build_learner(cfg, final)

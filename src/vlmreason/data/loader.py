@@ -12,6 +12,9 @@ from vlmreason.dialogue import build_dialogue
 from vlmreason.models.processor import Encoded, Processor
 from vlmreason.tasks.base import Task
 
+LENGTH_STEP = 16
+"""Lengths of micro-batches are multiples of it (tokens)."""
+
 Step = dict[str, Any]
 """One optimizer step: `micro_batches` (list of tensors by name), `num_targets` and `num_examples`."""
 
@@ -53,7 +56,7 @@ class StepData(Dataset[Step]):
         stop = min(start + self.batch_size, len(self.mixture))
         encoded = [self.encode(i) for i in range(start + self.rank, stop, self.world_size)]
         return {
-            "micro_batches": [self.processor.collate(part) for part in pack(encoded, self.micro_tokens)],
+            "micro_batches": [self.processor.collate(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)],
             "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),
             "num_tokens": sum(map(len, encoded)),
             "num_examples": len(encoded),
@@ -73,13 +76,18 @@ class StepData(Dataset[Step]):
 
 
 def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
-    """Micro-batches of examples of similar length, each of at most `micro_tokens` tokens after padding."""
-    parts: list[list[Encoded]] = []
-    for example in sorted(examples, key=len, reverse=True):
-        if parts and len(parts[-1][0]) * (len(parts[-1]) + 1) <= micro_tokens:
-            parts[-1].append(example)
-        else:
-            parts.append([example])
+    """Micro-batches of examples of similar length, each of at most `micro_tokens` tokens after padding.
+
+    Their numbers of examples are powers of two: with lengths in steps of LENGTH_STEP few shapes occur, for which
+    the kernels of a processor are made once and kept (a third of the time otherwise).
+    """
+    rest, parts = sorted(examples, key=len, reverse=True), []
+    while rest:
+        length = -(-len(rest[0]) // LENGTH_STEP) * LENGTH_STEP
+        num = min(len(rest), max(1, micro_tokens // length))
+        num = 1 << (num.bit_length() - 1)
+        parts.append(rest[:num])
+        rest = rest[num:]
     return parts
 
 

@@ -100,6 +100,26 @@ def evaluate(
     return summary
 
 
+def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
+    """Accuracy per level and view in memory, nothing is written; for curves while training.
+
+    Keys are `accuracy/<level>/<view>`. On the validation split, whatever `settings.split` says, so that nothing
+    chosen by these curves has seen a test problem.
+    """
+    found = {}
+    for level in task.levels if settings.levels is None else settings.levels:
+        for view in settings.views:
+            problems = [task.sample(level, "validation", index) for index in range(settings.num)]
+            num_correct = 0
+            for start in range(0, len(problems), settings.batch_size):
+                batch = problems[start : start + settings.batch_size]
+                prompts = [_prompt(task, problem, view, settings) for problem in batch]
+                answers = learner.generate(prompts, settings.max_new_tokens)
+                num_correct += sum(task.score(p.state, a.text).correct for p, a in zip(batch, answers, strict=True))
+            found[f"accuracy/{level}/{view}"] = num_correct / settings.num
+    return found
+
+
 def evaluation_dir(
     run_dir: Path, task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]
 ) -> Path:

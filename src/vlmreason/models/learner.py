@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vlmreason.models.processor import IGNORED, Processor, Prompt
 
@@ -19,6 +20,7 @@ PARTS = {
 }
 """Parameter-name prefixes of the parts that can be trained alone, in LLaVA's layout."""
 
+_ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
 _INPUTS = ("input_ids", "attention_mask", "pixel_values")
 
 
@@ -46,7 +48,9 @@ class Learner:
         hidden_BLD = self.model.model(**{k: batch[k] for k in _INPUTS if k in batch}, use_cache=False)[0]
         targets_BL = batch["labels"][:, 1:]
         wanted_BL = targets_BL != IGNORED
-        logits_NV = self.model.lm_head(hidden_BLD[:, :-1][wanted_BL])
+        hidden_ND = hidden_BLD[:, :-1][wanted_BL]
+        num, missing = len(hidden_ND), -len(hidden_ND) % _ROWS_STEP
+        logits_NV = self.model.lm_head(F.pad(hidden_ND, (0, 0, 0, missing)))[:num]
         return logits_NV, targets_BL[wanted_BL], batch["segments"][:, 1:][wanted_BL]
 
     @torch.inference_mode()

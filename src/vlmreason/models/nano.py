@@ -7,6 +7,7 @@ this package. The pretrained base lies inside the package.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from vlmreason.models.processor import Processor, Template
 from vlmreason.models.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
 
 BASE = Path(__file__).parent / "nano_base"
+VOCABULARY = Path(__file__).parent / "nano_vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class NanoSettings:
 
 
 def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple[Any, Processor]:
-    """An untrained model and its processor; `texts` give the vocabulary."""
+    """An untrained model and its processor; the pieces of `texts` are its vocabulary."""
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
-    tokenizer = build_tokenizer(texts, settings.num_tokens)
+    tokenizer: Any = build_tokenizer(texts, settings.num_tokens)
     s = settings
     vision = SiglipVisionConfig(
         hidden_size=s.hidden_size,
@@ -80,8 +82,15 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
         tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    model = LlavaForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation="eager", dtype=torch.float32
+    )
     return model, Processor(tokenizer, _template(model.config))
+
+
+def read_vocabulary() -> list[str]:
+    """The pieces of the shipped vocabulary, in the order of their ids."""
+    return [str(piece) for piece in json.loads(VOCABULARY.read_text())]
 
 
 def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:

@@ -91,9 +91,12 @@ class Processor:
             segments.append(SEGMENT_IDS[spans[at][0]])
         return coded["input_ids"] + self._after, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._after)
 
-    def collate(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); pixel_values."""
-        length = max(map(len, examples))
+    def collate(self, examples: Sequence[Encoded], multiple: int = 1) -> dict[str, Tensor]:
+        """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); pixel_values.
+
+        L is the longest example's length, rounded up to a multiple of `multiple`.
+        """
+        length = -(-max(map(len, examples)) // multiple) * multiple
         input_ids_BL = torch.full((len(examples), length), self.pad_id)
         mask_BL, segments_BL = torch.zeros_like(input_ids_BL), torch.zeros_like(input_ids_BL)
         for i, example in enumerate(examples):

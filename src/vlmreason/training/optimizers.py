@@ -19,7 +19,8 @@ class OptimizerSettings:
     """`adamw` as in appendix D; `muon` orthogonalises the updates of hidden matrices, AdamW takes the rest.
 
     `lr` is AdamW's peak learning rate; `muon_lr` Muon's, and null with adamw. `warmup` is the share of a
-    phase with a linear rise, after which a cosine falls to `end` times the peak. `clip` bounds the gradient's norm; 0: off.
+    phase with a linear rise, after which a cosine falls to `end` times the peak. `clip` bounds the gradient's
+    norm; 0: off.
     """
 
     name: Literal["adamw", "muon"]
@@ -45,7 +46,8 @@ class OptimizerSettings:
 
 def build_optimizers(settings: OptimizerSettings, named: Iterable[tuple[str, nn.Parameter]]) -> list[Optimizer]:
     """The optimizers of the given parameters; each group keeps its peak rate in `peak_lr`."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in named:
         is_hidden = parameter.ndim == 2 and not any(word in name for word in _EMBEDDING)
         (hidden if settings.name == "muon" and is_hidden else rest).append(parameter)

@@ -44,7 +44,8 @@ from vlmreason.training.sft import SupervisedFineTuning
 class TrainerSettings:
     """How a run is computed; what it computes is in the supervision and the optimizer.
 
-    Counts of steps are optimizer steps; 0 switches evaluation while training off. `micro_tokens` bounds the
+    Counts of steps are optimizer steps; 0 switches evaluation while training off; `evaluate_num` is its number of
+    problems per level and view. `micro_tokens` bounds the
     padded tokens of one forward pass. `num_threads`: of the CPU; null: all.
     """
 
@@ -61,10 +62,11 @@ class TrainerSettings:
     log_every: int = 10
     checkpoint_every: int = 50
     evaluate_every: int = 0
+    evaluate_num: int = 50
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every"):
+        for name in ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "evaluate_num"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}={getattr(self, name)}: 1 or more is expected")
 
@@ -91,6 +93,7 @@ def train(
     """Train all phases and return the directory of the final model. Raises Stopped, ValueError, OSError."""
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels of all shapes of a run are kept
     L.seed_everything(seed, verbose=False)
     state = RunState.load(run_dir, tuple(supervision.phases))
     final = run_dir / "checkpoints" / "final"
@@ -186,9 +189,7 @@ class RunKeeper(Callback):
                     optimizer.load_state_dict(saved)
         self._mark = time.perf_counter()
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         run = self.state
         checkpoint["run"] = {
             "done": list(run.done), "phase": run.phase, "step": run.step, "finished": run.finished,
@@ -314,7 +315,9 @@ class ProgressBar(TQDMProgressBar):
         self._tokens += batch["num_tokens"]
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         assert isinstance(pl_module, SupervisedFineTuning)
         seconds = max(time.perf_counter() - self._started, 1e-9)
         return {
