@@ -12,6 +12,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import ClassVar
 
 from vlmreason.tasks.base import (
@@ -36,6 +37,7 @@ NUMBER_WORDS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "
 
 HEADER, BODY, MARKED = (47, 79, 79), (240, 240, 240), (255, 230, 0)
 _MAX_TABLES = 1000  # tables in which a path is looked for before a level counts as unreachable
+_MIN_CELL = 4  # pixels
 
 WHITE, BLACK, LINE = (255, 255, 255), (0, 0, 0), (160, 160, 160)
 
@@ -92,7 +94,7 @@ WORDINGS: Mapping[str, TableWording] = {
         prompt_text="{text}\nRead {kind} from {start} to {end}.",
         prompt_image="Read {kind} from {start} to {end}.",
         convert="Convert the picture to LaTeX:",
-        step="{cell} {row} {col} {value} ",
+        step="{cell} {value}, ",
         answer="Answer: {values} Sum: {sum}",
         value_joint=" ",
     ),
@@ -126,6 +128,8 @@ class TableTask(Task[TableState]):
     def __init__(self, sizes: TableSizes, trace: str = "terse", wording: Mapping[str, str] | None = None) -> None:
         self.sizes = sizes
         self.wording: TableWording = choose_wording(WORDINGS, trace, wording or {})
+        for name, template in (wording or {}).items():
+            _check_template(name, template, getattr(WORDINGS[trace], name))
         names = {"short": SHORT_NAMES, "product": PRODUCT_NAMES}
         if sizes.row_names not in names:
             raise ValueError(f"task.row_names={sizes.row_names!r}: allowed are short, product")
@@ -135,6 +139,9 @@ class TableTask(Task[TableState]):
         for what, (low, high), most in (("rows", sizes.rows, len(self._names)), ("cols", sizes.cols, len(MONTHS))):
             if not 1 <= low <= high <= most:
                 raise ValueError(f"{what}={[low, high]}: allowed is a range within 1 to {most}")
+        width, height = sizes.picture
+        if width // (sizes.cols[1] + 1) < _MIN_CELL or height // (sizes.rows[1] + 1) < _MIN_CELL:
+            raise ValueError(f"picture={[width, height]}: cells of {_MIN_CELL} pixels or more are expected")
         for level, limits in sizes.levels.items():
             for what in ("num_cells", "num_segments"):
                 low, high = getattr(limits, what)
@@ -154,9 +161,11 @@ class TableTask(Task[TableState]):
                 break
         else:
             limits = self.sizes.levels[level]
+            (least, most), runs = limits.num_cells, limits.num_segments
+            straight = f" and {runs[0]} to {runs[1]} segments" if runs != Limits.num_segments else ""
             raise self.unreachable(
                 level,
-                f"no path of {limits.num_cells[0]} to {limits.num_cells[1]} cells was found in tables of "
+                f"no path of {least} to {most} cells{straight} was found in tables of "
                 f"{self.sizes.rows[0]}-{self.sizes.rows[1]} rows and {self.sizes.cols[0]}-{self.sizes.cols[1]} columns",
             )
         return self._fill(rng, rows, cols, path, belongs)
@@ -240,6 +249,16 @@ class TableTask(Task[TableState]):
                 "sum": float(total == sum(gold)),
             },
         )
+
+
+def _check_template(name: str, template: str, shipped: str) -> None:
+    """A replaced template may use what the shipped one uses: {cell} and the like."""
+    known = [field for _, field, _, _ in Formatter().parse(shipped) if field]
+    try:
+        template.format(**dict.fromkeys(known, ""))
+    except (LookupError, ValueError, AttributeError):
+        allowed = ", ".join(f"{{{field}}}" for field in known) or "none"
+        raise ValueError(f"task.wording.{name}={template!r}: fields in braces may be {allowed}") from None
 
 
 def cell_name(cell: Cell) -> str:

@@ -1,0 +1,21 @@
+"""The tasks of conf/task at the scales of conf/scale, as the commands build them."""
+
+import functools
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vlmreason.commands import catalog
+from vlmreason.commands.build import Scale, load_task
+from vlmreason.structure import structure
+from vlmreason.tasks.base import Task
+
+SCALES = ("nano", "paper")
+TASKS = sorted(path.stem for path in (catalog.conf_dir() / "task").glob("*.yaml"))
+SKILLS = [name for name in TASKS if name.endswith("_skills")]
+
+
+@functools.cache
+def shipped(name: str, scale: str = "nano", trace: str | None = None) -> Task[Any]:
+    data = OmegaConf.to_container(OmegaConf.load(catalog.conf_dir() / "scale" / f"{scale}.yaml"))
+    return load_task(name, structure(Scale, data, "scale"), trace)
