@@ -26,7 +26,7 @@ def structure(kind: type[T], data: object, where: str = "") -> T:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" for the closest choice, or "" when none is close."""
+    """ " (did you mean 'x'?)" for the closest choice, or "" when none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,5 +95,16 @@ def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
 def step_loader(data: StepData, num_workers: int) -> DataLoader[Step]:
     """Steps in order; the number of workers changes the speed and nothing else."""
     return DataLoader(
-        data, batch_size=None, shuffle=False, num_workers=num_workers, prefetch_factor=4 if num_workers else None
+        data,
+        batch_size=None,
+        shuffle=False,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_leave_signals_to_parent,
     )
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C and a cluster's warning reach all processes of a group; the parent still needs its data then."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -59,11 +59,18 @@ class Learner:
     ) -> list[Generation]:
         """Greedy responses to a batch of prompts, with a KV cache.
 
-        `forbidden_start`: the first token of this text may not begin a response.
+        `forbidden_start`: the first token of this text may not begin a response. Raises ValueError where the
+        longest prompt leaves no room for `max_new_tokens` in the model's context.
         """
         processor, model = self.processor, self.model
         batch = {k: v.to(model.device) for k, v in processor.collate_prompts(prompts).items()}
         start = batch["input_ids"].shape[1]
+        context = model.config.get_text_config().max_position_embeddings
+        if start + max_new_tokens > context:
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens}: a prompt of {start} tokens leaves {context - start} of the "
+                f"model's {context}"
+            )
         forbidden = processor.first_token(forbidden_start) if forbidden_start else None
         was_training = model.training
         model.eval()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from vlmreason.models.processor import Processor, Template
 from vlmreason.models.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
@@ -94,16 +95,45 @@ def read_vocabulary() -> list[str]:
 
 
 def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
-    """A nano model saved by this package (safetensors), by default the shipped base."""
+    """A nano model saved by this package (safetensors), by default the shipped base.
+
+    Raises ValueError where a file is missing or damaged, or does not fit the others.
+    """
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
     if not (directory / "model.safetensors").is_file():
         raise ValueError(f"no nano model in {directory}: `vlmreason pretrain` makes one")
-    model = LlavaForConditionalGeneration.from_pretrained(
-        directory, attn_implementation="eager", dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    _check_files(directory)
+    try:
+        model, found = LlavaForConditionalGeneration.from_pretrained(
+            directory,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{directory}: the model is damaged ({str(error).splitlines()[0]})") from error
+    mismatched = [name for name, *_ in found["mismatched_keys"]]
+    if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"], *mismatched]):
+        raise ValueError(f"{directory}: the weights are not those of config.json ({wrong[0]})")
     return model, Processor(tokenizer, _template(model.config))
+
+
+def _check_files(directory: Path) -> None:
+    """Raise ValueError unless config.json is a LLaVA's and the tokenizer is there: else defaults would be taken."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        try:
+            content = json.loads((directory / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{directory}: the model has no {name}") from None
+        except ValueError:
+            raise ValueError(f"{directory / name}: damaged, not JSON") from None
+        if name == "config.json" and (not isinstance(content, dict) or content.get("model_type") != "llava"):
+            raise ValueError(f"{directory / name}: not a nano model, model_type llava is expected")
 
 
 def _template(config: Any) -> Template:

@@ -32,7 +32,9 @@ class SkillState:
 class TableSkills(Task[SkillState]):
     name = "table_skills"
     version = 1
-    levels = ("value", "names", "row", "entry", "find", "transcribe", "marked", "count", "around", "walk", "visit")
+    levels = (
+        "value", "names", "row", "entry", "find", "transcribe", "marked", "count", "around", "beside", "walk", "visit", "copy", "trail"
+    )  # fmt: skip
     state_type = SkillState
     sizes_type: ClassVar[type] = TableSizes
 
@@ -49,12 +51,22 @@ class TableSkills(Task[SkillState]):
         moves: tuple[str, ...] = ()
         if level in ("walk", "visit"):
             cells, moves = _walk(rng, rows, cols, num_cells=rng.randint(2, 20))
+        elif level == "trail":
+            cells = (rng.choice(marked or tuple(every)),)
         elif level == "row":
             r, c = rng.randint(1, rows), rng.randint(1, cols)
             line = [(r, k) for k in range(1, cols + 1)] if rng.random() < 0.5 else [(k, c) for k in range(1, rows + 1)]
             cells = tuple(line)
         else:
-            num = {"value": (4, 16), "names": (4, 12), "entry": (2, 12), "find": (2, 8), "around": (2, 6)}.get(level)
+            num = {
+                "value": (4, 16),
+                "names": (4, 12),
+                "entry": (2, 12),
+                "find": (2, 8),
+                "around": (2, 6),
+                "beside": (6, 14),
+                "copy": (3, 16),
+            }.get(level)
             cells = tuple(rng.sample(every, min(len(every), rng.randint(*num)))) if num else ()
         return SkillState(level, table, cells, moves)
 
@@ -80,6 +92,8 @@ class TableSkills(Task[SkillState]):
                 return state.skill.capitalize()
             case "row":
                 return f"Row {cell_name(state.cells[0])} {cell_name(state.cells[-1])}"
+            case "trail":
+                return f"Trail {cells}"
             case "walk" | "visit":
                 return f"{state.skill.capitalize()} {cell_name(state.cells[0])} {' '.join(state.moves)}"
             case skill:
@@ -108,6 +122,13 @@ class TableSkills(Task[SkillState]):
                 return " ".join(f"{cell_name(cell)} {table.value(cell)}" for cell in table.path) or "none"
             case "count":
                 return str(len(table.path))
+            case "trail":
+                return " ".join(f"{cell_name(cell)} {table.value(cell)}" for cell in _trail(table, state.cells[0]))
+            case "beside":
+                return " ".join(f"{cell_name(cell)} {_beside(table, cell)};" for cell in state.cells)
+            case "copy":
+                entries = " ".join(f"{cell_name(cell)} {table.value(cell)}" for cell in state.cells)
+                return f"{entries} : {' '.join(str(table.value(cell)) for cell in state.cells)}"
             case _:
                 return " ".join(f"{cell_name(cell)} {_around(table, cell)}" for cell in state.cells)
 
@@ -125,6 +146,25 @@ def _around(table: TableState, cell: Cell) -> str:
     marked = set(table.path)
     found = [move for move, (dr, dc) in MOVES.items() if (cell[0] + dr, cell[1] + dc) in marked]
     return " ".join(found) or "none"
+
+
+def _beside(table: TableState, cell: Cell) -> str:
+    """The marked cells next to `cell`."""
+    marked = set(table.path)
+    beside = [(cell[0] + dr, cell[1] + dc) for dr, dc in MOVES.values()]
+    return " ".join(cell_name(one) for one in beside if one in marked) or "none"
+
+
+def _trail(table: TableState, start: Cell) -> list[Cell]:
+    """From a cell on to marked neighbours not yet visited, in the order of MOVES, until there is none."""
+    marked, trail = set(table.path), [start]
+    while True:
+        r, c = trail[-1]
+        steps = ((r + dr, c + dc) for dr, dc in MOVES.values())
+        following = next((cell for cell in steps if cell in marked and cell not in trail), None)
+        if following is None:
+            return trail
+        trail.append(following)
 
 
 def _walk(rng: random.Random, rows: int, cols: int, num_cells: int) -> tuple[tuple[Cell, ...], tuple[str, ...]]:

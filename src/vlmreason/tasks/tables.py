@@ -79,7 +79,11 @@ class TableState:
 
 @dataclass(frozen=True)
 class TableWording:
-    """Templates. A step begins with the cell's coordinates and ends with its value: the scorer relies on it."""
+    """Templates. A step begins with the cell's coordinates and ends with its value: the scorer relies on it.
+
+    The verbose steps name row and column, as the paper's do. The terse ones leave the names out, because the nano
+    base hardly reads them; `task.wording.step="{cell} {row} {col} {value} "` brings them back.
+    """
 
     prompt_text: str
     prompt_image: str
@@ -94,7 +98,7 @@ WORDINGS: Mapping[str, TableWording] = {
         prompt_text="{text}\nRead {kind} from {start} to {end}.",
         prompt_image="Read {kind} from {start} to {end}.",
         convert="Convert the picture to LaTeX:",
-        step="{cell} {value}, ",
+        step="{cell} {value} ",
         answer="Answer: {values} Sum: {sum}",
         value_joint=" ",
     ),

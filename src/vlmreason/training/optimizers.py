@@ -51,10 +51,12 @@ def build_optimizers(settings: OptimizerSettings, named: Iterable[tuple[str, nn.
     for name, parameter in named:
         is_hidden = parameter.ndim == 2 and not any(word in name for word in _EMBEDDING)
         (hidden if settings.name == "muon" and is_hidden else rest).append(parameter)
-    adamw = torch.optim.AdamW(
-        rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-    )
-    optimizers: list[Optimizer] = [adamw]
+    optimizers: list[Optimizer] = []
+    if rest:
+        adamw = torch.optim.AdamW(
+            rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+        )
+        optimizers.append(adamw)
     if hidden:
         assert settings.muon_lr is not None
         optimizers.append(torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay))

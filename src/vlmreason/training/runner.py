@@ -12,6 +12,7 @@ again, so that the end is bit-identical to that of an unbroken run on the same m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -28,10 +29,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vlmreason.data.loader import StepData, step_loader
 from vlmreason.data.mixture import mixtures
-from vlmreason.files import write_text_atomic
+from vlmreason.files import rename_synced, write_text_atomic
 from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
@@ -90,37 +92,54 @@ def train(
     make_logger: Callable[[], Logger | bool] = lambda: False,
     evaluate: Evaluate | None = None,
 ) -> Path:
-    """Train all phases and return the directory of the final model. Raises Stopped, ValueError, OSError."""
+    """Train all phases and return the directory of the final model. Raises Stopped, ValueError, OSError.
+
+    Everything that can be checked is checked before the first step, of all phases.
+    """
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels of all shapes of a run are kept
     L.seed_everything(seed, verbose=False)
+    optimizers = {
+        name: structure(
+            OptimizerSettings, {**vars(optimizer), **phase.optimizer}, f"supervision.phases.{name}.optimizer"
+        )
+        for name, phase in supervision.phases.items()
+    }
+    data_of_phases = mixtures(supervision, task, seed)
     state = RunState.load(run_dir, tuple(supervision.phases))
     final = run_dir / "checkpoints" / "final"
-    if state.finished:
+    if state.finished and final.is_dir():
         return final
     logger = make_logger()
     stop = StopRequest()
     with stop:
-        for name, mixture in mixtures(supervision, task, seed).items():
+        for name, mixture in data_of_phases.items():
             if name in state.done:
                 continue
-            phase = supervision.phase(name)
-            merged = structure(OptimizerSettings, {**vars(optimizer), **phase.optimizer}, "optimizer")
             first_step = state.step if state.phase == name else 0
             data = StepData(
                 mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
                 first_step,
             )  # fmt: skip
-            module = SupervisedFineTuning(learner, merged, phase.train, data.num_steps, first_step)
-            keeper = RunKeeper(run_dir, state, name, settings, stop, evaluate)
+            train_parts = supervision.phase(name).train
+            module = SupervisedFineTuning(
+                learner, optimizers[name], train_parts, data.num_steps, first_step, seed, name
+            )
+            keeper = RunKeeper(run_dir, state, name, settings, stop, data, evaluate)
             trainer = _trainer(settings, run_dir, name, data, logger, keeper)
-            trainer.fit(module, step_loader(data, settings.num_workers))
-            if stop.requested:
-                raise Stopped(f"stopped in phase {name} after step {module.step} of {data.num_steps}")
-            if module.step != data.num_steps:
-                raise RuntimeError(f"phase {name} ended after step {module.step} of {data.num_steps}")
+            with contextlib.suppress(SIGTERMException):  # Lightning's own answer to SIGTERM, once ours was given
+                trainer.fit(module, step_loader(data, settings.num_workers))
+            where = f"stopped in phase {name} after step {module.step} of {data.num_steps}"
+            if module.step < data.num_steps:
+                raise Stopped(where) if stop.requested else RuntimeError(where)
             state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
+            if stop.requested:
+                raise Stopped(where)
+    if not final.is_dir():  # finished, then lost
+        weights = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+        learner.model.load_state_dict({key.removeprefix("model."): value for key, value in weights.items()})
+        save_whole(learner, final)
     return final
 
 
@@ -171,14 +190,20 @@ class RunKeeper(Callback):
         phase: str,
         settings: TrainerSettings,
         stop: StopRequest,
+        data: StepData,
         evaluate: Evaluate | None,
     ) -> None:
         self.run_dir, self.state, self.phase, self.settings = run_dir, state, phase, settings
-        self.stop_request, self.evaluate = stop, evaluate
+        self.stop_request, self.data, self.evaluate = stop, data, evaluate
         self.path = run_dir / "checkpoints" / "last.ckpt"
         self.num_lines = state.num_lines
+        self.writes = True
         self._mark = time.perf_counter()
         self._tally = dict.fromkeys(("seconds", "waited", "examples", "tokens", "targets"), 0.0)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.writes = trainer.is_global_zero
+        self.data.rank, self.data.world_size = trainer.global_rank, trainer.world_size
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.path.is_file():
@@ -244,7 +269,10 @@ class RunKeeper(Callback):
         beside = self.path.with_name("last.ckpt.tmp")
         trainer.save_checkpoint(beside)
         if trainer.is_global_zero:
-            os.replace(beside, self.path)
+            if beside.is_file():
+                with open(beside, "rb+") as file:
+                    os.fsync(file.fileno())
+            rename_synced(beside, self.path)
 
     def _log(self, trainer: L.Trainer, module: SupervisedFineTuning) -> None:
         tally, self._tally = self._tally, dict.fromkeys(self._tally, 0.0)
@@ -263,6 +291,8 @@ class RunKeeper(Callback):
 
     def _write(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
         self.num_lines += 1
+        if not self.writes:
+            return
         for name, line in (("metrics.jsonl", metrics), ("timing.jsonl", timing)):
             with open(self.run_dir / name, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -293,12 +323,16 @@ class StopRequest:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Loss, examples and tokens per second, time left; described by the phase."""
+    """Loss, examples and tokens per second, time left; counts the steps of the phase from its beginning."""
 
     def __init__(self, phase: str, first_step: int) -> None:
         super().__init__(refresh_rate=1)
         self.phase, self.first_step = phase, first_step
         self._started, self._examples, self._tokens = 0.0, 0, 0
+
+    @property
+    def total_train_batches(self) -> int | float:
+        return super().total_train_batches + self.first_step
 
     def on_train_start(self, *args: Any) -> None:
         super().on_train_start(*args)
@@ -306,14 +340,16 @@ class ProgressBar(TQDMProgressBar):
 
     def on_train_epoch_start(self, *args: Any) -> None:
         super().on_train_epoch_start(*args)
-        self.train_progress_bar.set_description(f"train {self.phase}")
+        bar = self.train_progress_bar
+        bar.initial = bar.n = self.first_step
+        bar.set_description(f"train {self.phase}")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._examples += batch["num_examples"]
         self._tokens += batch["num_tokens"]
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, self.first_step + batch_idx)
 
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
@@ -343,24 +379,26 @@ def _trainer(
     if settings.progress:
         callbacks.append(ProgressBar(phase, data.first_step))
     devices: Literal["auto"] | int | str = settings.devices
-    return L.Trainer(
-        default_root_dir=run_dir,
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
-        max_epochs=1,
-        limit_train_batches=len(data),
-        logger=logger,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=settings.progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        barebones=False,
-    )
+    try:
+        return L.Trainer(
+            default_root_dir=run_dir,
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,  # type: ignore[arg-type]
+            max_epochs=1,
+            limit_train_batches=len(data),
+            logger=logger,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=settings.progress,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def _cut_lines(path: Path, num_lines: int) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vlmreason.models.learner import PARTS, Learner
 from vlmreason.models.processor import SEGMENT_IDS
+from vlmreason.tasks.base import stream
 from vlmreason.training.optimizers import OptimizerSettings, build_optimizers, schedule
 
 SEGMENT_NAMES = {number: kind for kind, number in SEGMENT_IDS.items() if kind}
@@ -23,7 +24,7 @@ class SupervisedFineTuning(L.LightningModule):
 
     A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
     step, however it is cut. `first_step` is where a resumed phase goes on; `last` holds the figures of the
-    latest step.
+    latest step. What a step draws at random (dropout) depends on `seed`, `phase` and its number alone.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class SupervisedFineTuning(L.LightningModule):
         train: Literal["all"] | Sequence[str],
         num_steps: int,
         first_step: int = 0,
+        seed: int = 0,
+        phase: str = "",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -40,6 +43,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.model: nn.Module = learner.model
         self.settings = optimizer
         self.num_steps, self.step = num_steps, first_step
+        self.seed, self.phase = seed, phase
         self.trained = [
             named for part in (PARTS if train == "all" else train) for named in learner.part_parameters(part)
         ]
@@ -57,6 +61,7 @@ class SupervisedFineTuning(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
+        torch.manual_seed(stream(self.seed, self.phase, self.step, self.global_rank).getrandbits(63))
         optimizers = self.optimizers(use_pl_optimizer=True)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         factor = schedule(self.step, self.num_steps, self.settings.warmup, self.settings.end)
