@@ -31,7 +31,9 @@ class Scale:
     num_warmup: int
     batch_size: int
     micro_tokens: int
+    optimizer: Literal["adamw", "muon"]
     lr: float
+    muon_lr: float | None
     num_problems: int
     max_response_tokens: int
     max_length: int
@@ -207,12 +209,20 @@ def build_evaluation(cfg: Config) -> Any:
     for key, value in (("num", scale.num_problems), ("max_new_tokens", scale.max_response_tokens)):
         if data.get(key) is None:
             data[key] = value
+    if data.get("conversion") == "auto":
+        data["conversion"] = "forbid" if _answers_directly(cfg) and "image" in data["views"] else "free"
     return structure(EvaluationSettings, data, "evaluation")
 
 
+def _answers_directly(cfg: Config) -> bool:
+    """Whether training shows pictures with direct answers."""
+    phases = build_supervision(cfg).phases.values()
+    return any("image" in part.views for phase in phases for part in phase.parts.values())
+
+
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
-    """`cfg` with the model of a trained run (its config.yaml), and its task and scale where none are chosen."""
-    merged = dict(cfg) | {"model": trained["model"]}
+    """`cfg` with model and supervision of a trained run (its config.yaml), its task and scale where none are chosen."""
+    merged = dict(cfg) | {key: trained[key] for key in ("model", "supervision")}
     if "scale" not in merged:
         merged["scale"] = trained["scale"]
     if "task" not in merged:
