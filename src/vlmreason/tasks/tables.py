@@ -133,7 +133,7 @@ class TableTask(Task[TableState]):
         self.sizes = sizes
         self.wording: TableWording = choose_wording(WORDINGS, trace, wording or {})
         for name, template in (wording or {}).items():
-            _check_template(name, template, getattr(WORDINGS[trace], name))
+            _check_template(name, template)
         names = {"short": SHORT_NAMES, "product": PRODUCT_NAMES}
         if sizes.row_names not in names:
             raise ValueError(f"task.row_names={sizes.row_names!r}: allowed are short, product")
@@ -255,9 +255,10 @@ class TableTask(Task[TableState]):
         )
 
 
-def _check_template(name: str, template: str, shipped: str) -> None:
-    """A replaced template may use what the shipped one uses: {cell} and the like."""
-    known = [field for _, field, _, _ in Formatter().parse(shipped) if field]
+def _check_template(name: str, template: str) -> None:
+    """A replaced template may use what one of the shipped ones uses: {cell} and the like."""
+    shipped = "".join(getattr(wording, name) for wording in WORDINGS.values())
+    known = sorted({field for _, field, _, _ in Formatter().parse(shipped) if field})
     try:
         template.format(**dict.fromkeys(known, ""))
     except (LookupError, ValueError, AttributeError):
