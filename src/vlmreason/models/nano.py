@@ -105,7 +105,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
         raise ValueError(f"no nano model in {directory}: `vlmreason pretrain` makes one")
     _check_files(directory)
     try:
-        model, found = LlavaForConditionalGeneration.from_pretrained(
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             directory,
             attn_implementation="eager",
             dtype=torch.float32,
@@ -117,6 +117,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ValueError(f"{directory}: the model is damaged ({str(error).splitlines()[0]})") from error
+    model, found = loaded
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"], *mismatched]):
         raise ValueError(f"{directory}: the weights are not those of config.json ({wrong[0]})")
