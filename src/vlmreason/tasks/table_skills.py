@@ -33,8 +33,9 @@ class TableSkills(Task[SkillState]):
     name = "table_skills"
     version = 1
     levels = (
-        "value", "names", "row", "entry", "find", "transcribe", "marked", "count", "around", "beside", "walk", "visit", "copy", "trail"
-    )  # fmt: skip
+        *("value", "names", "row", "entry", "find", "transcribe", "copy"),
+        *("marked", "count", "around", "beside", "walk", "visit", "trail"),
+    )
     state_type = SkillState
     sizes_type: ClassVar[type] = TableSizes
 

@@ -108,6 +108,8 @@ def train(
         for name, phase in supervision.phases.items()
     }
     data_of_phases = mixtures(supervision, task, seed)
+    for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
+        tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
     state = RunState.load(run_dir, tuple(supervision.phases))
     final = run_dir / "checkpoints" / "final"
     if state.finished and final.is_dir():
