@@ -12,7 +12,6 @@ again, so that the end is bit-identical to that of an unbroken run on the same m
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -131,8 +130,12 @@ def train(
             )
             keeper = RunKeeper(run_dir, state, name, settings, stop, data, evaluate)
             trainer = _trainer(settings, run_dir, name, data, logger, keeper)
-            with contextlib.suppress(SIGTERMException):  # Lightning's own answer to SIGTERM, once ours was given
+            try:
                 trainer.fit(module, step_loader(data, settings.num_workers))
+            except SIGTERMException:  # Lightning's own answer to SIGTERM, once ours was given
+                pass
+            except SystemExit:  # and to the second Ctrl-C
+                raise KeyboardInterrupt("stopped at once; the same command goes on at the last checkpoint") from None
             where = f"stopped in phase {name} after step {module.step} of {data.num_steps}"
             if module.step < data.num_steps:
                 raise Stopped(where) if stop.requested else RuntimeError(where)
@@ -337,15 +340,19 @@ class ProgressBar(TQDMProgressBar):
     def total_train_batches(self) -> int | float:
         return super().total_train_batches + self.first_step
 
+    @property
+    def train_description(self) -> str:
+        return f"train {self.phase}"
+
     def on_train_start(self, *args: Any) -> None:
         super().on_train_start(*args)
         self._started = time.perf_counter()
 
     def on_train_epoch_start(self, *args: Any) -> None:
-        super().on_train_epoch_start(*args)
         bar = self.train_progress_bar
+        bar.reset(total=int(self.total_train_batches))
         bar.initial = bar.n = self.first_step
-        bar.set_description(f"train {self.phase}")
+        bar.refresh()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
