@@ -1,0 +1,153 @@
+"""Steps of a phase: each example once, any cut into micro-batches, any worker, any rank, from any step."""
+
+import itertools
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from tiny import nano_task, plan, processor, tiny_learner
+
+from vlmreason.data.loader import LENGTH_STEP, StepData, pack, step_loader
+from vlmreason.data.mixture import Mixture
+from vlmreason.models.processor import Encoded
+from vlmreason.training.sft import token_losses
+
+NUM = 23
+
+
+def mixture(num_examples: int = NUM, **part: Any) -> Mixture:
+    parts = {"simple": {"level": "simple", "views": ["text", "image", "image_via_text"]} | part}
+    return Mixture(plan(only={"num_examples": num_examples, "parts": parts}), "only", "table_readout", seed=0)
+
+
+def step_data(mixture: Mixture, batch_size: int = 8, micro_tokens: int = 900, **options: Any) -> StepData:
+    tasks = {"table_readout": nano_task()}
+    return StepData(mixture, tasks, processor(), batch_size, micro_tokens, options.pop("max_length", 1024), **options)
+
+
+def rows(step: dict[str, Any]) -> list[tuple[int, ...]]:
+    """The examples of a step: their tokens, without padding."""
+    found = []
+    for micro in step["micro_batches"]:
+        for ids, mask in zip(micro["input_ids"], micro["attention_mask"], strict=True):
+            found.append(tuple(ids[mask.bool()].tolist()))
+    return found
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    counts = ("num_targets", "num_tokens", "num_examples")
+    micros = zip(a["micro_batches"], b["micro_batches"], strict=True)
+    return all(a[key] == b[key] for key in counts) and all(
+        x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in micros
+    )
+
+
+def test_steps_hold_every_example_once_and_in_order() -> None:
+    data = step_data(mixture())
+    assert len(data) == data.num_steps == 3
+    for number in range(3):
+        step = data[number]
+        expected = [tuple(data.encode(i).input_ids) for i in range(8 * number, min(8 * number + 8, NUM))]
+        assert Counter(rows(step)) == Counter(expected)
+        assert step["num_examples"] == len(expected)
+        assert step["num_tokens"] == sum(map(len, expected))
+        assert step["num_targets"] == sum(int((m["labels"] >= 0).sum()) for m in step["micro_batches"])
+    assert len(set(map(data.mixture.__getitem__, range(NUM)))) == NUM
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 500, 900, 10**9])
+def test_micro_batches_keep_to_the_bound(micro_tokens: int) -> None:
+    for micro in step_data(mixture(), batch_size=NUM, micro_tokens=micro_tokens)[0]["micro_batches"]:
+        num, length = micro["input_ids"].shape
+        assert num == 1 or num * length <= micro_tokens
+        assert length % LENGTH_STEP == 0
+        assert bin(num).count("1") == 1, "few shapes"
+        images = (micro["input_ids"] == processor().image_token_id).any(1).sum()
+        assert len(micro.get("pixel_values", [])) == images
+
+
+def test_pack_keeps_every_example() -> None:
+    examples = [Encoded([7] * length, [1] * length, None) for length in (5, 300, 17, 17, 90, 2, 64, 65, 1)]
+    for micro_tokens in (1, 64, 200, 1000, 10**6):
+        parts = pack(examples, micro_tokens)
+        assert sorted(map(len, itertools.chain(*parts))) == sorted(map(len, examples))
+        for part in parts:
+            assert len(part) == 1 or len(part) * -(-len(part[0]) // LENGTH_STEP) * LENGTH_STEP <= micro_tokens
+    assert pack([], 100) == []
+
+
+def test_cut_changes_neither_loss_nor_gradient() -> None:
+    found = []
+    for micro_tokens in (1, 900, 10**9):
+        learner = tiny_learner()
+        step = step_data(mixture(), micro_tokens=micro_tokens)[0]
+        loss = 0.0
+        for micro in step["micro_batches"]:
+            part = token_losses(learner, micro)[0].sum() / step["num_targets"]
+            part.backward()
+            loss += part.item()
+        gradient = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
+        found.append((len(step["micro_batches"]), loss, gradient))
+    assert len({num for num, _, _ in found}) == 3
+    for _, loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-5)
+        torch.testing.assert_close(gradient, found[0][2], rtol=1e-3, atol=1e-6)
+    assert found[0][2].abs().max() > 1e-3
+
+
+def test_workers_give_the_same_steps() -> None:
+    data = step_data(mixture(), batch_size=4)
+    alone = list(step_loader(data, 0))
+    assert len(alone) == 6
+    for num_workers in (1, 2):
+        steps = list(step_loader(data, num_workers))
+        assert all(same(a, b) for a, b in zip(alone, steps, strict=True))
+
+
+def test_first_step_goes_on() -> None:
+    whole = step_data(mixture(), batch_size=4)
+    for first_step in range(6):
+        rest = step_data(mixture(), batch_size=4, first_step=first_step)
+        assert rest.num_steps == 6
+        assert len(rest) == 6 - first_step
+        assert all(same(rest[i], whole[first_step + i]) for i in range(len(rest)))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_a_step(world_size: int) -> None:
+    whole = step_data(mixture())
+    ranks = [step_data(mixture(), rank=rank, world_size=world_size) for rank in range(world_size)]
+    for number in range(3):
+        steps = [data[number] for data in ranks]
+        assert Counter(itertools.chain(*map(rows, steps))) == Counter(rows(whole[number]))
+        for key in ("num_targets", "num_tokens", "num_examples"):
+            assert sum(step[key] for step in steps) == whole[number][key]
+        assert all(step["num_examples"] for step in steps)
+
+
+def test_too_long_example() -> None:
+    data = step_data(mixture(), max_length=100)
+    sentence = r"^table_readout-simple-train-\d+ \(\w+\) has \d+ tokens: more than trainer.max_length=100$"
+    with pytest.raises(ValueError, match=sentence):
+        data[0]
+
+
+def test_nothing_grows_with_the_number_of_examples() -> None:
+    started = time.process_time()
+    data = step_data(mixture(num_examples=10**9), batch_size=2)
+    assert data.num_steps == 5 * 10**8
+    step = next(iter(step_loader(data, 0)))
+    far = step_data(mixture(num_examples=10**9), batch_size=2, first_step=5 * 10**8 - 1)
+    last = next(iter(step_loader(far, 0)))
+    assert step["num_examples"] == last["num_examples"] == 2
+    assert not same(step, last)
+    assert time.process_time() - started < 2, "seconds; listing the examples would take minutes"
+
+
+def test_thought_kept_reaches_the_tokens() -> None:
+    data = step_data(mixture(thought_kept=0.0, views=["text"]))
+    whole = step_data(mixture(views=["text"]))
+    assert {s for i in range(8) for s in data.encode(i).segments} == {0, 3}
+    assert {s for i in range(8) for s in whole.encode(i).segments} == {0, 2, 3}

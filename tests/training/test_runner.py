@@ -1,0 +1,177 @@
+"""What a run computes and writes: loss of the step whatever its cut, metrics, evaluation, exports, silence."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import ADAMW, TRAINER, nano_task, outcome, plan, shared_learner, tiny_learner, tiny_run
+
+from vlmreason.data.loader import StepData
+from vlmreason.data.mixture import Mixture
+from vlmreason.files import rename_synced
+from vlmreason.models.learner import Learner
+from vlmreason.models.nano import load_nano
+from vlmreason.training import runner
+from vlmreason.training.sft import segment_sums, token_losses
+
+ONE = {"only": {"num_examples": 14}}
+
+
+def lines_of(run_dir: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / name).read_text().splitlines()]
+
+
+def test_logged_figures_are_those_of_the_step(tmp_path: Path) -> None:
+    """Loss and gradient norm of the first step, computed here in one piece."""
+    tiny_run(tmp_path, ONE)
+    first = lines_of(tmp_path)[0]
+    learner = tiny_learner()
+    mixture = Mixture(plan(**ONE), "only", "table_readout", seed=0)
+    data = StepData(mixture, {"table_readout": nano_task()}, learner.processor, TRAINER.batch_size, 10**9, 1024)
+    [micro] = data[0]["micro_batches"]
+    losses_N, segments_N = token_losses(learner, micro)
+    losses_N.mean().backward()
+    norm = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None]).norm()
+    assert first["loss"] == pytest.approx(float(losses_N.mean()), rel=1e-5)
+    assert first["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+    for number, kind in enumerate(("convert", "thought", "answer"), start=1):
+        if (segments_N == number).any():
+            assert first[f"loss_{kind}"] == pytest.approx(float(losses_N[segments_N == number].mean()), rel=1e-5)
+    assert {"phase", "step", "lr", "loss", "loss_answer", "loss_thought"} <= set(first)
+
+
+def test_segment_sums() -> None:
+    sums = segment_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3, 1, 3]))
+    assert sums.tolist() == [[0, 0], [2, 1], [0, 0], [5, 2]]
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 10**9])
+def test_cut_into_micro_batches_changes_almost_nothing(tmp_path: Path, micro_tokens: int) -> None:
+    tiny_run(tmp_path / "as it is", ONE)
+    tiny_run(tmp_path / "other", ONE, micro_tokens=micro_tokens)
+    for one, other in zip(lines_of(tmp_path / "as it is"), lines_of(tmp_path / "other"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
+
+def test_loss_falls(tmp_path: Path) -> None:
+    part = {"level": "simple", "views": ["text"], "distinct": 4}
+    tiny_run(tmp_path, {"only": {"num_examples": 160, "parts": {"same": part}}}, log_every=5)
+    lines = lines_of(tmp_path)
+    assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert lines[-1]["loss"] < 0.75 * lines[0]["loss"]
+
+
+def test_seeds_and_data(tmp_path: Path) -> None:
+    for seed in (0, 0, 1):
+        tiny_run(tmp_path / f"{seed}", ONE, seed=seed)
+    tiny_run(tmp_path / "again", ONE)
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "0")
+    assert outcome(tmp_path / "1")["metrics.jsonl"] != outcome(tmp_path / "0")["metrics.jsonl"]
+
+
+def test_exports_open_and_differ(tmp_path: Path) -> None:
+    final = tiny_run(tmp_path, {"first": {"num_examples": 4}, "second": {"num_examples": 4}})
+    assert final == tmp_path / "checkpoints" / "final"
+    loaded = {name: Learner(*load_nano(tmp_path / "checkpoints" / name)) for name in ("first", "second", "final")}
+    values = {
+        name: torch.cat([p.detach().flatten() for p in learner.model.parameters()]) for name, learner in loaded.items()
+    }
+    assert torch.equal(values["second"], values["final"])
+    assert not torch.equal(values["first"], values["final"])
+
+
+def test_evaluation_while_training(tmp_path: Path) -> None:
+    asked = []
+
+    def evaluate(learner: Learner) -> dict[str, float]:
+        asked.append(learner.model.training)
+        learner.model.eval()
+        torch.randn(100)
+        return {"simple/text": 0.25}
+
+    tiny_run(tmp_path / "with", ONE, evaluate_every=2, evaluate=evaluate)
+    lines = lines_of(tmp_path / "with")
+    assert [line["step"] for line in lines if "simple/text" in line] == [2, 4]
+    assert len(asked) == 2
+    tiny_run(tmp_path / "without", ONE)
+    weights = "checkpoints/final/model.safetensors"
+    assert outcome(tmp_path / "with")[weights] == outcome(tmp_path / "without")[weights]
+    assert [line for line in lines if "loss" in line] == lines_of(tmp_path / "without")
+
+
+def test_timing_is_beside_the_metrics(tmp_path: Path) -> None:
+    tiny_run(tmp_path, ONE)
+    timing = lines_of(tmp_path, "timing.jsonl")
+    assert len(timing) == len(lines_of(tmp_path))
+    for line in timing:
+        assert line["examples_per_s"] > 0
+        assert line["tokens_per_s"] > line["response_tokens_per_s"] > 0
+        assert 0 <= line["waiting_share"] <= 1
+        assert line["peak_memory_mb"] > 10
+
+
+def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = 0
+
+    def full(source: Path, target: Path) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename_synced(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "rename_synced", full)
+        with pytest.raises(OSError, match="No space left"):
+            tiny_run(tmp_path, ONE, checkpoint_every=1)
+    tiny_run(tmp_path, ONE, checkpoint_every=1)
+    tiny_run(tmp_path / "unbroken", ONE)
+    assert outcome(tmp_path) == outcome(tmp_path / "unbroken")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tiny import tiny_run
+tiny_run(Path(sys.argv[1]), {"only": {"num_examples": 8}}, num_workers=1, progress=True)
+"""
+
+
+def test_only_our_own_words(tmp_path: Path) -> None:
+    """In a fresh process: the progress bar, and no tips, warnings or bars of the libraries."""
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    seen = [line for line in (done.stdout + done.stderr).replace("\r", "\n").splitlines() if line.strip()]
+    assert seen
+    assert all(line.startswith("train only") for line in seen), seen
+    assert "2/2" in seen[-1]
+    assert "loss=" in seen[-1]
+
+
+def test_progress_bar_goes_on_where_the_run_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop_once(learner: Learner) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="goes on at the last checkpoint"):
+        tiny_run(tmp_path, ONE, checkpoint_every=1, evaluate_every=3, evaluate=stop_once)
+    capsys.readouterr()
+    tiny_run(tmp_path, ONE, progress=True)
+    printed = "".join(capsys.readouterr())
+    assert "4/4" in printed
+    assert "1/4" not in printed.replace("\r", "\n")
+
+
+def test_learner_of_the_run_is_the_trained_one(tmp_path: Path) -> None:
+    learner = tiny_learner()
+    final = tiny_run(tmp_path, ONE, learner=learner, optimizer=ADAMW)
+    saved = Learner(*load_nano(final))
+    for (name, mine), (_, theirs) in zip(learner.model.named_parameters(), saved.model.named_parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+    assert shared_learner() is not learner
