@@ -1,8 +1,9 @@
 """Generic skills on tables, to pretrain the nano model; not a task of any paper.
 
-One skill per level. Tables here carry marks on scattered cells, never a path; walks go where the prompt
-says; no prompt, trace or answer of a task occurs. A reply names a cell by its coordinates before its
-content, because that order is what lets a small model learn the look-up by row and column.
+One skill per level. Tables here carry marks on scattered cells, never a task's path; walks go where the prompt
+says, trails over whatever is marked; no prompt, answer or whole trace of a task occurs. A reply names a cell by
+its coordinates before its content, because that order is what lets a small model learn the look-up by row and
+column; the terse trace of the table tasks writes a cell in the same way.
 """
 
 from __future__ import annotations

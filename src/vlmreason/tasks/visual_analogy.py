@@ -21,7 +21,9 @@ simple: the examples and the query share attribute and relation, not held out, a
 pattern. hard: all three patterns are held out and share the relation, over `num_domains` attributes. The eight
 held-out patterns of the paper have two attributes for each relation, so the examples then differ and the
 query repeats one of them (as figure 37 does); three distinct attributes need a larger held-out set. The
-three other options each show one pattern of another relation.
+three other options each show one pattern of another relation. Panels with one shape or one line have single
+values only, so a query with Progression over positions or line types has both shapes and lines: where
+`both_percent` is 0 there are no such problems.
 """
 
 from __future__ import annotations
@@ -212,19 +214,20 @@ def solve(state: AnalogyState) -> Solution:
 
 
 def _patterns(first: Reading, second: Reading, third: Reading) -> list[Pattern]:
-    found = []
-    for attribute, a, b, c in zip(ATTRIBUTES, first, second, third, strict=True):
-        if a == b or not (a and b and c):
-            continue
-        if c == a ^ b:
-            found.append((attribute, "XOR"))
-        if c == a | b:
-            found.append((attribute, "OR"))
-        if c == a & b:
-            found.append((attribute, "AND"))
-        if a < b < c and not (a & (a - 1) or b & (b - 1) or c & (c - 1)):
-            found.append((attribute, "Progression"))
-    return found
+    sets = zip(ATTRIBUTES, first, second, third, strict=True)
+    return [(attribute, relation) for attribute, a, b, c in sets if a != b for relation in _relations(a, b, c)]
+
+
+def _relations(a: int, b: int, c: int) -> tuple[str, ...]:
+    """The relations that three sets show."""
+    if a == b or not (a and b and c):
+        return ()
+    if a & b:
+        return ("XOR",) if c == a ^ b else ("OR",) if c == a | b else ("AND",) if c == a & b else ()
+    if c == a | b:
+        return ("XOR", "OR")
+    single = not (a & (a - 1) or b & (b - 1) or c & (c - 1))
+    return ("Progression",) if a < b < c and single else ()
 
 
 _VALUES: tuple[Sequence[Any], ...] = (
@@ -243,6 +246,8 @@ _OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
     "AND": lambda a, b: a & b,
 }
 _TYPE, _COLOR, _SIZE, _QUANTITY, _POSITION, _LINE_TYPE, _LINE_COLOR = range(len(ATTRIBUTES))
+_LONELY = (_POSITION, _LINE_TYPE)
+"""A panel with one value of these has one object, and so one value of every attribute of its kind."""
 _SHAPES, _LINES = range(_LINE_TYPE), range(_LINE_TYPE, len(ATTRIBUTES))
 
 
@@ -254,8 +259,9 @@ def _members(attribute: int, mask: int) -> list[Any]:
 class AnalogyWording:
     """Templates. A row of the trace is head, items, end; `attributes` names all seven, comma between.
 
-    `examples` names two rows, comma between. `item_option` is the item of an option; `match` and `mismatch` end
-    an option's row.
+    `examples` names two rows, comma between. An option's items are `item_option` for the attribute
+    that gives the query a pattern and `item_option_none` for the others ("" leaves them out, as section K.3 does);
+    its row ends with `match` or `mismatch`.
     """
 
     prompt_text: str
@@ -274,6 +280,7 @@ class AnalogyWording:
     item: str
     item_query: str
     item_option: str
+    item_option_none: str
     item_joint: str
     row_end: str
     summary: str
@@ -314,6 +321,7 @@ WORDINGS: Mapping[str, AnalogyWording] = {
         item="{attribute} {values} {verdict}",
         item_query="{attribute} {values}",
         item_option="{attribute} {values} {verdict}",
+        item_option_none="{attribute} {values} {verdict}",
         item_joint=" ",
         row_end="\n",
         summary="Relation: {relation}\n",
@@ -345,6 +353,7 @@ WORDINGS: Mapping[str, AnalogyWording] = {
         item="- {attribute}: {values} -> {verdict}",
         item_query="- {attribute}: {values}",
         item_option="- {attribute}: {values} -> {verdict}",
+        item_option_none="",
         item_joint="\n",
         row_end="\n",
         summary="The examples follow {first} and {second}, so the relation wanted is {relation}.\n",
@@ -474,13 +483,14 @@ class VisualAnalogy(Task[AnalogyState]):
         found, phrases, wording = _solution(state), self._phrases, self.wording
         steps: list[str] = []
         for row, readings, pattern in zip(phrases.examples, found.examples, found.example_patterns, strict=True):
-            steps += self._row(row, phrases.items(wording.item, readings, pattern), wording.row_end)
+            steps += self._row(row, phrases.items(wording.item, wording.item, readings, pattern), wording.row_end)
         first, second = (phrases.pattern(pattern) for pattern in found.example_patterns)
         steps.append(wording.summary.format(first=first, second=second, relation=found.relation))
-        steps += self._row(phrases.query, phrases.items(wording.item_query, found.query, None), wording.row_end)
+        items = phrases.items(wording.item_query, wording.item_query, found.query, None)
+        steps += self._row(phrases.query, items, wording.row_end)
         for row, reading, pattern in zip(phrases.options, found.options, found.option_patterns, strict=True):
             end = wording.match if pattern[1] == found.relation else wording.mismatch
-            items = phrases.items(wording.item_option, (reading,), pattern)
+            items = phrases.items(wording.item_option, wording.item_option_none, (reading,), pattern)
             steps += self._row(row, items, end.format(relation=pattern[1], wanted=found.relation))
         return steps
 
@@ -591,14 +601,18 @@ class _Phrases:
         self.heads = {row: wording.head.format(row=row) for row in (*self.examples, self.query, *self.options)}
         self._items: dict[tuple[str, int, tuple[int, ...], str], str] = {}
 
-    def items(self, template: str, readings: tuple[Reading, ...], pattern: Pattern | None) -> list[str]:
-        """One item per attribute that the panels have."""
+    def items(
+        self, template: str, template_none: str, readings: tuple[Reading, ...], pattern: Pattern | None
+    ) -> list[str]:
+        """One item per attribute that the panels have, by the second template for those without pattern."""
         found = []
         for attribute, masks in enumerate(zip(*readings, strict=True)):
             if masks[0]:
                 relation = pattern[1] if pattern and pattern[0] == ATTRIBUTES[attribute] else ""
-                key = (template, attribute, masks, relation)
-                found.append(self._items.get(key) or self._write(key))
+                key = (template if relation else template_none, attribute, masks, relation)
+                item = self._items.get(key) or self._write(key)
+                if item:
+                    found.append(item)
         return found
 
     def _write(self, key: tuple[str, int, tuple[int, ...], str]) -> str:
@@ -682,6 +696,8 @@ class _Parser:
         starts = sorted(
             (at, at + len(head), row) for head, row in self._heads.items() if (at := _last_line(thought, head)) >= 0
         )
+        if not starts:
+            return {}
         ends = [at for at, _, _ in starts[1:]] + [len(thought)]
         sections = {}
         for (_, begin, row), end in zip(starts, ends, strict=True):
@@ -719,7 +735,8 @@ _MAX_PROBLEMS = 60
 _MAX_ROWS = 100
 _MAX_KEYS = 60
 _MAX_QUERIES = 40
-_MAX_OPTIONS = 30
+_MAX_OPTIONS = 5
+_MAX_PICKS = 8
 
 
 class _Sampler:
@@ -756,12 +773,15 @@ class _Sampler:
         if sizes.num_shapes[0] > 1:  # so many positions are always taken
             self._sets[_POSITION][: sizes.num_shapes[0] - 1] = [[]] * (sizes.num_shapes[0] - 1)
         self._allowed: list[frozenset[int]] = [frozenset(_flat(by_number)) for by_number in self._sets]
+        self._ascending = [list(itertools.combinations(by_number[0], 3)) for by_number in self._sets]
         self.words = frozenset(_flat((*chosen[:_QUANTITY], *chosen[_LINE_TYPE:])))
         self.supported = {(n, r) for i, n in enumerate(ATTRIBUTES) for r in RELATIONS if self._supports(i, r)}
 
     def _supports(self, attribute: int, relation: str) -> bool:
         allowed = self._allowed[attribute]
         if relation == "Progression":
+            if attribute in _LONELY and not self.sizes.both_percent:
+                return False
             return sum(mask.bit_count() == 1 for mask in allowed) >= 3
         operation = _OPERATIONS[relation]
         return any(a != b and a & b > 0 and operation(a, b) in allowed for a in allowed for b in allowed)
@@ -802,11 +822,12 @@ class _Sampler:
             sets = self._triple(rng, index, relation)
             if sets is None:
                 return None
-            row = [self._draft(rng, shapes, lines, {index: mask}) for mask in sets]
-            if None not in row:
-                panels = [draft for draft in row if draft is not None]
-                if _patterns(panels[0][0], panels[1][0], panels[2][0]) == [(attribute, relation)]:
-                    return panels
+            first = self._draft(rng, shapes, lines, {index: sets[0]})
+            second = self._draft(rng, shapes, lines, {index: sets[1]})
+            if first and second:
+                third = self._draft(rng, shapes, lines, {index: sets[2]}, (first[0], second[0]))
+                if third and _patterns(first[0], second[0], third[0]) == [(attribute, relation)]:
+                    return [first, second, third]
         return None
 
     def _query(
@@ -815,6 +836,8 @@ class _Sampler:
         """Two panels and four options in random order, exactly one of them with the relation."""
         index = ATTRIBUTES.index(attribute)
         shapes, lines = self._kinds(rng, index)
+        if relation == "Progression" and index in _LONELY:
+            shapes = lines = True  # there is no other relation for the confounders among one object's values
         others = [a for a in (*(_SHAPES if shapes else ()), *(_LINES if lines else ())) if a != index]
         rivals = [(a, r) for a in others for r in RELATIONS if r != relation and (ATTRIBUTES[a], r) not in excluded]
         for _ in range(_MAX_QUERIES):
@@ -866,7 +889,7 @@ class _Sampler:
         """A panel that gives the query exactly one pattern and shows other sets than the options before."""
         wanted = [(ATTRIBUTES[attribute], relation)]
         for _ in range(_MAX_OPTIONS):
-            draft = self._draft(rng, shapes, lines, {attribute: mask})
+            draft = self._draft(rng, shapes, lines, {attribute: mask}, (query[0][0], query[1][0]))
             if draft is None:
                 return None
             if _patterns(query[0][0], query[1][0], draft[0]) == wanted and all(draft[0] != t[0] for t in taken):
@@ -881,11 +904,8 @@ class _Sampler:
         """Three sets of an attribute that show the relation and no other one."""
         sets, allowed = self._sets[attribute], self._allowed[attribute]
         if relation == "Progression":
-            singles = sets[0] if sets else []
-            if len(singles) < 3:
-                return None
-            a, b, c = sorted(rng.sample(singles, 3))
-            return a, b, c
+            ascending = self._ascending[attribute]
+            return ascending[int(rng.random() * len(ascending))] if ascending else None
         operation, draw, most = _OPERATIONS[relation], rng.random, len(sets)
         for _ in range(_MAX_ROWS):
             first, second = sets[int(draw() * most)], sets[int(draw() * most)]
@@ -905,9 +925,19 @@ class _Sampler:
         c = _OPERATIONS[relation](a, b)
         return [c] if a & b and c in self._allowed[attribute] else []
 
-    def _draft(self, rng: random.Random, shapes: bool, lines: bool, fixed: Mapping[int, int]) -> Draft | None:
-        """A random panel with the sets that are fixed, or None where they cannot be together."""
-        draw, sets, get = rng.random, self._sets, fixed.get
+    def _draft(
+        self,
+        rng: random.Random,
+        shapes: bool,
+        lines: bool,
+        fixed: Mapping[int, int],
+        before: tuple[Reading, Reading] | None = None,
+    ) -> Draft | None:
+        """A random panel with the sets that are fixed, or None where they cannot be together.
+
+        After two panels the other sets are drawn to show no relation with theirs, where that is quickly possible.
+        """
+        draw, sets, get, pick = rng.random, self._sets, fixed.get, self._pick
         types = colors = sizes = quantities = places = line_types = line_colors = 0
         counts: tuple[int, ...] = ()
         if shapes:
@@ -916,35 +946,41 @@ class _Sampler:
             fitting = self._fit(types.bit_count(), get(_QUANTITY, 0), places.bit_count(), least)
             if not fitting:
                 return None
-            same_number = fitting[_few(draw, len(fitting))]
-            number, num_types, quantities, counts = same_number[int(draw() * len(same_number))]
-            if not types:
-                chosen = sets[_TYPE][num_types - 1]
-                types = chosen[int(draw() * len(chosen))]
-            if not colors:
-                chosen = sets[_COLOR][_few(draw, min(number, len(sets[_COLOR])))]
-                colors = chosen[int(draw() * len(chosen))]
-            if not sizes:
-                chosen = sets[_SIZE][_few(draw, min(number, len(sets[_SIZE])))]
-                sizes = chosen[int(draw() * len(chosen))]
-            if not places:
-                chosen = sets[_POSITION][number - 1]
-                places = chosen[int(draw() * len(chosen))]
+            for _ in range(_MAX_PICKS):
+                group = fitting[_few(draw, len(fitting))]
+                number, num_types, quantities, counts = group[int(draw() * len(group))]
+                if before is None or not _relations(before[0][_QUANTITY], before[1][_QUANTITY], quantities):
+                    break
+            types = types or pick(draw, _TYPE, sets[_TYPE][num_types - 1 : num_types], before)
+            colors = colors or pick(draw, _COLOR, sets[_COLOR][:number], before)
+            sizes = sizes or pick(draw, _SIZE, sets[_SIZE][:number], before)
+            places = places or pick(draw, _POSITION, sets[_POSITION][number - 1 : number], before)
         if lines:
             line_types, line_colors = get(_LINE_TYPE, 0), get(_LINE_COLOR, 0)
-            if not line_types:
-                least = max(self.sizes.num_lines[0], line_colors.bit_count())
-                most = len(sets[_LINE_TYPE])
-                if least > most:
-                    return None
-                chosen = sets[_LINE_TYPE][least - 1 + _few(draw, most - least + 1)]
-                line_types = chosen[int(draw() * len(chosen))]
-            if not line_colors:
-                chosen = sets[_LINE_COLOR][_few(draw, min(line_types.bit_count(), len(sets[_LINE_COLOR])))]
-                line_colors = chosen[int(draw() * len(chosen))]
-            if line_colors.bit_count() > line_types.bit_count() or line_types.bit_count() < self.sizes.num_lines[0]:
+            least = max(self.sizes.num_lines[0], line_colors.bit_count())
+            if not line_types and least > len(sets[_LINE_TYPE]):
                 return None
+            line_types = line_types or pick(draw, _LINE_TYPE, sets[_LINE_TYPE][least - 1 :], before)
+            number = line_types.bit_count()
+            if number < least:
+                return None
+            line_colors = line_colors or pick(draw, _LINE_COLOR, sets[_LINE_COLOR][:number], before)
         return (types, colors, sizes, quantities, places, line_types, line_colors), counts
+
+    def _pick(
+        self,
+        draw: Callable[[], float],
+        attribute: int,
+        groups: Sequence[Sequence[int]],
+        before: tuple[Reading, Reading] | None,
+    ) -> int:
+        """A set from one of the groups, from the first ones more often."""
+        for _ in range(_MAX_PICKS):
+            group = groups[_few(draw, len(groups))]
+            mask = group[int(draw() * len(group))]
+            if before is None or not _relations(before[0][attribute], before[1][attribute], mask):
+                break
+        return mask
 
     def _fit(
         self, num_types: int, quantities: int, number: int, least: int
@@ -995,7 +1031,10 @@ def _named(attribute: int, mask: int) -> tuple[Any, ...]:
 
 def _few(draw: Callable[[], float], most: int) -> int:
     """0 to `most` - 1, small numbers more often."""
-    return min(int(draw() * most), int(draw() * most))
+    if most == 1:
+        return 0
+    one, other = int(draw() * most), int(draw() * most)
+    return one if one < other else other
 
 
 def _spread(rng: random.Random, values: tuple[Any, ...], num: int) -> Sequence[Any]:
@@ -1136,10 +1175,13 @@ def _line_sprite(kind: str, color: str, side: int, width: int) -> Ink:
     return sprite
 
 
-def _check_held_out(held_out: Iterable[Sequence[str]]) -> frozenset[Pattern]:
+def _check_held_out(held_out: Iterable[Sequence[str]] | None) -> frozenset[Pattern]:
     found = set()
-    for pair in held_out:
-        if isinstance(pair, str) or len(pair) != 2:
+    pairs = [] if isinstance(held_out, str | None) else list(held_out)
+    if not pairs:
+        raise ValueError(f"task.held_out={held_out!r}: a list of pairs of attribute and relation is expected")
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"task.held_out: {pair!r} is not a pair of attribute and relation")
         attribute, relation = pair
         for what, value, allowed in (("attribute", attribute, ATTRIBUTES), ("relation", relation, RELATIONS)):
