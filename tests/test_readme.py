@@ -70,7 +70,7 @@ def check_configuration(command: str, cfg: dict[str, Any], overrides: list[str])
     build.settings(importlib.import_module(catalog.module_name(command)).Settings, cfg)
     if command == "evaluate":
         cfg = build.with_run(cfg, composed("train", []), overrides)
-    if "supervision" in cfg:
+    if "optimizer" in cfg:
         build.build_tasks(cfg)
         build.build_optimizer(cfg)
         build.build_trainer(cfg)

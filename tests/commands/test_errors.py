@@ -18,7 +18,7 @@ from vlmreason.commands import errors
         ("train task=tabel_readout", "did you mean 'table_readout'?"),
         ("train -m task=table_readout,tabel_readout", "did you mean 'table_readout'?"),
         ("train optimizer.lrr=1", "did you mean 'optimizer.lr'?"),
-        ("train muon_lr=1", "did you mean 'optimizer.muon_lr'?"),
+        ("train muon_lr=1", "did you mean 'scale.muon_lr' or 'optimizer.muon_lr'?"),
         ("train task.nano.levels.simple.num_cell=[3,4]", "did you mean 'task.nano.levels.simple.num_cells'?"),
         ("train supervision.phases.main.part.hard.views=[image]", "did you mean 'supervision.phases.main.parts'?"),
         ("train supervision/phase@supervision.phases.main=imag", "did you mean 'image'?"),
