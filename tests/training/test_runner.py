@@ -1,5 +1,6 @@
 """What a run computes and writes: loss of the step whatever its cut, metrics, evaluation, exports, silence."""
 
+import csv
 import errno
 import json
 import subprocess
@@ -16,7 +17,8 @@ from vlmreason.data.mixture import Mixture
 from vlmreason.files import rename_synced
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import load_nano
-from vlmreason.training import runner
+from vlmreason.training import loggers, runner
+from vlmreason.training.loggers import LoggerSettings, make_logger
 from vlmreason.training.sft import segment_sums, token_losses
 
 ONE = {"only": {"num_examples": 14}}
@@ -37,11 +39,11 @@ def test_logged_figures_are_those_of_the_step(tmp_path: Path) -> None:
     losses_N, segments_N = token_losses(learner, micro)
     losses_N.mean().backward()
     norm = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None]).norm()
-    assert first["loss"] == pytest.approx(float(losses_N.mean()), rel=1e-5)
+    assert first["loss"] == pytest.approx(losses_N.mean().item(), rel=1e-5)
     assert first["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
     for number, kind in enumerate(("convert", "thought", "answer"), start=1):
         if (segments_N == number).any():
-            assert first[f"loss_{kind}"] == pytest.approx(float(losses_N[segments_N == number].mean()), rel=1e-5)
+            assert first[f"loss_{kind}"] == pytest.approx(losses_N[segments_N == number].mean().item(), rel=1e-5)
     assert {"phase", "step", "lr", "loss", "loss_answer", "loss_thought"} <= set(first)
 
 
@@ -113,6 +115,35 @@ def test_timing_is_beside_the_metrics(tmp_path: Path) -> None:
         assert line["tokens_per_s"] > line["response_tokens_per_s"] > 0
         assert 0 <= line["waiting_share"] <= 1
         assert line["peak_memory_mb"] > 10
+
+
+def test_csv_counts_the_steps_of_the_run_and_keeps_what_was_there(tmp_path: Path) -> None:
+    def evaluate(learner: Learner) -> dict[str, float]:
+        if not (tmp_path / "csv" / "version_1").exists():
+            raise OSError("out of order")
+        return {"simple/text": 0.5}
+
+    options = {
+        "make_logger": lambda: make_logger(LoggerSettings("csv"), tmp_path),
+        "evaluate": evaluate,
+        "evaluate_every": 3,
+        "checkpoint_every": 1,
+    }
+    phases = {"first": {"num_examples": 8}, "second": {"num_examples": 16}}
+    with pytest.raises(OSError, match="out of order"):
+        tiny_run(tmp_path, phases, **options)
+    tiny_run(tmp_path, phases, **options)
+    for version, steps in ((0, [1, 2, 3, 4, 5]), (1, [5, 6])):
+        with open(tmp_path / "csv" / f"version_{version}" / "metrics.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["loss"]]
+        assert [int(row["step"]) for row in rows] == steps
+
+
+def test_online_needs_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "_logged_in", lambda: False)
+    with pytest.raises(ValueError, match=r"logger\.mode=online: nobody is logged in"):
+        make_logger(LoggerSettings("wandb", mode="online"), tmp_path)
+    assert make_logger(LoggerSettings("wandb"), tmp_path)._wandb_init["mode"] == "offline"
 
 
 def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,12 @@ class LoggerSettings:
 
 
 def make_logger(settings: LoggerSettings, folder: Path) -> Logger:
-    """The logger of a run directory. Raises ValueError for mode=online without a login."""
+    """The logger of a run directory. Raises ValueError for mode=online without a login.
+
+    A run that goes on after a stop begins a new csv/version_<n>/metrics.csv: the earlier ones are kept.
+    """
     if settings.name == "csv":
-        return CSVLogger(folder, name="", version="csv")
+        return CSVLogger(folder, name="csv")
     mode = ("online" if _logged_in() else "offline") if settings.mode == "auto" else settings.mode
     if mode == "online" and not _logged_in():
         raise ValueError("logger.mode=online: nobody is logged in; run `wandb login`, or take logger.mode=offline")

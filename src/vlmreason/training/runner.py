@@ -12,6 +12,7 @@ again, so that the end is bit-identical to that of an unbroken run on the same m
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -107,6 +108,8 @@ def train(
         for name, phase in supervision.phases.items()
     }
     data_of_phases = mixtures(supervision, task, seed)
+    steps_of_phases = [-(-len(mixture) // settings.batch_size) for mixture in data_of_phases.values()]
+    steps_before = dict(zip(data_of_phases, itertools.accumulate(steps_of_phases, initial=0), strict=False))
     for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
         tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
     state = RunState.load(run_dir, tuple(supervision.phases))
@@ -128,7 +131,7 @@ def train(
             module = SupervisedFineTuning(
                 learner, optimizers[name], train_parts, data.num_steps, first_step, seed, name
             )
-            keeper = RunKeeper(run_dir, state, name, settings, stop, data, evaluate)
+            keeper = RunKeeper(run_dir, state, name, settings, stop, data, evaluate, steps_before[name])
             trainer = _trainer(settings, run_dir, name, data, logger, keeper)
             try:
                 trainer.fit(module, step_loader(data, settings.num_workers))
@@ -198,9 +201,11 @@ class RunKeeper(Callback):
         stop: StopRequest,
         data: StepData,
         evaluate: Evaluate | None,
+        steps_before: int,
     ) -> None:
         self.run_dir, self.state, self.phase, self.settings = run_dir, state, phase, settings
         self.stop_request, self.data, self.evaluate = stop, data, evaluate
+        self.steps_before = steps_before  # of earlier phases: loggers count the steps of the whole run
         self.path = run_dir / "checkpoints" / "last.ckpt"
         self.num_lines = state.num_lines
         self.writes = True
@@ -249,7 +254,7 @@ class RunKeeper(Callback):
             figures = self.evaluate(pl_module.learner)
             self._write({"phase": self.phase, "step": step, **figures}, {})
             if trainer.logger is not None:
-                trainer.logger.log_metrics(dict(figures), step=step)
+                trainer.logger.log_metrics(dict(figures), step=self.steps_before + step)
             self._mark = time.perf_counter()
         if not last and (step % self.settings.checkpoint_every == 0 or self.stop_request.requested):
             self.state = replace(self.state, phase=self.phase, step=step, num_lines=self.num_lines)
@@ -293,7 +298,7 @@ class RunKeeper(Callback):
         place = {"phase": self.phase, "step": module.step}
         self._write({**place, **module.last}, {**place, **speed})
         if trainer.logger is not None:
-            trainer.logger.log_metrics({**module.last, **speed}, step=module.step)
+            trainer.logger.log_metrics({**module.last, **speed}, step=self.steps_before + module.step)
 
     def _write(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
         self.num_lines += 1
