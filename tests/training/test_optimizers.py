@@ -101,6 +101,7 @@ def test_frozen_parts_do_not_move(tmp_path: Path, train: Any, name: str) -> None
     for part in PARTS:
         moved = not torch.equal(before[part], weights(learner, part))
         assert moved == (train == "all" or part in train), part
+        assert moved or all(p.grad is None for _, p in learner.part_parameters(part)), "no work is spent on it"
     head, embedding = learner.model.lm_head.weight, learner.model.get_input_embeddings().weight
     assert head is embedding, "still tied"
 
