@@ -37,7 +37,7 @@ CONFIG = yaml.safe_load((Path(__file__).parents[2] / "conf/task/grid_navigation.
 SCALES = ("nano", "paper")
 KINDS = {"dot", "cross", "square", "triangle", "plus"}
 STEPS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
-NUM = 200
+NUM = int(os.environ.get("VLMREASON_NUM_PROBLEMS", "200"))
 Grid = dict[tuple[int, int], str]
 
 

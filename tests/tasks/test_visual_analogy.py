@@ -39,7 +39,7 @@ from vlmreason.tasks.visual_analogy import (
 CONF = Path(__file__).parents[2] / "conf" / "task"
 KINDS: tuple[type[VisualAnalogy], ...] = (VisualAnalogy, PatternHeldoutVisualAnalogy)
 SCALES = ("nano", "paper")
-NUM = 200
+NUM = int(os.environ.get("VLMREASON_NUM_PROBLEMS", "200"))
 Values = dict[str, list[str]]
 
 HELD_OUT = {
