@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +135,10 @@ def test_continued_after_a_kill(tmp_path: Path) -> None:
     """The whole process group is killed at some moment; the same command ends with the same files."""
     words = [sys.executable, "-m", "vlmreason", "generate", "num=1500", "workers=2"]
     killed = subprocess.Popen([*words, f"out={tmp_path / 'a'}"], start_new_session=True, stdout=subprocess.DEVNULL)
+    while killed.poll() is None and not (tmp_path / "a" / ".generate.json").exists():
+        time.sleep(0.02)
     try:
-        killed.wait(timeout=1.2)
+        killed.wait(timeout=0.4)
     except subprocess.TimeoutExpired:
         import os
         import signal
