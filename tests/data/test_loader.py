@@ -64,7 +64,7 @@ def test_micro_batches_keep_to_the_bound(micro_tokens: int) -> None:
         assert num == 1 or num * length <= micro_tokens
         assert length % LENGTH_STEP == 0
         assert bin(num).count("1") == 1, "few shapes"
-        images = (micro["input_ids"] == processor().image_token_id).any(1).sum()
+        images = (micro["input_ids"] == processor().pictures.placeholder_id).any(1).sum()
         assert len(micro.get("pixel_values", [])) == images
 
 

@@ -60,7 +60,7 @@ def greedy_without_cache(learner: Learner, prompt: Prompt, max_new_tokens: int, 
     while len(new) < max_new_tokens:
         with torch.no_grad():
             logits_V = learner.model(**batch, use_cache=False).logits[0, -1]
-        logits_V[coder.image_token_id] = -torch.inf
+        logits_V[coder.pictures.placeholder_id] = -torch.inf
         if forbidden is not None and not new:
             logits_V[forbidden] = -torch.inf
         new.append(int(logits_V.argmax()))
@@ -112,7 +112,7 @@ def test_forbidden_start_and_image_token_are_never_generated() -> None:
 
         def forward(self, hidden: torch.Tensor) -> Any:
             logits = self.head(hidden).clone()
-            logits[..., coder.image_token_id] += 3000
+            logits[..., coder.pictures.placeholder_id] += 3000
             logits[..., convert] += 2000
             logits[..., coder.first_token(" the")] += 1000
             return logits

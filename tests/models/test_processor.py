@@ -43,7 +43,7 @@ def test_placeholders_are_there_with_a_picture_and_only_then(name: str) -> None:
         dialogue = build_dialogue(task, task.sample(task.levels[0], "train", 0), view)
         encoded = coder.encode(dialogue)
         features = SIZES.num_image_tokens if view != "text" else 0
-        assert encoded.input_ids.count(coder.image_token_id) == features
+        assert encoded.input_ids.count(coder.pictures.placeholder_id) == features
         assert ("pixel_values" in coder.collate([encoded])) == (view != "text")
         prompt = coder.collate_prompts([Prompt(dialogue.prompt, dialogue.image)])["input_ids"][0]
         assert encoded.input_ids[: len(prompt)] == prompt.tolist(), "training and generation see the same prompt"
@@ -109,7 +109,7 @@ def test_training_pads_right_and_generation_left() -> None:
     asked = prompts(6)
     left = coder.collate_prompts(asked)
     for row, mask, prompt in zip(left["input_ids"], left["attention_mask"], asked, strict=True):
-        ids = coder.prompt_ids(prompt.text, prompt.image is not None)
+        ids = coder.prompt_ids(prompt.text, prompt.image)
         assert row.tolist() == [coder.pad_id] * (len(row) - len(ids)) + ids
         assert mask.tolist() == [0] * (len(row) - len(ids)) + [1] * len(ids)
     assert len(batch["pixel_values"]) == sum(e.image is not None for e in encoded) == 4

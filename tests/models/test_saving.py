@@ -45,7 +45,7 @@ def test_opens_without_this_package(saved: Path) -> None:
     with torch.no_grad():
         assert torch.equal(model.eval()(**inputs).logits, shared_learner().model.eval()(**inputs).logits)
     assert tokenizer("<user>Read(3,2) 7<assistant>", add_special_tokens=False)["input_ids"] == (
-        shared_learner().processor.prompt_ids("Read(3,2) 7", has_image=False)
+        shared_learner().processor.prompt_ids("Read(3,2) 7", None)
     )
 
 

@@ -149,22 +149,16 @@ def build_trainer(cfg: Config) -> Any:
     return structure(TrainerSettings, {**cfg["trainer"], **sizes}, "trainer")
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """conf/model/: `checkpoint` is a folder with weights; None: those that ship with the package."""
-
-    name: Literal["nano"]
-    checkpoint: str | None = None
+def build_model(cfg: Config) -> Any:
+    """The settings of conf/model as the dataclass that `_target_` names; its `load` makes the learner."""
+    data = {key: value for key, value in cfg["model"].items() if key != "_target_"}
+    return structure(_class(cfg["model"].get("_target_"), "model"), data, "model")
 
 
 def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
     """The model of the configuration (vlmreason.models.learner.Learner), from `checkpoint` where it is given."""
-    from vlmreason.models.learner import Learner
-    from vlmreason.models.nano import BASE, load_nano
-
     quieten()
-    model = section(ModelSettings, cfg, "model")
-    return Learner(*load_nano(checkpoint or (Path(model.checkpoint) if model.checkpoint else BASE)))
+    return build_model(cfg).load(checkpoint)
 
 
 def quieten() -> None:
@@ -245,15 +239,9 @@ def check_level(task: Task[Any], level: str) -> None:
 
 
 def _task(data: Config, scale: Scale) -> Task[Any]:
-    from hydra.utils import get_class
-
-    target = data.get("_target_")
-    try:
-        kind: Any = get_class(str(target))
-    except Exception as error:
-        raise ValueError(f"task._target_={target}: {str(error).splitlines()[0]}") from error
+    kind = _class(data.get("_target_"), "task")
     if not issubclass(kind, Task):
-        raise ValueError(f"task._target_={target}: a Task is expected")
+        raise ValueError(f"task._target_={data.get('_target_')}: a Task is expected")
     if data.get("name") != kind.name:
         raise ValueError(f"task.name={data.get('name')}: the task is called {kind.name}")
     further = {k: v for k, v in data.items() if k not in ("_target_", "name", "trace", "wording", "sizes")}
@@ -264,3 +252,12 @@ def _task(data: Config, scale: Scale) -> Task[Any]:
         **further,
     )
     return task
+
+
+def _class(target: object, group: str) -> Any:
+    from hydra.utils import get_class
+
+    try:
+        return get_class(str(target))
+    except Exception as error:
+        raise ValueError(f"{group}._target_={target}: {str(error).splitlines()[0]}") from error

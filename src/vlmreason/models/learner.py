@@ -13,15 +13,18 @@ from torch.nn import functional as F
 
 from vlmreason.models.processor import IGNORED, Processor, Prompt
 
-PARTS = {
+PARTS = ("vision_tower", "projector", "language_model")
+"""What can be trained alone; every parameter belongs to exactly one."""
+
+LLAVA = {
     "vision_tower": ("model.vision_tower.",),
     "projector": ("model.multi_modal_projector.",),
     "language_model": ("model.language_model.", "lm_head."),
 }
-"""Parameter-name prefixes of the parts that can be trained alone, in LLaVA's layout."""
+"""Parameter-name prefixes of each part in LLaVA's layout."""
 
 _ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
-_INPUTS = ("input_ids", "attention_mask", "pixel_values")
+_TARGETS = ("labels", "segments")  # what a batch holds beside the model's inputs
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,18 @@ class Generation:
 
 
 class Learner:
-    """A Hugging Face image-text-to-text model with its processor."""
+    """A Hugging Face image-text-to-text model with its processor; `prefixes`: of the parameter names of each part."""
 
-    def __init__(self, model: Any, processor: Processor) -> None:
+    def __init__(self, model: Any, processor: Processor, prefixes: Mapping[str, tuple[str, ...]] = LLAVA) -> None:
         self.model: Any = model
-        self.processor = processor
+        self.processor, self.prefixes = processor, prefixes
 
     def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
 
         The vocabulary projection is computed for the response's positions only.
         """
-        hidden_BLD = self.model.model(**{k: batch[k] for k in _INPUTS if k in batch}, use_cache=False)[0]
+        hidden_BLD = self.model.model(**{k: v for k, v in batch.items() if k not in _TARGETS}, use_cache=False)[0]
         targets_BL = batch["labels"][:, 1:]
         wanted_BL = targets_BL != IGNORED
         hidden_ND = hidden_BLD[:, :-1][wanted_BL]
@@ -80,7 +83,7 @@ class Learner:
             max_new_tokens=max_new_tokens,
             pad_token_id=processor.pad_id,
             eos_token_id=processor.eos_id,
-            suppress_tokens=[processor.image_token_id],
+            suppress_tokens=[processor.pictures.placeholder_id],
             begin_suppress_tokens=None if forbidden is None else [forbidden],
         )[:, start:]
         model.train(was_training)
@@ -100,7 +103,7 @@ class Learner:
         if part not in PARTS:
             raise ValueError(f"train={part!r}: the parts of a model are {', '.join(PARTS)}")
         for name, parameter in self.model.named_parameters():
-            if name.startswith(PARTS[part]):
+            if name.startswith(self.prefixes[part]):
                 yield name, parameter
 
     def save(self, directory: Path) -> None:

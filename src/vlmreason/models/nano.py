@@ -16,11 +16,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from vlmreason.models.processor import Processor, Template
+from vlmreason.models.learner import Learner
+from vlmreason.models.processor import FixedPictures, Processor, Template
 from vlmreason.models.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
 
 BASE = Path(__file__).parent / "nano_base"
 VOCABULARY = Path(__file__).parent / "nano_vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Nano:
+    """conf/model/nano.yaml: `checkpoint` is a folder with weights; None: those that ship with the package."""
+
+    name: str = "nano"
+    checkpoint: str | None = None
+
+    def load(self, trained: Path | None = None) -> Learner:
+        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        return Learner(*load_nano(trained or (Path(self.checkpoint) if self.checkpoint else BASE)))
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
     model = LlavaForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
         config, attn_implementation="eager", dtype=torch.float32
     )
-    return model, Processor(tokenizer, _template(model.config))
+    return model, _processor(tokenizer, model.config)
 
 
 def read_vocabulary() -> list[str]:
@@ -121,7 +134,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"], *mismatched]):
         raise ValueError(f"{directory}: the weights are not those of config.json ({wrong[0]})")
-    return model, Processor(tokenizer, _template(model.config))
+    return model, _processor(tokenizer, model.config)
 
 
 def _check_files(directory: Path) -> None:
@@ -137,12 +150,13 @@ def _check_files(directory: Path) -> None:
             raise ValueError(f"{directory / name}: not a nano model, model_type llava is expected")
 
 
-def _template(config: Any) -> Template:
-    return Template(
-        before=USER,
-        between=ASSISTANT,
-        after=EOS,
-        image_token=IMAGE,
-        num_image_tokens=config.image_seq_length,
-        picture_size=config.vision_config.image_size,
+def _processor(tokenizer: Any, config: Any) -> Processor:
+    template = Template(text=(USER, ASSISTANT), image=(USER, "", ASSISTANT), end=EOS)
+    pictures = FixedPictures(
+        placeholder_id=config.image_token_index,
+        num_tokens=config.image_seq_length,
+        side=config.vision_config.image_size,
+        pixel_mean=0.94,  # the background of a table's cell becomes zero
+        pixel_std=0.3,
     )
+    return Processor(tokenizer, template, pictures)

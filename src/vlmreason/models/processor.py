@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,41 +44,81 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Template:
-    """How a family of models writes a turn, around prompt and response."""
+    """How a family of models writes a turn. Special tokens are spelled out.
 
-    before: str
-    between: str
-    after: str
-    image_token: str
-    num_image_tokens: int
-    picture_size: int
-    pixel_mean: float = 0.94  # of pixels in [0, 1]: the background of a table's cell becomes zero
-    pixel_std: float = 0.3
+    text: before and after the prompt of a turn without a picture; image: before the picture's tokens, between
+    them and the prompt, after the prompt; end: after the response, its last token ends generation.
+    """
+
+    text: tuple[str, str]
+    image: tuple[str, str, str]
+    end: str
+
+
+class Pictures(ABC):
+    """How a family of models takes pictures: the tokens that stand for one, and its tensors."""
+
+    placeholder_id: int
+    """Token that features replace, or from which on the picture is attended to; never generated."""
+
+    @abstractmethod
+    def expand(self, height: int, width: int) -> list[int]:
+        """Tokens that stand for a picture of this size (px). Raises ValueError for a size the model refuses."""
+
+    @abstractmethod
+    def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
+        """Further inputs of the model for a batch; `images`: those of each row, in the order of their tokens."""
+
+    def positions(self, input_ids: Sequence[int], images: Sequence[Picture]) -> Tensor | None:
+        """Position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
+        return None
+
+
+class FixedPictures(Pictures):
+    """Square pictures of one size, each a fixed number of equal placeholders."""
+
+    def __init__(self, placeholder_id: int, num_tokens: int, side: int, pixel_mean: float, pixel_std: float) -> None:
+        """`pixel_mean`, `pixel_std`: of pixels in [0, 1]."""
+        self.placeholder_id, self.num_tokens, self.side = placeholder_id, num_tokens, side
+        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
+
+    def expand(self, height: int, width: int) -> list[int]:
+        if (height, width) != (self.side, self.side):
+            raise ValueError(
+                f"a picture of {height} x {width} px: this model takes {self.side} x {self.side} (choose scale=nano)"
+            )
+        return [self.placeholder_id] * self.num_tokens
+
+    def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
+        flat = [image for row in images for image in row]
+        if not flat:
+            return {}
+        stacked = torch.from_numpy(np.stack(flat)).permute(0, 3, 1, 2)
+        return {"pixel_values": (stacked.float() / 255 - self.pixel_mean) / self.pixel_std}
 
 
 class Processor:
-    """Tokenizer, chat template and picture scaling of one model.
+    """Tokenizer, chat template and pictures of one model.
 
     Special tokens come from the template alone: in prompts, responses and prefills they are plain text.
     """
 
-    def __init__(self, tokenizer: Any, template: Template) -> None:
-        self.tokenizer = tokenizer
-        self.template = template
-        self.image_token_id: int = tokenizer.convert_tokens_to_ids(template.image_token)
-        self.pad_id: int = tokenizer.pad_token_id
-        self.eos_id: int = tokenizer.eos_token_id
-        self._before, self._between, self._after = (
-            self._template_ids(part) for part in (template.before, template.between, template.after)
-        )
+    def __init__(self, tokenizer: Any, template: Template, pictures: Pictures) -> None:
+        self.tokenizer, self.template, self.pictures = tokenizer, template, pictures
+        self._end = self._turn([template.end])
+        self.eos_id: int = self._end[-1]
+        self.pad_id: int = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    def prompt_ids(self, text: str, has_image: bool) -> list[int]:
+    def prompt_ids(self, text: str, image: Picture | None) -> list[int]:
         """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
-        placeholders = [self.image_token_id] * (self.template.num_image_tokens * has_image)
-        return self._before + placeholders + self._ids(text) + self._between
+        if image is None:
+            before, after = self.template.text
+            return self._turn([before], text, [after])
+        first, before, after = self.template.image
+        return self._turn([first]) + self.pictures.expand(*image.shape[:2]) + self._turn([before], text, [after])
 
     def encode(self, dialogue: Dialogue) -> Encoded:
-        prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image is not None)
+        prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image)
         response_ids, segments = self._response(dialogue.response)
         return Encoded(prompt_ids + response_ids, [0] * len(prompt_ids) + segments, dialogue.image)
 
@@ -89,7 +132,7 @@ class Processor:
             while at + 1 < len(spans) and end > spans[at][2]:
                 at += 1
             segments.append(SEGMENT_IDS[spans[at][0]])
-        return coded["input_ids"] + self._after, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._after)
+        return coded["input_ids"] + self._end, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._end)
 
     def collate(self, examples: Sequence[Encoded], multiple: int = 1) -> dict[str, Tensor]:
         """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); pixel_values.
@@ -109,11 +152,11 @@ class Processor:
             "labels": torch.where(segments_BL > 0, input_ids_BL, IGNORED),
             "segments": segments_BL,
         }
-        return batch | self._pixels([e.image for e in examples if e.image is not None])
+        return batch | self.pictures.inputs(input_ids_BL, _rows(e.image for e in examples))
 
     def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
-        rows = [self.prompt_ids(p.text, p.image is not None) + self._ids(p.prefill) for p in prompts]
+        rows = [self.prompt_ids(p.text, p.image) + self._ids(p.prefill) for p in prompts]
         length = max(map(len, rows))
         input_ids_BL = torch.full((len(rows), length), self.pad_id)
         mask_BL = torch.zeros_like(input_ids_BL)
@@ -121,7 +164,7 @@ class Processor:
             input_ids_BL[i, length - len(row) :] = torch.tensor(row)
             mask_BL[i, length - len(row) :] = 1
         batch = {"input_ids": input_ids_BL, "attention_mask": mask_BL}
-        return batch | self._pixels([p.image for p in prompts if p.image is not None])
+        return batch | self.pictures.inputs(input_ids_BL, _rows(p.image for p in prompts))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -137,17 +180,29 @@ class Processor:
         coded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return list(coded["input_ids"])
 
-    def _template_ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _turn(self, *parts: str | list[str]) -> list[int]:
+        """Tokens of a turn's parts in a row; only those in a list may hold special tokens.
 
-    def _pixels(self, images: list[Picture]) -> dict[str, Tensor]:
-        if not images:
-            return {}
-        size = self.template.picture_size
-        for image in images:
-            if image.shape != (size, size, 3):
-                shape = " x ".join(map(str, image.shape[:2]))
-                raise ValueError(f"a picture of {shape} px: this model takes {size} x {size} (choose scale=nano)")
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        t = self.template
-        return {"pixel_values": (stacked.float() / 255 - t.pixel_mean) / t.pixel_std}
+        Text between two special tokens is tokenized in one piece, wherever it comes from.
+        """
+        ids: list[int] = []
+        plain = ""
+        for part in parts:
+            for piece in [part] if isinstance(part, str) else self._specials.split(part[0]):
+                if isinstance(part, list) and self._specials.fullmatch(piece):
+                    ids += self._ids(plain) if plain else []
+                    ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+                    plain = ""
+                else:
+                    plain += piece
+        return ids + (self._ids(plain) if plain else [])
+
+    @functools.cached_property
+    def _specials(self) -> re.Pattern[str]:
+        """Any special token of the tokenizer, the longest first, as a group that `split` keeps."""
+        spelled = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
+        return re.compile("(" + "|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) + ")")
+
+
+def _rows(images: Iterable[Picture | None]) -> list[list[Picture]]:
+    return [[] if image is None else [image] for image in images]

@@ -57,7 +57,8 @@ def _check_example(learner: Learner, example: Encoded, response: str, where: str
     decoded = processor.decode(labels[labels != IGNORED].tolist())
     if decoded != response:
         raise ValueError(f"{where}: the loss mask decodes to {decoded[:80]!r}, the response is {response[:80]!r}")
-    num_placeholders = example.input_ids.count(processor.image_token_id)
-    expected = processor.template.num_image_tokens if example.image is not None else 0
+    placeholder = processor.pictures.placeholder_id
+    num_placeholders = example.input_ids.count(placeholder)
+    expected = 0 if example.image is None else processor.pictures.expand(*example.image.shape[:2]).count(placeholder)
     if num_placeholders != expected:
         raise ValueError(f"{where}: {num_placeholders} image placeholders, the picture has {expected} features")
