@@ -9,10 +9,9 @@ import pytest
 import torch
 from tiny import nano_task, plan, processor, tiny_learner
 
-from vlmreason.data.loader import LENGTH_STEP, StepData, pack, step_loader
+from vlmreason.data.loader import LENGTH_STEP, Packing, StepData, pack, pack_rows, step_loader
 from vlmreason.data.mixture import Mixture
 from vlmreason.models.processor import Encoded
-from vlmreason.training.sft import token_losses
 
 NUM = 23
 
@@ -85,7 +84,7 @@ def test_cut_changes_neither_loss_nor_gradient() -> None:
         step = step_data(mixture(), micro_tokens=micro_tokens)[0]
         loss = 0.0
         for micro in step["micro_batches"]:
-            part = token_losses(learner, micro)[0].sum() / step["num_targets"]
+            part = learner.token_losses(micro)[0].sum() / step["num_targets"]
             part.backward()
             loss += part.item()
         gradient = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
@@ -151,3 +150,38 @@ def test_thought_kept_reaches_the_tokens() -> None:
     whole = step_data(mixture(views=["text"]))
     assert {s for i in range(8) for s in data.encode(i).segments} == {0, 3}
     assert {s for i in range(8) for s in whole.encode(i).segments} == {0, 2, 3}
+
+
+@pytest.mark.parametrize("packing", ["rows", "row"])
+def test_packed_equals_unpacked(packing: Packing) -> None:
+    """Losses of the same tokens and the gradient, with several dialogues and pictures in a row."""
+    found = []
+    for how in (None, packing):
+        learner = tiny_learner()
+        step = step_data(mixture(), micro_tokens=900, packing=how)[0]
+        losses = [learner.token_losses(micro)[0] for micro in step["micro_batches"]]
+        (torch.cat(losses).sum() / step["num_targets"]).backward()
+        gradient = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
+        found.append((torch.cat(losses).detach().sort().values, gradient, step))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-6)
+    plain, packed = (step for _, _, step in found)
+    assert sum(len(micro["input_ids"]) for micro in packed["micro_batches"]) < plain["num_examples"]
+    assert all("attention_mask" not in micro for micro in packed["micro_batches"])
+    assert packed["num_padded"] < plain["num_padded"]
+    assert {key: packed[key] for key in ("num_targets", "num_tokens", "num_images", "num_examples")} == {
+        key: plain[key] for key in ("num_targets", "num_tokens", "num_images", "num_examples")
+    }
+
+
+def test_packed_rows_hold_every_example_and_keep_to_the_bound() -> None:
+    examples = [Encoded([7] * length, [1] * length, None) for length in (5, 300, 17, 17, 90, 2, 64, 65, 1)]
+    for micro_tokens in (1, 200, 700, 10**4):
+        for one_row in (True, False):
+            batches = pack_rows(examples, micro_tokens, one_row)
+            flat = [example for rows in batches for row in rows for example in row]
+            assert sorted(map(len, flat)) == sorted(map(len, examples))
+            for rows in batches:
+                assert len(rows) == 1 or len(rows) * max(sum(map(len, row)) for row in rows) <= micro_tokens
+                assert not one_row or len(rows) == 1
+    assert pack_rows([], 100, True) == []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import SIZES, dialogues, prompts, shared_learner, tiny_learner
 
+from vlmreason.models import learner as learner_module
 from vlmreason.models.learner import PARTS, Generation, Learner
 from vlmreason.models.processor import IGNORED, Prompt
 
@@ -169,3 +170,19 @@ def test_pictures_go_to_their_own_rows(learner: Learner) -> None:
     assert torch.equal(first[:-num_own], second[:-num_own])
     assert not torch.allclose(first[-num_own:], second[-num_own:])
     assert SIZES.num_image_tokens == 36
+
+
+def test_losses_in_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for max_logits in (learner_module.MAX_LOGITS, 1):
+        monkeypatch.setattr(learner_module, "MAX_LOGITS", max_logits)
+        learner = tiny_learner()
+        batch = learner.processor.collate([learner.processor.encode(d) for d in dialogues(6)])
+        losses_N, segments_N = learner.token_losses(batch)
+        losses_N.mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
+        found.append((losses_N, gradient))
+        assert len(losses_N) == len(segments_N) > 300, "more than one piece"
+        logits_NV, targets_N, _ = learner.target_logits(batch)
+        torch.testing.assert_close(losses_N, torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none"))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -19,7 +19,7 @@ from vlmreason.models.learner import Learner
 from vlmreason.models.nano import load_nano
 from vlmreason.training import loggers, runner
 from vlmreason.training.loggers import LoggerSettings, make_logger
-from vlmreason.training.sft import segment_sums, token_losses
+from vlmreason.training.sft import segment_sums
 
 ONE = {"only": {"num_examples": 14}}
 
@@ -36,7 +36,7 @@ def test_logged_figures_are_those_of_the_step(tmp_path: Path) -> None:
     mixture = Mixture(plan(**ONE), "only", "table_readout", seed=0)
     data = StepData(mixture, {"table_readout": nano_task()}, learner.processor, TRAINER.batch_size, 10**9, 1024)
     [micro] = data[0]["micro_batches"]
-    losses_N, segments_N = token_losses(learner, micro)
+    losses_N, segments_N = learner.token_losses(micro)
     losses_N.mean().backward()
     norm = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None]).norm()
     assert first["loss"] == pytest.approx(losses_N.mean().item(), rel=1e-5)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlmreason.data.mixture import Mixture
@@ -17,15 +18,21 @@ LENGTH_STEP = 16
 """Lengths of micro-batches are multiples of it (tokens)."""
 
 Step = dict[str, Any]
-"""One optimizer step: `micro_batches` (list of tensors by name), `num_targets` and `num_examples`."""
+"""One optimizer step: `micro_batches` (list of tensors by name) and counts: `num_targets` (response tokens),
+`num_tokens`, `num_padded` (tokens with padding), `num_images`, `num_examples`."""
+
+Packing = Literal["rows", "row"]
+"""Several examples in a row: rows of a few examples (a kernel that computes what it masks pays for long ones), or one
+row that holds the whole micro-batch, for attention kernels that skip what lies between examples."""
 
 
 class StepData(Dataset[Step]):
     """Step s holds the examples [s B, (s+1) B) of a mixture, the last step what is left.
 
     Within a step the examples are sorted by length and cut into micro-batches of at most `micro_tokens`
-    padded tokens, which changes neither the loss nor its gradient. With several processes each takes every
-    `world_size`-th example. Raises ValueError for an example longer than `max_length` tokens.
+    padded tokens, which changes neither the loss nor its gradient; with `packing` several share a row. With
+    several processes each takes every `world_size`-th example. Raises ValueError for an example longer than
+    `max_length` tokens.
     """
 
     def __init__(
@@ -39,10 +46,12 @@ class StepData(Dataset[Step]):
         first_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        packing: Packing | None = None,
     ) -> None:
         self.mixture, self.tasks, self.processor = mixture, tasks, processor
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
+        self.packing = packing
 
     @property
     def num_steps(self) -> int:
@@ -56,12 +65,22 @@ class StepData(Dataset[Step]):
         start = (self.first_step + number) * self.batch_size
         stop = min(start + self.batch_size, len(self.mixture))
         encoded = [self.encode(i) for i in range(start + self.rank, stop, self.world_size)]
+        micro_batches = self._collate(encoded)
         return {
-            "micro_batches": [self.processor.collate(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)],
+            "micro_batches": micro_batches,
             "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),
             "num_tokens": sum(map(len, encoded)),
+            "num_padded": sum(micro["input_ids"].numel() for micro in micro_batches),
+            "num_images": sum(e.image is not None for e in encoded),
             "num_examples": len(encoded),
         }
+
+    def _collate(self, encoded: Sequence[Encoded]) -> list[dict[str, Tensor]]:
+        processor = self.processor
+        if self.packing is None:
+            return [processor.collate(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
+        batches = pack_rows(encoded, self.micro_tokens, one_row=self.packing == "row")
+        return [processor.collate_packed(rows, LENGTH_STEP) for rows in batches]
 
     def encode(self, number: int) -> Encoded:
         """Example `number` of the phase in tokens."""
@@ -90,6 +109,28 @@ def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         parts.append(rest[:num])
         rest = rest[num:]
     return parts
+
+
+def pack_rows(examples: Sequence[Encoded], micro_tokens: int, one_row: bool) -> list[list[list[Encoded]]]:
+    """Micro-batches of rows of examples, filled first-fit from the longest example on.
+
+    A row takes up to four times the longest example, or with `one_row` the whole micro-batch.
+    """
+    if not examples:
+        return []
+    longest = -(-max(map(len, examples)) // LENGTH_STEP) * LENGTH_STEP
+    capacity = max(longest, micro_tokens if one_row else min(4 * longest, micro_tokens))
+    rows: list[list[Encoded]] = []
+    room: list[int] = []
+    for example in sorted(examples, key=len, reverse=True):
+        at = next((i for i, free in enumerate(room) if free >= len(example)), len(rows))
+        if at == len(rows):
+            rows.append([])
+            room.append(capacity)
+        rows[at].append(example)
+        room[at] -= len(example)
+    num = max(1, micro_tokens // capacity)
+    return [rows[start : start + num] for start in range(0, len(rows), num)]
 
 
 def step_loader(data: StepData, num_workers: int) -> DataLoader[Step]:

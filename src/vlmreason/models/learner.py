@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vlmreason.models.processor import IGNORED, Processor, Prompt
 
@@ -22,6 +24,9 @@ LLAVA = {
     "language_model": ("model.language_model.", "lm_head."),
 }
 """Parameter-name prefixes of each part in LLaVA's layout."""
+
+MAX_LOGITS = 2**27
+"""Logits that a loss holds at once (half a gigabyte in float32)."""
 
 _ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
 _TARGETS = ("labels", "segments")  # what a batch holds beside the model's inputs
@@ -41,6 +46,7 @@ class Learner:
 
     def __init__(self, model: Any, processor: Processor, prefixes: Mapping[str, tuple[str, ...]] = LLAVA) -> None:
         self.model: Any = model
+        model.token_losses = types.MethodType(_token_losses, model)  # a method: sharded models must know what is run
         self.processor, self.prefixes = processor, prefixes
 
     def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,13 +54,17 @@ class Learner:
 
         The vocabulary projection is computed for the response's positions only.
         """
-        hidden_BLD = self.model.model(**{k: v for k, v in batch.items() if k not in _TARGETS}, use_cache=False)[0]
-        targets_BL = batch["labels"][:, 1:]
-        wanted_BL = targets_BL != IGNORED
-        hidden_ND = hidden_BLD[:, :-1][wanted_BL]
-        num, missing = len(hidden_ND), -len(hidden_ND) % _ROWS_STEP
-        logits_NV = self.model.lm_head(F.pad(hidden_ND, (0, 0, 0, missing)))[:num]
-        return logits_NV, targets_BL[wanted_BL], batch["segments"][:, 1:][wanted_BL]
+        hidden_ND, targets_N, segments_N = _at_targets(self.model, batch)
+        return _project(self.model.lm_head, hidden_ND), targets_N, segments_N
+
+    def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross entropy (N) in float32 and segment number (N) of each response token of a batch.
+
+        Never holds more than about MAX_LOGITS logits: of a longer batch they are computed in pieces, and again
+        for the gradient.
+        """
+        losses_N, segments_N = self.model.token_losses(batch)
+        return losses_N, segments_N
 
     @torch.inference_mode()
     def generate(
@@ -110,3 +120,32 @@ class Learner:
         """Write model (safetensors) and tokenizer in the Hugging Face layout."""
         self.model.save_pretrained(directory, safe_serialization=True)
         self.processor.tokenizer.save_pretrained(directory)
+
+
+def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    hidden_ND, targets_N, segments_N = _at_targets(model, batch)
+    num_rows = max(_ROWS_STEP, MAX_LOGITS // model.lm_head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
+    pairs = zip(torch.split(hidden_ND, num_rows), torch.split(targets_N, num_rows), strict=True)
+    if len(targets_N) <= num_rows:
+        losses = [_cross_entropy(model.lm_head, *pair) for pair in pairs]
+    else:
+        losses = [checkpoint(_cross_entropy, model.lm_head, *pair, use_reentrant=False) for pair in pairs]
+    return torch.cat(losses), segments_N
+
+
+def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    return F.cross_entropy(_project(head, hidden_ND).float(), targets_N, reduction="none")
+
+
+def _at_targets(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Last hidden states (N, D), token ids (N) and segment numbers (N) of the response tokens."""
+    hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _TARGETS}, use_cache=False)[0]
+    targets_BL = batch["labels"][:, 1:]
+    wanted_BL = targets_BL != IGNORED
+    return hidden_BLD[:, :-1][wanted_BL], targets_BL[wanted_BL], batch["segments"][:, 1:][wanted_BL]
+
+
+def _project(head: nn.Module, hidden_ND: Tensor) -> Tensor:
+    num = len(hidden_ND)
+    logits_NV: Tensor = head(F.pad(hidden_ND, (0, 0, 0, -num % _ROWS_STEP)))[:num]
+    return logits_NV

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,8 @@ class Pictures(ABC):
 
     placeholder_id: int
     """Token that features replace, or from which on the picture is attended to; never generated."""
+    packable: bool = True
+    """Whether several dialogues may share a row; each then has `positions` of its own."""
 
     @abstractmethod
     def expand(self, height: int, width: int) -> list[int]:
@@ -135,24 +137,48 @@ class Processor:
         return coded["input_ids"] + self._end, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._end)
 
     def collate(self, examples: Sequence[Encoded], multiple: int = 1) -> dict[str, Tensor]:
-        """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); pixel_values.
+        """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); those of the pictures.
 
         L is the longest example's length, rounded up to a multiple of `multiple`.
         """
-        length = -(-max(map(len, examples)) // multiple) * multiple
-        input_ids_BL = torch.full((len(examples), length), self.pad_id)
-        mask_BL, segments_BL = torch.zeros_like(input_ids_BL), torch.zeros_like(input_ids_BL)
-        for i, example in enumerate(examples):
-            input_ids_BL[i, : len(example)] = torch.tensor(example.input_ids)
-            segments_BL[i, : len(example)] = torch.tensor(example.segments)
-            mask_BL[i, : len(example)] = 1
-        batch = {
+        batch = self._rows([[example] for example in examples], multiple)
+        lengths_B = torch.tensor([len(example) for example in examples])
+        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths_B[:, None]).long()
+        return batch
+
+    def collate_packed(self, rows: Sequence[Sequence[Encoded]], multiple: int = 1) -> dict[str, Tensor]:
+        """As `collate`, with several examples in a row and position_ids (..., B, L) in place of attention_mask.
+
+        Positions begin anew with each example; without a mask the models attend within an example only.
+        """
+        batch = self._rows(rows, multiple)
+        length = batch["input_ids"].shape[1]
+        positions = []
+        for row in rows:
+            parts = [self._positions(example) for example in row]
+            padding = torch.arange(length - sum(map(len, row))).expand(*parts[0].shape[:-1], -1)
+            positions.append(torch.cat([*parts, padding], dim=-1))
+        return batch | {"position_ids": torch.stack(positions, dim=-2)}
+
+    def _positions(self, example: Encoded) -> Tensor:
+        found = self.pictures.positions(example.input_ids, [] if example.image is None else [example.image])
+        return torch.arange(len(example)) if found is None else found
+
+    def _rows(self, rows: Sequence[Sequence[Encoded]], multiple: int) -> dict[str, Tensor]:
+        """input_ids, labels, segments (B, L) of rows of examples, and the tensors of their pictures."""
+        length = -(-max(sum(map(len, row)) for row in rows) // multiple) * multiple
+        input_ids_BL = torch.full((len(rows), length), self.pad_id)
+        segments_BL = torch.zeros_like(input_ids_BL)
+        for i, row in enumerate(rows):
+            ids = [token for example in row for token in example.input_ids]
+            input_ids_BL[i, : len(ids)] = torch.tensor(ids)
+            segments_BL[i, : len(ids)] = torch.tensor([number for example in row for number in example.segments])
+        images = [[example.image for example in row if example.image is not None] for row in rows]
+        return {
             "input_ids": input_ids_BL,
-            "attention_mask": mask_BL,
             "labels": torch.where(segments_BL > 0, input_ids_BL, IGNORED),
             "segments": segments_BL,
-        }
-        return batch | self.pictures.inputs(input_ids_BL, _rows(e.image for e in examples))
+        } | self.pictures.inputs(input_ids_BL, images)
 
     def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
@@ -164,7 +190,7 @@ class Processor:
             input_ids_BL[i, length - len(row) :] = torch.tensor(row)
             mask_BL[i, length - len(row) :] = 1
         batch = {"input_ids": input_ids_BL, "attention_mask": mask_BL}
-        return batch | self.pictures.inputs(input_ids_BL, _rows(p.image for p in prompts))
+        return batch | self.pictures.inputs(input_ids_BL, [[] if p.image is None else [p.image] for p in prompts])
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -202,7 +228,3 @@ class Processor:
         """Any special token of the tokenizer, the longest first, as a group that `split` keeps."""
         spelled = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
         return re.compile("(" + "|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) + ")")
-
-
-def _rows(images: Iterable[Picture | None]) -> list[list[Picture]]:
-    return [[] if image is None else [image] for image in images]

@@ -14,7 +14,6 @@ from vlmreason.dialogue import build_dialogue
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import IGNORED, Encoded
 from vlmreason.tasks.base import Task
-from vlmreason.training.sft import token_losses
 
 
 def check_phase(
@@ -35,7 +34,7 @@ def check_phase(
         _check_example(learner, example, dialogue.response.text, f"{dialogue.id} ({ref.view})")
     batch = {k: v.to(learner.model.device) for k, v in learner.processor.collate(encoded).items()}
     with torch.no_grad():
-        losses_N, _ = token_losses(learner, batch)
+        losses_N, _ = learner.token_losses(batch)
     if not torch.isfinite(losses_N).all():
         raise ValueError(f"phase {mixture.phase}: the loss of the first batch is not finite")
     return {

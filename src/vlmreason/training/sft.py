@@ -9,7 +9,6 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vlmreason.models.learner import PARTS, Learner
 from vlmreason.models.processor import SEGMENT_IDS
@@ -73,7 +72,7 @@ class SupervisedFineTuning(L.LightningModule):
         world_size = self.trainer.world_size  # distributed gradients are averaged, the loss is a global mean
         sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64)
         for micro in batch["micro_batches"]:
-            losses_N, segments_N = token_losses(self.learner, micro)
+            losses_N, segments_N = self.learner.token_losses(micro)
             self.manual_backward(losses_N.sum() * (world_size / num_targets))
             sums += segment_sums(losses_N.detach(), segments_N)
         norm = self._clip()
@@ -95,12 +94,6 @@ class SupervisedFineTuning(L.LightningModule):
         bound = self.settings.clip or float("inf")
         parameters = [parameter for _, parameter in self.trained]
         return float(nn.utils.clip_grad_norm_(parameters, bound))
-
-
-def token_losses(learner: Learner, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cross entropy (N) in float32 and segment number (N) of each response token of a batch."""
-    logits_NV, targets_N, segments_N = learner.target_logits(batch)
-    return F.cross_entropy(logits_NV.float(), targets_N, reduction="none"), segments_N
 
 
 def segment_sums(losses_N: Tensor, segments_N: Tensor) -> Tensor:
