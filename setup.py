@@ -1,4 +1,4 @@
-"""Copies `conf/` from the root into the package when a wheel is built; all else is in pyproject.toml."""
+"""Copies `conf/` and `sweeps/` from the root into the package when a wheel is built; all else is in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,11 @@ from setuptools.command.build_py import build_py
 class BuildWithConf(build_py):
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:  # an editable install finds the folder in the checkout
-            target = Path(self.build_lib) / "vlmreason" / "conf"
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(Path(__file__).parent / "conf", target)
+        if not self.editable_mode:  # an editable install finds the folders in the checkout
+            for name in ("conf", "sweeps"):
+                target = Path(self.build_lib) / "vlmreason" / name
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(Path(__file__).parent / name, target)
 
 
 setup(cmdclass={"build_py": BuildWithConf})

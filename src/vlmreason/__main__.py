@@ -39,7 +39,7 @@ def _dispatch(words: list[str]) -> int:
         return errors.report(error)
     from vlmreason.commands import runner
 
-    return runner.launch(words[0], catalog.commands()[words[0]], words[1:])
+    return runner.launch(words[0], catalog.commands()[words[0]], catalog.as_settings(words[0], words[1:]))
 
 
 def _check_command(word: str) -> None:

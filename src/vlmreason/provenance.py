@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -31,6 +32,7 @@ PACKAGES = (
     "pillow",
     "matplotlib",
 )
+SOURCE_RECORD = "vlmreason-source.json"  # beside a frozen copy of the package: what `source` was when it was made
 MAX_DIFF_CHARS = 1_000_000  # a longer diff is cut; `diff_cut` says so
 
 
@@ -57,9 +59,13 @@ def collect(seeds: Mapping[str, int], config_hash: str) -> dict[str, Any]:
 def source() -> dict[str, Any]:
     """Commit, uncommitted changes and names of untracked files of the checkout that the package runs from.
 
-    All None when it runs from an installed copy.
+    What was recorded where it runs from a frozen copy; all None when it runs from an installed one.
     """
     here = Path(vlmreason.__file__).resolve()
+    record = here.parents[1] / SOURCE_RECORD
+    if record.is_file():
+        frozen: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        return frozen
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return {"commit": None, "dirty": None, "diff": None, "diff_cut": None, "untracked": None}
     top = Path((_git(here.parent, "rev-parse", "--show-toplevel") or str(here.parent)).strip())

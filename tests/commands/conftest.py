@@ -24,7 +24,7 @@ class Done:
         return self.out.splitlines()[-1]
 
 
-GIVEN = {"generate": ["out=x"], "score": ["problems=x", "predictions=x"], "evaluate": ["run=x"]}
+GIVEN = {"generate": ["out=x"], "score": ["problems=x", "predictions=x"], "evaluate": ["run=x"], "job": ["config=x"]}
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """What there is to type: commands, config groups, choices, settings.
 
 Reads file names and plain YAML only, so that help and completion answer at once; Hydra is not imported.
-A command is a module of this folder with a line `CONFIG = "<name>"` that names `conf/<name>.yaml`.
+A command is a module of this folder with a line `CONFIG = "<name>"` that names `conf/<name>.yaml`. With a line
+`ACTIONS = (...)` its first word may be one of them, and stands for the setting `action`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from vlmreason.structure import nearest
 
 HERE = Path(__file__).resolve().parent
 FLAGS = {
@@ -26,6 +29,8 @@ FLAGS = {
     "--hydra-help": "Hydra's own help",
 }
 SHORT_FLAGS = {"-h", "-m", "-c", "-p", "-i", "-cd", "-r", "--run", "--version"}
+SWEEP_FILES = {"plan": "plans", "profile": "profiles"}  # settings of `sweep` and their folders in sweeps/
+_ACTIONS_LINE = re.compile(r"^ACTIONS = \((.*)\)$", re.MULTILINE)
 _CONFIG_LINE = re.compile(r'^CONFIG = "(\w+)"$', re.MULTILINE)
 _KEY_LINE = re.compile(r"^([A-Za-z_]\w*):\s*(.*?)(?:\s+#\s*(.*))?$")
 
@@ -66,6 +71,51 @@ def commands() -> dict[str, str]:
         if match:
             found[path.stem.replace("_", "-")] = match.group(1)
     return found
+
+
+@functools.cache
+def actions(command: str) -> tuple[str, ...]:
+    """The words that may come first behind a command."""
+    match = _ACTIONS_LINE.search((HERE / f"{command.replace('-', '_')}.py").read_text())
+    return tuple(re.findall(r"\w+", match.group(1))) if match else ()
+
+
+def as_settings(command: str, words: list[str]) -> list[str]:
+    """`words` in the form that Hydra reads: a first word that is an action as a setting, the settings in set=[...] in
+    quotes (a bare = may not stand in a list)."""
+    if not actions(command):
+        return words
+    if words and words[0] in actions(command):
+        words = [f"action={words[0]}", *words[1:]]
+    return [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
+
+
+@functools.cache
+def sweep_choices(setting: str) -> tuple[str, ...]:
+    """Names of the launch profiles or plans that are there."""
+    for folder in (HERE.parent / "sweeps", HERE.parents[2] / "sweeps"):
+        if folder.is_dir():
+            return tuple(sorted(path.stem for path in (folder / SWEEP_FILES[setting]).glob("*.yaml")))
+    raise ValueError(f"sweeps/: not beside {HERE.parent}; install the package again")
+
+
+def sweep_file(setting: str, word: str) -> Path:
+    """The file of a plan or profile, given by its name in sweeps/ or as a path. Raises ValueError."""
+    if "/" in word or word.endswith((".yaml", ".yml")):
+        if not Path(word).is_file():
+            raise ValueError(f"{setting}={word}: no such file")
+        return Path(word)
+    names = sweep_choices(setting)
+    if word not in names:
+        raise ValueError(
+            f"{setting}={word}: no such {setting}; there are {', '.join(names)}, or the path of a YAML file"
+            + nearest(word, names)
+        )
+    return next(
+        path
+        for folder in (HERE.parent / "sweeps", HERE.parents[2] / "sweeps")
+        if (path := folder / SWEEP_FILES[setting] / f"{word}.yaml").is_file()
+    )
 
 
 def module_name(command: str) -> str:
@@ -142,6 +192,25 @@ def paths(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from paths(value, f"{prefix}{key}.")
+
+
+def _quoted(items: str) -> str:
+    """Settings with commas between them, each in quotes; commas within brackets and quotes belong to a setting."""
+    found, depth, quote = [""], 0, ""
+    for char in items:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        depth += 0 if quote else (char in "[{(") - (char in "]})")
+        if char == "," and not quote and not depth:
+            found.append("")
+        else:
+            found[-1] += char
+    stripped = [item.strip() for item in found if item.strip()]
+    whole = [item[:1] in "'\"" and item[0] == item[-1] for item in stripped]
+    escaped = [item.replace("\\'", "\\\\'").replace("'", "\\'") for item in stripped]
+    return ",".join(item if done else f"'{text}'" for item, done, text in zip(stripped, whole, escaped, strict=True))
 
 
 def _own(config: str) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def _candidates(words: list[str], current: str) -> Iterator[str]:
     elif config and current.startswith("-"):
         yield from (f"{flag} " for flag in catalog.FLAGS if flag.startswith(current))
     elif config:
+        if len(words) == 1:
+            yield from (f"{action} " for action in catalog.actions(words[0]) if action.startswith(current))
+        name, equals, value = current.partition("=")
+        if words[0] == "sweep" and equals and name in catalog.SWEEP_FILES:
+            yield from (f"{name}={choice} " for choice in catalog.sweep_choices(name) if choice.startswith(value))
+            return
         typed = [word for word in words[1:] if "=" in word]
         choices = {key: value for key, _, value in (word.partition("=") for word in typed)}
         yield from _settings(config, choices, current)

@@ -35,6 +35,14 @@ def report(error: BaseException, before: str = "") -> int:
     return code
 
 
+def sentence(error: BaseException) -> str:
+    """What went wrong in one line, for a record; the traceback of anything unexpected is printed."""
+    found = _sentence(error)
+    if found is None:
+        return one_line(f"{type(error).__name__}: {error}")
+    return found[1]
+
+
 def _sentence(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, one_line(str(error)) or "interrupted"
@@ -69,6 +77,12 @@ def one_line(text: str) -> str:
 def check_words(command: str, words: list[str]) -> None:
     """Options and the form of settings, before Hydra sees them. Raises ValueError."""
     known = {*catalog.FLAGS, *catalog.SHORT_FLAGS}
+    actions = catalog.actions(command)
+    if actions and words and "=" not in words[0] and not words[0].startswith(("-", "~")):
+        if words[0] not in actions:
+            hint = nearest(words[0], actions)
+            raise ValueError(f"{command} {words[0]}: no such action; there are {', '.join(actions)}{hint}")
+        words = words[1:]
     value_of = None
     for word in words:
         if value_of is not None and not word.startswith("-") and "=" not in word:

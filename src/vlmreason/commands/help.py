@@ -36,7 +36,8 @@ def command_help(command: str) -> str:
     """Help of a command: its docstring, the groups with their choices, the settings with their comments."""
     config = catalog.commands()[command]
     defaults = [default for default in catalog.defaults(config) if default.group in catalog.groups()]
-    parts = [f"usage: vlmreason {command} [key=value ...]\n", catalog.docstring(command).strip() + "\n"]
+    actions = f" [{' | '.join(catalog.actions(command))}]" if catalog.actions(command) else ""
+    parts = [f"usage: vlmreason {command}{actions} [key=value ...]\n", catalog.docstring(command).strip() + "\n"]
     if defaults:
         parts.append("Groups (the choice taken when none is given, then all choices):")
         heads = {default.group: f"{default.group}={default.choice or '???'}" for default in defaults}
@@ -49,6 +50,8 @@ def command_help(command: str) -> str:
         parts.append("")
     parts.append("Settings (??? must be given):")
     parts += _settings(catalog.settings(config), "")
+    if command == "sweep":
+        parts += ["", *(f"{name}: {', '.join(catalog.sweep_choices(name))}" for name in catalog.SWEEP_FILES)]
     for default in defaults:
         if default.choice:
             name = f"{default.group}/{default.choice}"

@@ -58,7 +58,7 @@ class Sweep:
             return f"of the command {self.command}"
         for mine, theirs in zip(self.jobs, other.jobs, strict=False):
             if mine.hash != theirs.hash:
-                return f"its job {mine.number} is {' '.join(mine.overrides)}"
+                return f"its job {mine.number} is {mine.run}"
         if len(self.jobs) != len(other.jobs):
             return f"with {len(self.jobs)} jobs instead of {len(other.jobs)}"
         return None

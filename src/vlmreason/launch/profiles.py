@@ -73,7 +73,7 @@ class Slurm:
         _at_least(self, minutes=1, nodes=1, gpus_per_node=0, tasks_per_node=1, cpus_per_task=1, array_parallelism=1)
         _at_least(self, signal_lead=1, max_requeues=0)
         if self.signal_lead >= 60 * self.minutes:
-            raise ValueError(f"signal_lead={self.signal_lead}: less than the limit of {60 * self.minutes} s is expected")
+            raise ValueError(f"signal_lead={self.signal_lead}: less than {60 * self.minutes} s is expected")
 
     @property
     def tasks(self) -> int:

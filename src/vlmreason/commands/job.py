@@ -1,0 +1,62 @@
+"""Run one frozen configuration, as it is: a job of a sweep, or the config.yaml of a run once more.
+
+Nothing is composed again. A job of a sweep keeps its state file; one that is finished is not run again.
+`vlmreason sweep` starts it with the source that was frozen with the plan.
+
+Examples:
+  vlmreason job config=outputs/sweeps/smoke/jobs/0000/config.yaml
+  vlmreason job config=outputs/RUN/config.yaml
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG = "job"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command's own keys; see conf/job.yaml."""
+
+    config: str
+
+
+def run(cfg: dict[str, Any]) -> Path | None:
+    """Run the job; returns the run directory."""
+    from vlmreason.commands import build, errors, identity
+    from vlmreason.launch import directory, state, worker
+
+    path = Path(build.settings(Settings, cfg).config).resolve()
+    if not path.is_file():
+        raise ValueError(f"config={path}: no such file")
+    here, folder = path.parent, path.parents[2]
+    config = identity.read_config(here)
+    if path.name != "config.yaml" or here.parent.name != "jobs" or not (folder / "sweep.json").exists():
+        return _call("train", config)
+    sweep, number = directory.read_sweep(folder), int(here.name)
+    submission = state.read_submission(here)
+    if submission and "trainer" in config:
+        config["trainer"] |= submission.trainer
+    os.chdir(sweep.cwd)
+    if worker.rank() > 0:
+        with worker.untracked():
+            return _call(sweep.command, config)
+        return None  # told to stop
+    try:
+        with worker.tracked(folder, number, errors.sentence):
+            return _call(sweep.command, config)
+    except worker.AlreadyDone:
+        print("the job is done already; nothing was started")
+        return Path(sweep.jobs[number].run_dir)
+
+
+def _call(command: str, config: dict[str, Any]) -> Path | None:
+    from vlmreason.commands import catalog
+
+    place: Path | None = importlib.import_module(catalog.module_name(command)).run(config)
+    return place
