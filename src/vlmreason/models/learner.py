@@ -44,10 +44,17 @@ class Generation:
 class Learner:
     """A Hugging Face image-text-to-text model with its processor; `prefixes`: of the parameter names of each part."""
 
-    def __init__(self, model: Any, processor: Processor, prefixes: Mapping[str, tuple[str, ...]] = LLAVA) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Processor,
+        prefixes: Mapping[str, tuple[str, ...]] = LLAVA,
+        source: Mapping[str, str] | None = None,
+    ) -> None:
+        """`source`: id, revision and commit of weights that come from a hub."""
         self.model: Any = model
         model.token_losses = types.MethodType(_token_losses, model)  # a method: sharded models must know what is run
-        self.processor, self.prefixes = processor, prefixes
+        self.processor, self.prefixes, self.source = processor, prefixes, source
 
     def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
@@ -78,8 +85,8 @@ class Learner:
         processor, model = self.processor, self.model
         batch = {k: v.to(model.device) for k, v in processor.collate_prompts(prompts).items()}
         start = batch["input_ids"].shape[1]
-        context = model.config.get_text_config().max_position_embeddings
-        if start + max_new_tokens > context:
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None and start + max_new_tokens > context:
             raise ValueError(
                 f"max_new_tokens={max_new_tokens}: a prompt of {start} tokens leaves {context - start} of the "
                 f"model's {context}"
@@ -92,7 +99,7 @@ class Learner:
             do_sample=False,
             max_new_tokens=max_new_tokens,
             pad_token_id=processor.pad_id,
-            eos_token_id=processor.eos_id,
+            eos_token_id=processor.eos_ids,
             suppress_tokens=[processor.pictures.placeholder_id],
             begin_suppress_tokens=None if forbidden is None else [forbidden],
         )[:, start:]
@@ -100,10 +107,10 @@ class Learner:
         return [self._generation(prompt, row) for prompt, row in zip(prompts, ids_BL.tolist(), strict=True)]
 
     def _generation(self, prompt: Prompt, ids: list[int]) -> Generation:
-        finished = self.processor.eos_id in ids
-        if finished:
-            ids = ids[: ids.index(self.processor.eos_id)]
-        return Generation(prompt.prefill + self.processor.decode(ids), len(ids) + finished, finished)
+        end = next((at for at, token in enumerate(ids) if token in self.processor.eos_ids), None)
+        finished = end is not None
+        ids = ids[:end]
+        return Generation(self.processor.decode(ids, prompt.prefill), len(ids) + finished, finished)
 
     def count_tokens(self, text: str) -> int:
         return self.processor.count_tokens(text)
@@ -119,7 +126,7 @@ class Learner:
     def save(self, directory: Path) -> None:
         """Write model (safetensors) and tokenizer in the Hugging Face layout."""
         self.model.save_pretrained(directory, safe_serialization=True)
-        self.processor.tokenizer.save_pretrained(directory)
+        self.processor.save(directory)
 
 
 def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, Dialogue, Response
+from vlmreason.models.text import TextCoder, Written
 from vlmreason.tasks.base import Picture
 
 IGNORED = -100
@@ -47,12 +47,14 @@ class Template:
     """How a family of models writes a turn. Special tokens are spelled out.
 
     text: before and after the prompt of a turn without a picture; image: before the picture's tokens, between
-    them and the prompt, after the prompt; end: after the response, its last token ends generation.
+    them and the prompt, after the prompt; end: after the response, its last token ends generation; lead: what a
+    model writes before its response proper (the space after "ASSISTANT:"), trained with it and not shown.
     """
 
     text: tuple[str, str]
     image: tuple[str, str, str]
     end: str
+    lead: str = ""
 
 
 class Pictures(ABC):
@@ -74,6 +76,9 @@ class Pictures(ABC):
     def positions(self, input_ids: Sequence[int], images: Sequence[Picture]) -> Tensor | None:
         """Position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
         return None
+
+    def save(self, directory: Path) -> None:  # noqa: B027 (most have settings of their own, some have not)
+        """Write what is needed to prepare pictures again beside a saved model."""
 
 
 class FixedPictures(Pictures):
@@ -105,19 +110,24 @@ class Processor:
     Special tokens come from the template alone: in prompts, responses and prefills they are plain text.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, pictures: Pictures) -> None:
+    def __init__(self, tokenizer: Any, template: Template, pictures: Pictures, eos_ids: Sequence[int] = ()) -> None:
+        """`eos_ids`: further tokens with which the model may end a response."""
         self.tokenizer, self.template, self.pictures = tokenizer, template, pictures
-        self._end = self._turn([template.end])
+        self.coder = TextCoder(tokenizer)
+        self._end = self.coder.sequence(Written(template.end))
         self.eos_id: int = self._end[-1]
+        self.eos_ids = sorted({self.eos_id, *eos_ids})
         self.pad_id: int = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._shown_lead = self.coder.decode(self._follow("a")[0])[: -len("a")]
 
     def prompt_ids(self, text: str, image: Picture | None) -> list[int]:
         """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
         if image is None:
             before, after = self.template.text
-            return self._turn([before], text, [after])
+            return self.coder.sequence(Written(before), text, Written(after))
         first, before, after = self.template.image
-        return self._turn([first]) + self.pictures.expand(*image.shape[:2]) + self._turn([before], text, [after])
+        placeholders = self.pictures.expand(*image.shape[:2])
+        return self.coder.sequence(Written(first), placeholders, Written(before), text, Written(after))
 
     def encode(self, dialogue: Dialogue) -> Encoded:
         prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image)
@@ -126,15 +136,18 @@ class Processor:
 
     def _response(self, response: Response) -> tuple[list[int], list[int]]:
         """Tokens of a response and its end, each with the segment that holds its last character."""
-        coded = self.tokenizer(
-            response.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-        )
+        ids, offsets = self._follow(response.text)
         spans, at, segments = response.spans(), 0, []
-        for _, end in coded["offset_mapping"]:
-            while at + 1 < len(spans) and end > spans[at][2]:
+        for _, end in offsets:
+            while at + 1 < len(spans) and end - len(self.template.lead) > spans[at][2]:
                 at += 1
             segments.append(SEGMENT_IDS[spans[at][0]])
-        return coded["input_ids"] + self._end, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._end)
+        return ids + self._end, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._end)
+
+    def _follow(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of the beginning of a response, and the characters of each in lead and text."""
+        before, after = self.template.text
+        return self.coder.follow([Written(before), "a", Written(after)], self.template.lead + text)
 
     def collate(self, examples: Sequence[Encoded], multiple: int = 1) -> dict[str, Tensor]:
         """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); those of the pictures.
@@ -182,7 +195,7 @@ class Processor:
 
     def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
-        rows = [self.prompt_ids(p.text, p.image) + self._ids(p.prefill) for p in prompts]
+        rows = [self.prompt_ids(p.text, p.image) + self._prefill(p.prefill) for p in prompts]
         length = max(map(len, rows))
         input_ids_BL = torch.full((len(rows), length), self.pad_id)
         mask_BL = torch.zeros_like(input_ids_BL)
@@ -192,39 +205,21 @@ class Processor:
         batch = {"input_ids": input_ids_BL, "attention_mask": mask_BL}
         return batch | self.pictures.inputs(input_ids_BL, [[] if p.image is None else [p.image] for p in prompts])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], prefill: str = "") -> str:
+        """The response whose tokens `ids` are, or the whole of it where `prefill` came before them."""
+        text = self.coder.decode(ids)
+        return prefill + text if prefill else text.removeprefix(self._shown_lead)
 
     def count_tokens(self, text: str) -> int:
-        return len(self._ids(text))
+        return len(self._prefill(text))
 
     def first_token(self, text: str) -> int:
-        return self._ids(text)[0]
+        """The token with which a response begins that begins with this text."""
+        return self._prefill(text)[0]
 
-    def _ids(self, text: str) -> list[int]:
-        """Tokens of text from outside: what is spelled like a special token is not one."""
-        coded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return list(coded["input_ids"])
+    def save(self, directory: Path) -> None:
+        self.tokenizer.save_pretrained(directory)
+        self.pictures.save(directory)
 
-    def _turn(self, *parts: str | list[str]) -> list[int]:
-        """Tokens of a turn's parts in a row; only those in a list may hold special tokens.
-
-        Text between two special tokens is tokenized in one piece, wherever it comes from.
-        """
-        ids: list[int] = []
-        plain = ""
-        for part in parts:
-            for piece in [part] if isinstance(part, str) else self._specials.split(part[0]):
-                if isinstance(part, list) and self._specials.fullmatch(piece):
-                    ids += self._ids(plain) if plain else []
-                    ids.append(self.tokenizer.convert_tokens_to_ids(piece))
-                    plain = ""
-                else:
-                    plain += piece
-        return ids + (self._ids(plain) if plain else [])
-
-    @functools.cached_property
-    def _specials(self) -> re.Pattern[str]:
-        """Any special token of the tokenizer, the longest first, as a group that `split` keeps."""
-        spelled = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
-        return re.compile("(" + "|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) + ")")
+    def _prefill(self, text: str) -> list[int]:
+        return self._follow(text)[0] if text else []
