@@ -156,9 +156,22 @@ def build_model(cfg: Config) -> Any:
 
 
 def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
-    """The model of the configuration (vlmreason.models.learner.Learner), from `checkpoint` where it is given."""
+    """The model of the configuration (vlmreason.models.learner.Learner), from `checkpoint` where it is given.
+
+    With LoRA a checkpoint holds the adapters: the model below is that of the configuration.
+    """
     quieten()
-    return build_model(cfg).load(checkpoint)
+    settings = build_adapter(cfg)
+    learner = build_model(cfg).load(checkpoint if settings.name == "none" else None)
+    learner.adapt(settings, int(cfg.get("seed", 0)), checkpoint)
+    return learner
+
+
+def build_adapter(cfg: Config) -> Any:
+    """Adapter settings (vlmreason.models.adapters.AdapterSettings); nothing is adapted where there is no such group."""
+    from vlmreason.models.adapters import AdapterSettings
+
+    return section(AdapterSettings, cfg, "adapter") if "adapter" in cfg else AdapterSettings()
 
 
 def quieten() -> None:
@@ -215,8 +228,11 @@ def _answers_directly(cfg: Config) -> bool:
 
 
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
-    """`cfg` with model and supervision of a trained run (its config.yaml), its task and scale where none are chosen."""
-    merged = dict(cfg) | {key: trained[key] for key in ("model", "supervision")}
+    """`cfg` with model, adapter and supervision of a trained run (its config.yaml).
+
+    Task and scale are the run's too where none are chosen.
+    """
+    merged = dict(cfg) | {key: trained[key] for key in ("model", "supervision", "adapter") if key in trained}
     if "scale" not in merged:
         merged["scale"] = trained["scale"]
     if "task" not in merged:

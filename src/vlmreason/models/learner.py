@@ -6,17 +6,17 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vlmreason.models import adapters
+from vlmreason.models.adapters import PARTS as PARTS
+from vlmreason.models.adapters import AdapterSettings
 from vlmreason.models.processor import IGNORED, Processor, Prompt
-
-PARTS = ("vision_tower", "projector", "language_model")
-"""What can be trained alone; every parameter belongs to exactly one."""
 
 LLAVA = {
     "vision_tower": ("model.vision_tower.",),
@@ -55,6 +55,7 @@ class Learner:
         self.model: Any = model
         model.token_losses = types.MethodType(_token_losses, model)  # a method: sharded models must know what is run
         self.processor, self.prefixes, self.source = processor, prefixes, source
+        self.adapter = AdapterSettings()
 
     def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
@@ -123,9 +124,30 @@ class Learner:
             if name.startswith(self.prefixes[part]):
                 yield name, parameter
 
+    def trained_parameters(self, train: Literal["all"] | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
+        """Named parameters that train in a phase with this `train`: those of its parts that the adapter lets train.
+
+        Raises ValueError where nothing would train.
+        """
+        parts = PARTS if train == "all" else train
+        found = [named for part in parts for named in self.part_parameters(part) if self.adapter.trains(part, named[0])]
+        if not found:
+            raise ValueError(f"adapter.frozen={list(self.adapter.frozen)}: nothing trains in a phase of {list(parts)}")
+        return found
+
+    def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
+        """Freeze parts and add low-rank adapters, their weights from `trained` where it is given. Raises ValueError."""
+        self.adapter = settings
+        adapters.add_adapter(self.model, self.prefixes, settings, seed, self.source)
+        if settings.name != "none" and trained is not None:
+            adapters.load_adapter(self.model, self.prefixes, settings, trained)
+
     def save(self, directory: Path) -> None:
-        """Write model (safetensors) and tokenizer in the Hugging Face layout."""
-        self.model.save_pretrained(directory, safe_serialization=True)
+        """Write model and processor in the Hugging Face layout; of a model with adapters what trains, in PEFT's."""
+        if self.adapter.name != "none":
+            adapters.save_adapter(self.model, self.prefixes, self.adapter, directory)
+        else:
+            self.model.save_pretrained(directory, safe_serialization=True)
         self.processor.save(directory)
 
 

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from vlmreason.models.learner import PARTS, Learner
+from vlmreason.models.learner import Learner
 from vlmreason.models.processor import SEGMENT_IDS
 from vlmreason.tasks.base import stream
 from vlmreason.training.optimizers import OptimizerSettings, build_optimizers, schedule
@@ -43,9 +43,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.settings = optimizer
         self.num_steps, self.step = num_steps, first_step
         self.seed, self.phase = seed, phase
-        self.trained = [
-            named for part in (PARTS if train == "all" else train) for named in learner.part_parameters(part)
-        ]
+        self.trained = learner.trained_parameters(train)
         self.last: dict[str, float] = {}
         self.seconds_in_step = 0.0
 

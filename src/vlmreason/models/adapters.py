@@ -1,0 +1,158 @@
+"""Which parameters train: parts that are frozen, parts that are trained by low-rank adapters (LoRA), parts in full.
+
+The adapters are PEFT's, put into the model in place: its class and the paths `model.model` and `model.lm_head` stay.
+A model with adapters is saved in PEFT's layout, adapter_model.safetensors and adapter_config.json; parts that are
+trained in full beside the adapters lie in the same file, as PEFT's `modules_to_save`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+PARTS = ("vision_tower", "projector", "language_model")
+"""What can be trained alone; every parameter belongs to exactly one."""
+
+Prefixes = Mapping[str, tuple[str, ...]]
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_OUTER = "base_model.model."  # PEFT saves names as they are inside of its own model class
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """conf/adapter/. Parts in `frozen` never train, parts in `parts` by LoRA, all others in full.
+
+    `r` is the rank; the product of the two matrices is scaled by `alpha / r`; `dropout` is of their input.
+    """
+
+    name: Literal["none", "lora"] = "none"
+    frozen: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    r: int | None = None
+    alpha: float | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("frozen", "parts"):
+            for part in getattr(self, key):
+                if part not in PARTS:
+                    raise ValueError(f"adapter.{key}: {part!r} is no part of a model; there are {', '.join(PARTS)}")
+        if both := set(self.frozen) & set(self.parts):
+            raise ValueError(
+                f"adapter.frozen and adapter.parts both name {sorted(both)[0]}: a part is one or the other"
+            )
+        if set(self.frozen) == set(PARTS):
+            raise ValueError("adapter.frozen names all parts: nothing would train")
+        if self.name == "none":
+            if self.parts or self.r is not None or self.alpha is not None or self.dropout:
+                raise ValueError("adapter=none: parts, r, alpha and dropout have no effect; choose adapter=lora")
+            return
+        if not self.parts:
+            raise ValueError(f"adapter.parts=[]: LoRA needs a part; there are {', '.join(PARTS)}")
+        if self.r is None or self.r < 1:
+            raise ValueError(f"adapter.r={self.r}: 1 or more is expected")
+        if self.alpha is None or self.alpha <= 0:
+            raise ValueError(f"adapter.alpha={self.alpha}: more than 0 is expected")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"adapter.dropout={self.dropout}: 0 or more and less than 1")
+
+    def trains(self, part: str, name: str) -> bool:
+        """Whether a parameter of a part trains in a phase that trains the part."""
+        return part not in self.frozen and (part not in self.parts or ".lora_" in name)
+
+
+def add_adapter(
+    model: Any, prefixes: Prefixes, settings: AdapterSettings, seed: int, source: Mapping[str, str] | None = None
+) -> None:
+    """Put adapters into the linear layers of the chosen parts; the model computes what it computed before.
+
+    Their random half depends on `seed` alone. They are kept in float32 whatever the model's own weights are.
+    `source`: id and commit of weights that come from a hub, noted for other tools.
+    Raises ValueError for a part without a linear layer.
+    """
+    if settings.name == "none":
+        return
+    from peft import LoraConfig
+
+    targets = [name for part in settings.parts for name in linear_layers(model, prefixes, part)]
+    config = LoraConfig(
+        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets,
+        revision=source and source["commit"],
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.add_adapter(config)
+    if source:
+        config.base_model_name_or_path = source["id"]
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name and parameter.dtype.itemsize < 4:
+            parameter.data = parameter.data.float()
+
+
+def linear_layers(model: Any, prefixes: Prefixes, part: str) -> list[str]:
+    """Names of the linear layers of a part, the vocabulary projection left out. Raises ValueError if there is none."""
+    found = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and f"{name}.".startswith(prefixes[part]) and module is not model.lm_head
+    ]
+    if not found:
+        raise ValueError(f"adapter.parts: the {part} of this model has no linear layer for LoRA")
+    return found
+
+
+def part_of(name: str, prefixes: Prefixes) -> str:
+    """The part to which a parameter belongs."""
+    return next(part for part, starts in prefixes.items() if name.startswith(starts))
+
+
+def save_adapter(model: Any, prefixes: Prefixes, settings: AdapterSettings, directory: Path) -> None:
+    """Write everything that may train, in PEFT's layout."""
+    parameters = dict(model.named_parameters())
+    tensors = {
+        _outer_name(name): parameters[name].detach().cpu().contiguous()
+        for name in _saved_names(model, prefixes, settings)
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    modules = {name for name, _ in model.named_modules()}
+    full = [part for part in PARTS if part not in (*settings.frozen, *settings.parts)]
+    config = copy.copy(model.peft_config["default"])
+    config.target_modules = sorted(config.target_modules)  # a set: the file would differ from save to save
+    config.modules_to_save = [start[:-1] for part in full for start in prefixes[part] if start[:-1] in modules] or None
+    config.inference_mode = True
+    config.save_pretrained(str(directory))
+
+
+def load_adapter(model: Any, prefixes: Prefixes, settings: AdapterSettings, directory: Path) -> None:
+    """Read what `save_adapter` wrote into a model with the same adapters. Raises ValueError."""
+    path = directory / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: the adapter is missing or damaged ({str(error).splitlines()[0]})") from error
+    wanted = {_outer_name(name): name for name in _saved_names(model, prefixes, settings)}
+    if different := sorted(wanted.keys() ^ tensors.keys()):
+        raise ValueError(f"{path}: the weights are not those of this model and adapter ({different[0]})")
+    parameters = dict(model.named_parameters())
+    for outer, name in wanted.items():
+        found, expected = tuple(tensors[outer].shape), tuple(parameters[name].shape)
+        if found != expected:
+            raise ValueError(f"{path}: {name} has the shape {found}, expected is {expected}")
+        parameters[name].data.copy_(tensors[outer])
+
+
+def _saved_names(model: Any, prefixes: Prefixes, settings: AdapterSettings) -> list[str]:
+    return [name for name, _ in model.named_parameters() if settings.trains(part_of(name, prefixes), name)]
+
+
+def _outer_name(name: str) -> str:
+    return _OUTER + name.replace(".default.", ".") if ".lora_" in name else _OUTER + name
