@@ -83,10 +83,14 @@ def add_adapter(
     from peft import LoraConfig
 
     targets = [name for part in settings.parts for name in linear_layers(model, prefixes, part)]
+    assert settings.r is not None and settings.alpha is not None
     config = LoraConfig(
-        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets,
-        revision=source and source["commit"],
-    )  # fmt: skip
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number will do
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        revision=source["commit"] if source else None,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model.add_adapter(config)
