@@ -247,11 +247,11 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
 
 def _freeze(folder: Path, sweep: Any, configs: list[str]) -> None:
     from vlmreason.commands import catalog
-    from vlmreason.launch import directory
+    from vlmreason.launch import directory, status
 
     if directory.write_sweep(folder, sweep, configs, catalog.conf_dir()):
         print("vlmreason: the source has changed since this was planned; the jobs keep the frozen one", file=sys.stderr)
-    print(f"{len(sweep.jobs)} jobs planned")
+    print(f"{status.num_jobs(len(sweep.jobs))} planned")
 
 
 def _dumper() -> Any:
@@ -291,7 +291,7 @@ def _submit(folder: Path, own: Settings, profile: Any) -> None:
         print(f"nothing to submit: {status.counts(rows)}")
         return
     where = submission.send(folder, sweep, numbers, profile)
-    print(f"{len(numbers)} jobs submitted: {where}")
+    print(f"{status.num_jobs(len(numbers))} submitted: {where}")
 
 
 def _resume(folder: Path, own: Settings) -> None:
@@ -306,7 +306,7 @@ def _resume(folder: Path, own: Settings) -> None:
         return
     profile = _profile(own.profile) if own.profile else submission.last_profile(folder, numbers)
     where = submission.send(folder, sweep, numbers, profile or _profile("local"))
-    print(f"{len(numbers)} jobs resumed ({status.counts(rows)} before): {where}")
+    print(f"{status.num_jobs(len(numbers))} of {status.num_jobs(len(rows))} ({status.counts(rows)}) resumed: {where}")
 
 
 def _chosen(rows: list[Any], own: Settings) -> list[Any]:

@@ -81,7 +81,7 @@ def _python(profile: Slurm) -> str:
 
 def _parameters(folder: Path, profile: Slurm, name: str) -> dict[str, object]:
     source = shlex.quote(str(folder / "source"))
-    wanted = f"{shlex.quote(str(folder / 'requeue'))}/$SLURM_JOB_ID"
+    wanted = f"{shlex.quote(str(folder / 'requeue'))}/$id"
     found: dict[str, object] = {
         "job_name": name,
         "time": profile.minutes,
@@ -108,7 +108,10 @@ def _parameters(folder: Path, profile: Slurm, name: str) -> dict[str, object]:
         ],
         "teardown": [
             "code=$?",
-            f'if [ -e {wanted} ]; then rm {wanted}; scontrol requeue "$SLURM_JOB_ID"; fi',
+            # SLURM_JOB_ID of one task is that of the array: by it all tasks would be requeued.
+            "id=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
+            "id=${id:-$SLURM_JOB_ID}",
+            f'if [ -e {wanted} ]; then rm {wanted}; scontrol requeue "$id"; fi',
             "exit $code",
         ],
     }

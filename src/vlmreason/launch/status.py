@@ -50,25 +50,38 @@ def counts(rows: Sequence[Row]) -> str:
     return ", ".join(f"{number} {state}" for state, number in Counter(row.state for row in rows).items())
 
 
+def num_jobs(number: int) -> str:
+    return f"{number} job{'' if number == 1 else 's'}"
+
+
 def to_json(sweep: Sweep, rows: Sequence[Row]) -> str:
     return json.dumps({"sweep": sweep.name, "jobs": [asdict(row) for row in rows]}, indent=2)
 
 
 def table(folder: Path, sweep: Sweep, rows: Sequence[Row]) -> str:
-    """For people: one line per job, notes and the place of the logs below."""
+    """For people: one line per job, the place of the logs below."""
     keys = list(dict.fromkeys(key for row in rows for key in row.varying))
-    heads = ["job", *(key.rpartition(".")[2] for key in keys), "state", "progress", "loss", "accuracy", "time", "tries"]
+    heads = [
+        "job",
+        *(key.rpartition(".")[2] for key in keys),
+        "state",
+        "progress",
+        "loss",
+        "accuracy",
+        "time",
+        "tries",
+        "",
+    ]
     lines = [heads]
     for row in rows:
         cells = [str(row.number), *(_text(row.varying.get(key, "")) for key in keys), row.state, row.progress]
         cells += [f"{row.loss:.4f}" if row.loss is not None else "", _percent(row.accuracy), _clock(row.seconds)]
-        lines.append([*cells, str(row.attempts or "")])
+        lines.append([*cells, str(row.attempts or ""), row.note])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = [f"sweep {sweep.name} in {folder}: {len(rows)} jobs, {counts(rows)}"]
+    shown = [f"sweep {sweep.name} in {folder}: {num_jobs(len(rows))}, {counts(rows)}"]
     shown += [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     ]
-    shown += [f"job {row.number}: {row.note}" for row in rows if row.note]
     return "\n".join([*shown, f"logs: {folder}/jobs/<number>/log.txt"])
 
 
@@ -156,8 +169,8 @@ def _judge_slurm(
     if queued == "PENDING":
         return "submitted", True, f"requeued by SLURM; it was at work on {last.process.host if last else '?'}"
     silent = time.time() - last.heartbeat if last else 0.0
-    if queued is None and silent > LATE / 2:
-        return "lost", False, f"SLURM job {number} is gone and {last.process.host if last else '?'} is silent"
+    if queued is None and (silent > LATE / 2 or (last and last.process.is_alive() is False)):
+        return "lost", False, f"SLURM job {number} is gone, its node {last.process.host if last else '?'} is silent"
     late = f"no sign of life for {_clock(silent)}" if silent > 2 * LATE else ""
     return "running", True, late
 

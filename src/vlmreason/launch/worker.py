@@ -66,7 +66,7 @@ def tracked(folder: Path, number: int, explain: Callable[[BaseException], str]) 
         except KeyboardInterrupt as stop:
             _ignore()
             told = " and ".join(sorted({signal.Signals(n).name for n in received() if n in SIGNALS}))
-            message = f"{stop or 'stopped'}{f' ({told})' if told else ''}"
+            message = f"{str(stop).partition(';')[0] or 'stopped'}{f' ({told})' if told else ''}"
             if signal.SIGUSR2 in received() and submission and submission.kind == "slurm":
                 message = _ask_for_requeue(folder, heart.state, submission, message)
             heart.end("stopped", message)
@@ -89,7 +89,7 @@ def untracked() -> Iterator[None]:
 
 def requeue_file(folder: Path) -> Path:
     """What a job leaves behind for the batch script that started it (slurm.py)."""
-    return folder / "requeue" / os.environ.get("SLURM_JOB_ID", "none")
+    return folder / "requeue" / str(slurm_id())
 
 
 def _begin(here: Path, state: State, submission: Submission | None) -> State:
