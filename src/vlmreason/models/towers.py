@@ -1,0 +1,92 @@
+"""Vision towers of composed models: any Hugging Face vision model as a grid of features.
+
+What differs between towers is read off one pass on the meta device: a feature map (ConvNeXt) is a grid already; a
+sequence (CLIP, SigLIP, DINOv2) is one behind its class and register tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A vision tower of conf/model: where it is, and how it sees pictures.
+
+    layer: number of the hidden state that is taken, -2 the last but one; None: the tower's own last one, with its
+    final norm. mean, std: of pixels in [0, 1], per colour; side (px): pictures are resized to side x side.
+    """
+
+    id: str
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layer: int | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise ValueError(f"side={self.side} of tower {self.id}: 1 px or more is expected")
+        if min(self.std) <= 0:
+            raise ValueError(f"std={list(self.std)} of tower {self.id}: more than 0 is expected")
+
+
+def vision_config(config: Any) -> Any:
+    """The vision part of a configuration, which may be that of a model of pictures and texts (CLIP, SigLIP)."""
+    return getattr(config, "vision_config", None) or config
+
+
+def build_tower(config: Mapping[str, Any], attention: str | None = None) -> nn.Module:
+    """An untrained tower from its configuration as a mapping with `model_type`."""
+    from transformers import AutoConfig, AutoModel
+
+    made = AutoConfig.for_model(**config)
+    # other kernels only where a tower supports them: its own choice
+    chosen = attention if attention == "eager" else None
+    tower: nn.Module = AutoModel.from_config(made, attn_implementation=chosen)  # type: ignore[no-untyped-call]
+    return tower
+
+
+def tower_grid(config: Mapping[str, Any], side: int, layer: int | None) -> tuple[int, int, int]:
+    """Height, width and channels of the features of a picture. Raises ValueError where they are no grid."""
+    where = f"tower {config['model_type']} at side={side}"
+    with torch.device("meta"):
+        tower = build_tower(config).eval()
+        try:
+            _, height, width, channels = features(tower, torch.zeros(1, 3, side, side), layer).shape
+        except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(f"{where}: gives no grid of features ({str(error).splitlines()[0]})") from error
+    return height, width, channels
+
+
+def features(tower: nn.Module, pixels_PCHW: Tensor, layer: int | None) -> Tensor:
+    """Features (P, h, w, D) of P pictures."""
+    config: Any = tower.config
+    options: dict[str, Any] = {} if layer is None else {"output_hidden_states": True}
+    if "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
+        options["interpolate_pos_encoding"] = pixels_PCHW.shape[-1] != getattr(config, "image_size", None)
+    out = tower(pixels_PCHW, return_dict=True, **options)
+    found: Tensor = out.last_hidden_state if layer is None else out.hidden_states[layer]
+    if found.ndim == 4:  # a feature map (P, D, h, w)
+        return found.permute(0, 2, 3, 1)
+    if found.ndim != 3:
+        raise ValueError(f"a tensor of {found.ndim} dimensions")
+    places = _places(found.shape[1], pixels_PCHW.shape[-1], getattr(config, "patch_size", None))
+    return found[:, -places * places :].reshape(len(found), places, places, -1)
+
+
+def _places(length: int, side: int, patch: Any) -> int:
+    """Side of the square grid at the end of a sequence; a few tokens (class, registers) may lie before it."""
+    places = math.isqrt(length)
+    if isinstance(patch, int) and (side // patch) ** 2 <= length:
+        places = side // patch
+    if places == 0 or length - places * places > max(places, 8):
+        raise ValueError(f"{length} tokens, of which {places} x {places} would be the picture")
+    return places
