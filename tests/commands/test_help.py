@@ -73,7 +73,7 @@ def test_help_of_a_command_lists_groups_choices_and_settings(command: str, progr
 
 def test_every_key_has_a_comment() -> None:
     names = [*catalog.commands().values()]
-    for group in ("scale", "model", "optimizer", "trainer", "logger", "evaluation"):
+    for group in ("scale", "model", "adapter", "optimizer", "trainer", "logger", "evaluation"):
         names += [f"{group}/{choice}" for choice in catalog.groups()[group]]
     for name in names:
         assert catalog.header(name), name

@@ -47,6 +47,9 @@ def test_schedule_without_warmup() -> None:
         ({"warmup": -0.1}, "optimizer.warmup=-0.1"),
         ({"name": "sgd"}, "optimizer.name='sgd': allowed are adamw, muon"),
         ({"learning_rate": 1.0}, "optimizer.learning_rate: no such key"),
+        ({"part_lr": {"vision": 1e-6}}, "optimizer.part_lr.vision: no such part; there are vision_tower"),
+        ({"part_lr": {"projector": 0.0}}, "optimizer.part_lr.projector=0.0: a rate is more than 0"),
+        ({"name": "muon", "muon_lr": 0.1, "part_lr": {"projector": 0.1}}, "only with optimizer.name=adamw"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], sentence: str) -> None:
@@ -112,6 +115,71 @@ def test_frozen_part_is_trained_in_a_later_phase(tmp_path: Path) -> None:
     phases = {"first": {"num_examples": 4, "train": ["language_model"]}, "second": {"num_examples": 4}}
     tiny_run(tmp_path, phases, learner=learner)
     assert not torch.equal(before, weights(learner, "vision_tower"))
+
+
+PART_LR = {"vision_tower": 2e-6, "projector": 0.5}
+
+
+def test_parts_have_their_own_rates() -> None:
+    learner = tiny_learner()
+    settings = OptimizerSettings("adamw", lr=1e-2, part_lr=PART_LR | {"language_model": None})
+    [adamw] = build_optimizers(settings, learner.trained_parameters("all"), learner.prefixes)
+    rates = [(id(p), group["peak_lr"]) for group in adamw.param_groups for p in group["params"]]
+    expected = {
+        id(p): rate
+        for part, rate in (PART_LR | {"language_model": 1e-2}).items()
+        for _, p in learner.part_parameters(part)
+    }
+    assert len(rates) == len(expected)
+    assert dict(rates) == expected
+    assert all(group["lr"] == group["peak_lr"] for group in adamw.param_groups)
+
+
+def test_rates_of_parts_reach_the_weights(tmp_path: Path) -> None:
+    """A rate too small to matter leaves a part almost where it was; the others move as without it."""
+    moved = {}
+    for name, part_lr in (("one", {}), ("two", {"vision_tower": 1e-12})):
+        learner = tiny_learner()
+        before = {part: weights(learner, part) for part in PARTS}
+        phases = {"only": {"num_examples": 4, "optimizer": {"part_lr": part_lr, "warmup": 0.0}}}
+        tiny_run(tmp_path / name, phases, learner=learner)
+        moved[name] = {part: float((weights(learner, part) - before[part]).abs().max()) for part in PARTS}
+    assert moved["two"]["vision_tower"] < 1e-6 < 1e-3 < moved["one"]["vision_tower"]
+    assert moved["two"]["language_model"] == moved["one"]["language_model"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("base", "phases", "sentence"),
+    [
+        (
+            {"part_lr": {"projector": 0.1}},
+            {"a": {"train": ["language_model"]}, "b": {"train": ["vision_tower"]}},
+            "optimizer.part_lr.projector: no effect, the projector is trained in no phase",
+        ),
+        (
+            {},
+            {"a": {}, "b": {"train": ["projector"], "optimizer": {"part_lr": {"vision_tower": 0.1}}}},
+            "optimizer.part_lr.vision_tower: no effect",
+        ),
+    ],
+)
+def test_a_rate_without_effect_ends_before_the_first_step(
+    tmp_path: Path, base: Any, phases: Any, sentence: str
+) -> None:
+    with pytest.raises(ValueError) as raised:
+        tiny_run(
+            tmp_path,
+            {name: {"num_examples": 4} | phase for name, phase in phases.items()},
+            optimizer=OptimizerSettings("adamw", lr=1e-2, **base),
+        )
+    assert sentence in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rate_may_be_without_use_in_some_phase(tmp_path: Path) -> None:
+    settings = OptimizerSettings("adamw", lr=1e-2, part_lr={"projector": 0.1})
+    phases = {"first": {"num_examples": 4, "train": ["language_model"]}, "second": {"num_examples": 4}}
+    assert tiny_run(tmp_path, phases, optimizer=settings).is_dir()
 
 
 @pytest.mark.parametrize(

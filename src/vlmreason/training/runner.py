@@ -39,7 +39,7 @@ from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
-from vlmreason.training.optimizers import OptimizerSettings
+from vlmreason.training.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.sft import SupervisedFineTuning
 
 
@@ -101,12 +101,7 @@ def train(
         torch.set_num_threads(settings.num_threads)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels of all shapes of a run are kept
     L.seed_everything(seed, verbose=False)
-    optimizers = {
-        name: structure(
-            OptimizerSettings, {**vars(optimizer), **phase.optimizer}, f"supervision.phases.{name}.optimizer"
-        )
-        for name, phase in supervision.phases.items()
-    }
+    optimizers = phase_optimizers(optimizer, supervision, learner)
     data_of_phases = mixtures(supervision, task, seed)
     steps_of_phases = [-(-len(mixture) // settings.batch_size) for mixture in data_of_phases.values()]
     steps_before = dict(zip(data_of_phases, itertools.accumulate(steps_of_phases, initial=0), strict=False))

@@ -48,7 +48,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.seconds_in_step = 0.0
 
     def configure_optimizers(self) -> Any:
-        return build_optimizers(self.settings, self.trained)
+        return build_optimizers(self.settings, self.trained, self.learner.prefixes)
 
     def on_fit_start(self) -> None:
         trained = {name for name, _ in self.trained}
