@@ -39,6 +39,13 @@ def rename_synced(source: Path, target: Path) -> None:
     _sync_folder(target.parent)
 
 
+def first_process() -> bool:
+    """Whether this process writes for its run: the first of those that torchrun, srun or the run itself started."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return

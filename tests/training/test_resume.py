@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from safetensors import SafetensorError
 from tiny import TWO_PHASES, outcome, tiny_learner, tiny_run
 
-from vlmreason.training import runner
+from vlmreason.training import checkpoints, runner
+from vlmreason.training.checkpoints import Writer, newest
 from vlmreason.training.runner import RunKeeper, Stopped
 
 NUM_STEPS = 5 + 6
@@ -57,8 +58,9 @@ def test_told_to_stop(
         with pytest.raises(Stopped, match=r"stopped in phase (warmup|main) after step \d of \d"):
             tiny_run(tmp_path)
     assert signal.getsignal(number) is before
-    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert content["run"]["num_lines"] == num_lines, "nothing done is lost"
+    last, faults = newest(tmp_path / "checkpoints" / "steps")
+    assert last is not None and not faults
+    assert last.run["num_lines"] == num_lines, "nothing done is lost"
     tiny_run(tmp_path)
     assert outcome(tmp_path) == unbroken
 
@@ -80,21 +82,12 @@ def crash_at(place: str) -> Any:
 
         return call
 
-    def half_a_checkpoint(self: Any, filepath: Path, *args: Any) -> None:
-        nonlocal counted
-        save(self, filepath, *args)
-        counted += 1
-        if counted == 3:
-            filepath.write_bytes(filepath.read_bytes()[:1000])
-            raise Crash
-
-    save = runner.L.Trainer.save_checkpoint
-    saved_whole = runner.save_whole
+    saved_whole, write_json = runner.save_whole, checkpoints.write_json_atomic
     return {
         "before the first checkpoint": (RunKeeper, "_write", once(RunKeeper._write, 2, after=True)),
         "behind a line of the metrics": (RunKeeper, "_write", once(RunKeeper._write, 9, after=True)),
-        "half a checkpoint": (runner.L.Trainer, "save_checkpoint", half_a_checkpoint),
-        "before a checkpoint gets its name": (runner, "rename_synced", once(runner.rename_synced, 3)),
+        "half a checkpoint": (checkpoints, "rename_synced", once(checkpoints.rename_synced, 3)),
+        "before a checkpoint gets its state": (checkpoints, "write_json_atomic", once(write_json, 3)),
         "behind a checkpoint": (RunKeeper, "_save", once(RunKeeper._save, 3, after=True)),
         "before the first phase is exported": (runner, "save_whole", once(saved_whole, 1)),
         "before the first phase is noted": (runner, "save_whole", once(saved_whole, 1, after=True)),
@@ -110,7 +103,7 @@ def crash_at(place: str) -> Any:
         "before the first checkpoint",
         "behind a line of the metrics",
         "half a checkpoint",
-        "before a checkpoint gets its name",
+        "before a checkpoint gets its state",
         "behind a checkpoint",
         "before the first phase is exported",
         "before the first phase is noted",
@@ -206,32 +199,92 @@ def test_lost_model_of_a_finished_run_is_written_again(tmp_path: Path, monkeypat
     assert outcome(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 500, "cut", b"PK\x03\x04 no archive"])
-def test_damaged_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | str) -> None:
+DAMAGE: dict[str, tuple[str, Any]] = {
+    "no weights": ("00000-of-00001.safetensors", None),
+    "no state": ("state.json", None),
+    "empty weights": ("00000-of-00001.safetensors", b""),
+    "cut weights": ("00000-of-00001.safetensors", 0.9),
+    "other weights": ("00000-of-00001.safetensors", b"PK\x03\x04 no tensors"),
+    "cut state": ("state.json", 0.5),
+    "other state": ("state.json", b"[1, 2]"),
+}
+
+
+def damage(run_dir: Path, name: str, kind: str) -> Path:
+    """Spoil a checkpoint; returns its directory."""
+    file, content = DAMAGE[kind]
+    path = run_dir / "checkpoints" / "steps" / name / file
+    if content is None:
+        path.unlink()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * content)] if isinstance(content, float) else content)
+    return path.parent
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_half_written_checkpoint_is_passed_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unbroken: dict[str, bytes],
+    kind: str,
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(*crash_at("behind a checkpoint"))
         with pytest.raises(Crash):
             tiny_run(tmp_path)
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    path.write_bytes(path.read_bytes()[:-200] if isinstance(content, str) else content)
+    steps = tmp_path / "checkpoints" / "steps"
+    assert sorted(path.name for path in steps.iterdir()) == ["main-3", "warmup-5"], "the last two are kept"
+    spoilt = damage(tmp_path, "main-3", kind)
+    tiny_run(tmp_path)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vlmreason: {spoilt}: ")
+    assert line.endswith("; it is passed over")
+    assert outcome(tmp_path) == unbroken
+
+
+def test_all_checkpoints_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(*crash_at("behind a checkpoint"))
+        with pytest.raises(Crash):
+            tiny_run(tmp_path)
+    for name in ("main-3", "warmup-5"):
+        damage(tmp_path, name, "cut weights")
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
-    with pytest.raises(ValueError, match=r"last\.ckpt: the checkpoint is damaged \(\w+\); delete it") as raised:
+    with pytest.raises(ValueError, match=r"damaged checkpoint \(.*\); delete it to begin the run again") as raised:
         tiny_run(tmp_path)
     assert "\n" not in str(raised.value)
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics, "nothing is lost"
 
 
-def test_checkpoint_executes_nothing(tmp_path: Path) -> None:
-    class Hostile:
-        def __reduce__(self) -> tuple[Any, tuple[str]]:
-            return (os.mkdir, (str(tmp_path / "executed"),))
+def test_checkpoints_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three while it runs; one without the state of an optimizer when it is finished."""
+    seen = []
 
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    path.parent.mkdir()
-    torch.save({"run": Hostile()}, path)
-    with pytest.raises(ValueError, match="damaged"):
+    def save(self: Writer, name: str, *args: Any) -> None:
+        self.wait()
+        seen.append(sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else [])
+        save_before(self, name, *args)
+
+    save_before = Writer.save
+    monkeypatch.setattr(Writer, "save", save)
+    tiny_run(tmp_path, checkpoint_every=2, keep_checkpoints=3)
+    assert seen[-1] == ["main-2", "main-4", "warmup-5"]
+    [last] = (tmp_path / "checkpoints" / "steps").iterdir()
+    assert last.name == "main-6"
+    assert not any(name.startswith("optimizer.") for name in json.loads((last / "state.json").read_text())["shapes"])
+
+
+def test_error_of_the_writing_thread_surfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(SafetensorError, match="No space left"):
         tiny_run(tmp_path)
-    assert not (tmp_path / "executed").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_checkpoint_of_other_phases(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vlmreason.data.mixture import Mixture
 from vlmreason.files import rename_synced
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import load_nano
-from vlmreason.training import loggers, runner
+from vlmreason.training import checkpoints, loggers
 from vlmreason.training.loggers import LoggerSettings, make_logger
 from vlmreason.training.sft import segment_sums
 
@@ -157,7 +157,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         rename_synced(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "rename_synced", full)
+        patch.setattr(checkpoints, "rename_synced", full)
         with pytest.raises(OSError, match="No space left"):
             tiny_run(tmp_path, ONE, checkpoint_every=1)
     tiny_run(tmp_path, ONE, checkpoint_every=1)

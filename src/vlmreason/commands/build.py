@@ -196,7 +196,8 @@ def place(learner: Any, accelerator: str) -> None:
 
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("accelerator=gpu: there is no GPU here")
-    learner.model.to("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    number = os.environ.get("LOCAL_RANK", "0")
+    learner.model.to(f"cuda:{number}" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def build_logger(cfg: Config, folder: Path) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmreason.files import write_json_atomic, write_text_atomic
+from vlmreason.files import first_process, write_json_atomic, write_text_atomic
 
 NOT_IDENTITY = (
     "out",
@@ -26,6 +26,8 @@ NOT_IDENTITY = (
     "trainer.num_workers",
     "trainer.num_threads",
     "trainer.checkpoint_every",
+    "trainer.keep_checkpoints",
+    "trainer.timeout_minutes",
     "trainer.progress",
     "evaluation.batch_size",
 )
@@ -56,8 +58,8 @@ def run_directory(cfg: Config) -> Path:
 def open_run(cfg: Config) -> Path:
     """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
 
-    A later start is added to `restarts` in provenance.json. Raises ValueError when the directory holds
-    another configuration.
+    A later start is added to `restarts` in provenance.json. Of several processes of one run the first writes. Raises
+    ValueError when the directory holds another configuration.
     """
     import yaml
 
@@ -71,7 +73,9 @@ def open_run(cfg: Config) -> Path:
         difference = first_difference(_identity(held), _identity(cfg))
         if difference:
             raise ValueError(f"{folder}: holds another configuration: {difference}")
-    else:
+    if not first_process():
+        return folder
+    if not config_file.exists():
         write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
     start = provenance.collect(seeds, config_hash(cfg))
     if provenance_file.exists():

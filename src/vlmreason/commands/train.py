@@ -29,8 +29,8 @@ class Settings:
     out: str
 
 
-def run(cfg: dict[str, Any]) -> Path:
-    """Train, evaluate, print the table; returns the run directory."""
+def run(cfg: dict[str, Any]) -> Path | None:
+    """Train, evaluate, print the table; returns the run directory, None in all but the first of several processes."""
     from vlmreason.commands import build, identity
 
     own = build.settings(Settings, cfg)
@@ -38,8 +38,9 @@ def run(cfg: dict[str, Any]) -> Path:
     tasks = build.build_tasks(cfg)
     optimizer, trainer, evaluation = build.build_optimizer(cfg), build.build_trainer(cfg), build.build_evaluation(cfg)
     from vlmreason.evaluation.checkpoints import checkpoint_digest
-    from vlmreason.evaluation.generate import evaluate, measure
+    from vlmreason.evaluation.generate import Share, evaluate, measure
     from vlmreason.evaluation.table import format_table
+    from vlmreason.training import strategies
     from vlmreason.training.runner import Stopped, train
 
     learner = build.build_learner(cfg)
@@ -54,8 +55,19 @@ def run(cfg: dict[str, Any]) -> Path:
         )
     except Stopped as stopped:
         raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
-    learner = build.build_learner(cfg, final)
-    what = {"checkpoint": checkpoint_digest(final), **build.task_identity(cfg)}
-    summary = evaluate(learner, task, evaluation, folder, what, progress=trainer.progress)
+    rank = strategies.group_rank()
+    try:
+        learner = build.build_learner(cfg, final)
+        build.place(learner, trainer.accelerator)
+        what = {"checkpoint": checkpoint_digest(final), **build.task_identity(cfg)}
+        share = Share(rank, strategies.group_size(), strategies.wait)
+        summary = evaluate(learner, task, evaluation, folder, what, trainer.progress, share)
+    except RuntimeError as error:
+        if not strategies.lost(error):
+            raise
+        raise KeyboardInterrupt(f"{strategies.LOST}; the same command goes on in {folder}") from error
+    strategies.leave()
+    if rank:
+        return None
     print(format_table(summary))
     return folder

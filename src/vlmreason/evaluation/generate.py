@@ -4,15 +4,17 @@
     <out_dir>/predictions/<level>-<view>.jsonl   the responses, appended as they come
     <out_dir>/summary.json                       their scores
 
-The same call after an interruption goes on where the files end.
+The same call after an interruption goes on where the files end. Several processes (`Share`) answer every n-th
+problem each, into files of their own, which the first one then appends to the files above.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +72,18 @@ class EvaluationSettings:
             raise ValueError(f"conversion={self.conversion}: cannot be combined with prefill={self.prefill!r}")
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this is; `wait` returns when all have called it."""
+
+    rank: int = 0
+    num: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+ALONE = Share()
+
+
 def evaluate(
     learner: Learner,
     task: Task[Any],
@@ -77,6 +91,7 @@ def evaluate(
     out_dir: Path,
     identity: Mapping[str, object],
     progress: bool = True,
+    share: Share = ALONE,
 ) -> Summary:
     """Generate what is missing, score everything, write `summary.json` and return it.
 
@@ -90,13 +105,23 @@ def evaluate(
             hint = nearest(level, task.levels)
             raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
     cells = {(level, view): prediction_path(out_dir, level, view) for level in levels for view in settings.views}
-    claim(out_dir, _full_identity(task, settings, identity), list(cells.values()))
+    if share.rank == 0:
+        claim(out_dir, _full_identity(task, settings, identity), list(cells.values()))
+        for (level, _), path in cells.items():
+            _merge(path, SampledProblems(task, (level,), settings.split, num=10**15))
+    share.wait()
     for (level, view), path in cells.items():
-        _fill(path, learner, task, level, view, settings, progress)
+        _fill(path, learner, task, level, view, settings, progress, share)
+    share.wait()
+    if share.rank == 0:
+        for (level, _), path in cells.items():
+            _merge(path, SampledProblems(task, (level,), settings.split, num=10**15))
+    share.wait()
     wanted = SampledProblems(task, levels, settings.split, settings.num)
     predictions = itertools.chain.from_iterable(map(read_predictions, cells.values()))
     summary = score_predictions(task, wanted, (p for p in predictions if p.id in wanted))
-    write_json(out_dir / "summary.json", summary.to_json())
+    if share.rank == 0:
+        write_json(out_dir / "summary.json", summary.to_json())
     return summary
 
 
@@ -151,17 +176,21 @@ def _fill(
     view: Modality,
     settings: EvaluationSettings,
     progress: bool,
+    share: Share,
 ) -> None:
-    """Append the missing responses of one level and view to their file."""
+    """Append the missing responses of one level and view to their file, or those of a process to its own."""
     any_index = SampledProblems(task, (level,), settings.split, num=10**15)
-    with PredictionFile(path, any_index) as file:
-        todo = [id for id in SampledProblems(task, (level,), settings.split, settings.num) if id not in file.done]
+    done = {prediction.id for prediction in read_predictions(path)} if share.num > 1 and path.exists() else set()
+    own = path if share.num == 1 else path.with_name(f"{path.stem}.{share.rank}-of-{share.num}.part")
+    with PredictionFile(own, any_index) as file:
+        mine = list(SampledProblems(task, (level,), settings.split, settings.num))[share.rank :: share.num]
+        todo = [id for id in mine if id not in file.done and id not in done]
         bar = tqdm(
             desc=f"{level} {view}",
-            total=settings.num,
-            initial=settings.num - len(todo),
+            total=len(mine),
+            initial=len(mine) - len(todo),
             unit="examples",
-            disable=not progress,
+            disable=not progress or share.rank > 0,
             dynamic_ncols=True,
         )
         with bar:
@@ -176,6 +205,19 @@ def _fill(
                 pairs = zip(problems, generations, strict=True)
                 file.append(_prediction(learner, task, problem, view, generation) for problem, generation in pairs)
                 bar.update(len(ids))
+
+
+def _merge(path: Path, any_index: SampledProblems) -> None:
+    """Append what several processes answered to their common file, in the order of the problems."""
+    parts = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.part"))
+    if not parts:
+        return
+    found = {prediction.id: prediction for part in parts for prediction in read_predictions(part)}
+    with PredictionFile(path, any_index) as file:
+        new = [prediction for id, prediction in found.items() if id not in file.done]
+        file.append(sorted(new, key=lambda prediction: prediction.index or 0))
+    for part in parts:
+        part.unlink()
 
 
 def _prompt(task: Task[Any], problem: Problem[Any], view: Modality, settings: EvaluationSettings) -> Prompt:

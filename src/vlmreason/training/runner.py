@@ -2,12 +2,13 @@
 
     metrics.jsonl               one line per logged step and per evaluation; a function of config and machine
     timing.jsonl                speed, waiting for data and memory of the same steps (never the same twice)
-    checkpoints/last.ckpt       the state to go on from
+    checkpoints/steps/          the states to go on from, the last few (training/checkpoints.py)
     checkpoints/<phase>/        the model after each phase, in the Hugging Face layout
     checkpoints/final/          the model after the last phase
 
 A run that was stopped goes on at its last checkpoint; lines of the metrics beyond it are dropped and made
-again, so that the end is bit-identical to that of an unbroken run on the same machine.
+again, so that the end is bit-identical to that of an unbroken run on the same machine. With several processes all
+train, and the first one writes; a stop that one is asked for is a stop of all, after the same step.
 """
 
 from __future__ import annotations
@@ -20,25 +21,28 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.optim import Optimizer
 
-from vlmreason.data.loader import StepData, step_loader
+from vlmreason.data.loader import LENGTH_STEP, StepData, step_loader
 from vlmreason.data.mixture import mixtures
-from vlmreason.files import rename_synced, write_text_atomic
+from vlmreason.files import write_text_atomic
 from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
+from vlmreason.training import strategies
+from vlmreason.training.checkpoints import Checkpoint, Writer, newest, remove
 from vlmreason.training.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.sft import SupervisedFineTuning
 
@@ -48,8 +52,8 @@ class TrainerSettings:
     """How a run is computed; what it computes is in the supervision and the optimizer.
 
     Counts of steps are optimizer steps; 0 switches evaluation while training off; `evaluate_num` is its number of
-    problems per level and view. `micro_tokens` bounds the
-    padded tokens of one forward pass. `num_threads`: of the CPU; null: all.
+    problems per level and view. `micro_tokens` bounds the padded tokens of one forward pass. `num_threads`: of the
+    CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
     """
 
     batch_size: int
@@ -58,20 +62,31 @@ class TrainerSettings:
     precision: str = "bf16-mixed"
     accelerator: str = "auto"
     devices: int | str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
+    num_nodes: int | str = "auto"
+    strategy: strategies.StrategyName = "auto"
     num_workers: int = 1
     num_threads: int | None = None
     log_every: int = 10
     checkpoint_every: int = 50
+    keep_checkpoints: int = 2
+    timeout_minutes: float = 30
     evaluate_every: int = 0
     evaluate_num: int = 50
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "evaluate_num"):
+        for name in (
+            "batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints",
+            "evaluate_num",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}={getattr(self, name)}: 1 or more is expected")
+        for name in ("devices", "num_nodes"):
+            value = getattr(self, name)
+            if value != "auto" and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"trainer.{name}={value}: auto, or 1 or more is expected")
+        if self.timeout_minutes <= 0:
+            raise ValueError(f"trainer.timeout_minutes={self.timeout_minutes}: more than 0 is expected")
 
 
 class Stopped(Exception):
@@ -107,13 +122,14 @@ def train(
     steps_before = dict(zip(data_of_phases, itertools.accumulate(steps_of_phases, initial=0), strict=False))
     for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
         tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
-    state = RunState.load(run_dir, tuple(supervision.phases))
+    writer = Writer(run_dir / "checkpoints" / "steps", settings.keep_checkpoints)
+    state, checkpoint, faults = RunState.load(run_dir, writer.folder, tuple(supervision.phases))
     final = run_dir / "checkpoints" / "final"
     if state.finished and final.is_dir():
         return final
     logger = make_logger()
     stop = StopRequest()
-    with stop:
+    with stop, writer:
         for name, mixture in data_of_phases.items():
             if name in state.done:
                 continue
@@ -122,29 +138,57 @@ def train(
                 mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
                 first_step,
             )  # fmt: skip
-            train_parts = supervision.phase(name).train
             module = SupervisedFineTuning(
-                learner, optimizers[name], train_parts, data.num_steps, first_step, seed, name
-            )
-            keeper = RunKeeper(run_dir, state, name, settings, stop, data, evaluate, steps_before[name])
+                learner, optimizers[name], supervision.phase(name).train, data.num_steps, first_step, seed, name,
+                Filler(data), lambda: stop.requested,
+            )  # fmt: skip
+            changed = {
+                parameter
+                for phase in (*state.done, name)
+                for parameter, _ in learner.trained_parameters(supervision.phase(phase).train)
+            }
+            keeper = RunKeeper(
+                run_dir, state, name, settings, stop, data, evaluate, steps_before[name], writer, changed, checkpoint,
+                faults,
+            )  # fmt: skip
             trainer = _trainer(settings, run_dir, name, data, logger, keeper)
+            where = f"in phase {name} after step %d of {data.num_steps}"
             try:
                 trainer.fit(module, step_loader(data, settings.num_workers))
-            except SIGTERMException:  # Lightning's own answer to SIGTERM, once ours was given
-                pass
-            except SystemExit:  # and to the second Ctrl-C
+                if module.step == data.num_steps:
+                    state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
+            except SystemExit:  # Lightning's own answer to the second Ctrl-C
                 raise KeyboardInterrupt("stopped at once; the same command goes on at the last checkpoint") from None
-            where = f"stopped in phase {name} after step {module.step} of {data.num_steps}"
-            if module.step < data.num_steps:
-                raise Stopped(where) if stop.requested else RuntimeError(where)
-            state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
-            if stop.requested:
-                raise Stopped(where)
-    if not final.is_dir():  # finished, then lost
-        weights = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["state_dict"]
-        learner.model.load_state_dict({key.removeprefix("model."): value for key, value in weights.items()})
+            except RuntimeError as error:
+                if not strategies.lost(error):
+                    raise
+                raise Stopped(f"{strategies.LOST}: stopped {where % module.step}") from error
+            if module.step < data.num_steps and not module.stopping:
+                raise RuntimeError(f"stopped {where % module.step}")
+            if module.stopping:
+                raise Stopped(f"stopped {where % module.step}")
+            checkpoint, faults = None, {}
+    if not final.is_dir() and checkpoint is not None:  # finished, then lost
+        checkpoint.restore(dict(learner.model.named_parameters()))
         save_whole(learner, final)
     return final
+
+
+class Filler:
+    """An example of a step with or without a picture, as a micro-batch; one of each kind serves all later steps."""
+
+    def __init__(self, data: StepData) -> None:
+        self.data = data
+        self._made: dict[bool, strategies.Micro] = {}
+
+    def __call__(self, step: int, picture: bool) -> strategies.Micro:
+        start = step * self.data.batch_size
+        for number in range(start, min(start + self.data.batch_size, len(self.data.mixture))):
+            if picture in self._made:
+                break
+            micro = self.data.processor.collate([self.data.encode(number)], LENGTH_STEP)
+            self._made.setdefault(strategies.has_picture(micro), micro)
+        return self._made[picture]
 
 
 @dataclass(frozen=True)
@@ -158,30 +202,25 @@ class RunState:
     num_lines: int = 0
 
     @classmethod
-    def load(cls, run_dir: Path, phases: tuple[str, ...]) -> RunState:
-        """The state in a run directory, the initial one where there is none. Cuts the metrics to it."""
-        path = run_dir / "checkpoints" / "last.ckpt"
+    def load(
+        cls, run_dir: Path, folder: Path, phases: tuple[str, ...]
+    ) -> tuple[RunState, Checkpoint | None, dict[Path, str]]:
+        """The state in a run directory, the initial one where there is none, its checkpoint and the damaged ones.
+
+        The first process cuts the metrics to it. Raises ValueError where all checkpoints are damaged.
+        """
+        checkpoint, faults = newest(folder)
         state = cls()
-        if path.is_file():
-            state = structure(cls, read_checkpoint(path)["run"], f"{path}: run")
+        if checkpoint is not None:
+            state = structure(cls, checkpoint.run, f"{checkpoint.path}: run")
             if any(name not in phases for name in (*state.done, *([state.phase] if state.phase else []))):
-                raise ValueError(f"{path}: belongs to other phases than {', '.join(phases)}")
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            _cut_lines(run_dir / name, state.num_lines)
-        return state
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content; tensors and plain data only, nothing is executed. Raises ValueError if damaged."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path}: the checkpoint is damaged ({type(error).__name__}); delete it to begin the run again"
-        ) from error
-    if not isinstance(content, dict) or "run" not in content:
-        raise ValueError(f"{path}: not a checkpoint of a run")
-    return content
+                raise ValueError(f"{checkpoint.path}: belongs to other phases than {', '.join(phases)}")
+        elif damaged := [fault for fault in faults.values() if "damaged" in fault]:
+            raise ValueError(f"{damaged[0]}; delete it to begin the run again")
+        if strategies.is_first():
+            for name in ("metrics.jsonl", "timing.jsonl"):
+                _cut_lines(run_dir / name, state.num_lines)
+        return state, checkpoint, faults
 
 
 class RunKeeper(Callback):
@@ -197,11 +236,16 @@ class RunKeeper(Callback):
         data: StepData,
         evaluate: Evaluate | None,
         steps_before: int,
+        writer: Writer,
+        changed: set[str],
+        checkpoint: Checkpoint | None,
+        faults: Mapping[Path, str],
     ) -> None:
         self.run_dir, self.state, self.phase, self.settings = run_dir, state, phase, settings
         self.stop_request, self.data, self.evaluate = stop, data, evaluate
         self.steps_before = steps_before  # of earlier phases: loggers count the steps of the whole run
-        self.path = run_dir / "checkpoints" / "last.ckpt"
+        self.writer, self.changed = writer, changed  # `changed`: parameters that are not as the run found them
+        self.checkpoint, self.faults = checkpoint, faults
         self.num_lines = state.num_lines
         self.writes = True
         self._mark = time.perf_counter()
@@ -210,24 +254,24 @@ class RunKeeper(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.writes = trainer.is_global_zero
         self.data.rank, self.data.world_size = trainer.global_rank, trainer.world_size
+        self.writer.rank, self.writer.num = trainer.global_rank, trainer.world_size
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.path.is_file():
-            content = read_checkpoint(self.path)
-            pl_module.load_state_dict(content["state_dict"])
-            if self.state.phase == self.phase:
-                for optimizer, saved in zip(trainer.optimizers, content["optimizer_states"], strict=True):
-                    optimizer.load_state_dict(saved)
+        assert isinstance(pl_module, SupervisedFineTuning)
+        self.stop_request.listen()  # Lightning put its own handler of SIGTERM before ours, a collective for one process
+        starts = strategies.gather_rows([len(self.state.done), pl_module.step], pl_module.device)
+        if any(start != starts[0] for start in starts):
+            raise ValueError(
+                f"{self.writer.folder}: the processes do not see the same checkpoints; a folder that all machines "
+                "share is needed"
+            )
+        if self.checkpoint is not None:
+            optimizers = trainer.optimizers if self.state.phase == self.phase else []
+            self.checkpoint.restore(dict(pl_module.model.named_parameters()), optimizers)
+        if trainer.is_global_zero:
+            remove(self.faults)
+        trainer.strategy.barrier()
         self._mark = time.perf_counter()
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        run = self.state
-        checkpoint["run"] = {
-            "done": list(run.done), "phase": run.phase, "step": run.step, "finished": run.finished,
-            "num_lines": run.num_lines,
-        }  # fmt: skip
-        for unused in ("loops", "callbacks", "lr_schedulers", "hparams_name", "hyper_parameters"):
-            checkpoint.pop(unused, None)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -237,9 +281,8 @@ class RunKeeper(Callback):
         tally = self._tally
         tally["seconds"] += now - self._mark
         tally["waited"] += max(0.0, now - self._mark - pl_module.seconds_in_step)
-        tally["examples"] += batch["num_examples"]
-        tally["tokens"] += batch["num_tokens"]
-        tally["targets"] += batch["num_targets"]
+        for name in ("examples", "tokens", "targets"):
+            tally[name] += pl_module.counts[f"num_{name}"]
         self._mark = now
         step, last = pl_module.step, pl_module.step == pl_module.num_steps
         if step % self.settings.log_every == 0 or last:
@@ -247,38 +290,46 @@ class RunKeeper(Callback):
         due = self.settings.evaluate_every and step % self.settings.evaluate_every == 0
         if due and self.evaluate is not None:
             figures = self.evaluate(pl_module.learner)
+            strategies.release(pl_module.model)
             self._write({"phase": self.phase, "step": step, **figures}, {})
             if trainer.logger is not None:
                 trainer.logger.log_metrics(dict(figures), step=self.steps_before + step)
             self._mark = time.perf_counter()
-        if not last and (step % self.settings.checkpoint_every == 0 or self.stop_request.requested):
+        if trainer.world_size == 1:  # else what the processes agreed on in the step
+            pl_module.stopping = self.stop_request.requested
+        if not last and (step % self.settings.checkpoint_every == 0 or pl_module.stopping):
             self.state = replace(self.state, phase=self.phase, step=step, num_lines=self.num_lines)
-            self._save(trainer)
+            self._save(trainer, pl_module, step, trainer.optimizers)
             self._mark = time.perf_counter()
-        if self.stop_request.requested:
+        if pl_module.stopping:
             trainer.should_stop = True
 
     def end_phase(self, trainer: L.Trainer, module: SupervisedFineTuning, last: bool) -> RunState:
-        """Export the model of the phase and note that it is done."""
+        """Export the model of the phase and note that it is done; agree on whether to stop."""
+        self.writer.wait()
         directories = [self.run_dir / "checkpoints" / name for name in (self.phase, *(["final"] if last else []))]
-        if trainer.is_global_zero:
-            for directory in directories:
-                save_whole(module.learner, directory)
+        with strategies.gathered(module.model) as first:
+            if first:
+                for directory in directories:
+                    save_whole(module.learner, directory)
         self.state = replace(
             self.state, done=(*self.state.done, self.phase), phase=None, step=0, finished=last,
             num_lines=self.num_lines,
         )  # fmt: skip
-        self._save(trainer)
+        self._save(trainer, module, module.step, [])  # a phase begins with new optimizers
+        self.writer.wait()
+        stops = strategies.gather_rows([self.stop_request.requested], module.device)  # also: all have written
+        module.stopping = any(stop for [stop] in stops)
+        if last and self.writes:
+            self.writer.prune(1)
         return self.state
 
-    def _save(self, trainer: L.Trainer) -> None:
-        beside = self.path.with_name("last.ckpt.tmp")
-        trainer.save_checkpoint(beside)
-        if trainer.is_global_zero:
-            if beside.is_file():
-                with open(beside, "rb+") as file:
-                    os.fsync(file.fileno())
-            rename_synced(beside, self.path)
+    def _save(
+        self, trainer: L.Trainer, module: SupervisedFineTuning, step: int, optimizers: Sequence[Optimizer]
+    ) -> None:
+        run = {**vars(self.state), "done": list(self.state.done)}
+        named = {name: value for name, value in module.model.named_parameters() if name in self.changed}
+        self.writer.save(f"{self.phase}-{step}", run, named, optimizers)
 
     def _log(self, trainer: L.Trainer, module: SupervisedFineTuning) -> None:
         tally, self._tally = self._tally, dict.fromkeys(self._tally, 0.0)
@@ -314,13 +365,19 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._request) for number in self.signals}
+        self._before = {number: signal.getsignal(number) for number in self.signals}
+        self.listen()
         return self
 
+    def listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in self.signals:
+                signal.signal(number, self._request)
+
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _request(self, number: int, _: object) -> None:
         if self.requested and number == signal.SIGINT:
@@ -357,8 +414,9 @@ class ProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._examples += batch["num_examples"]
-        self._tokens += batch["num_tokens"]
+        assert isinstance(pl_module, SupervisedFineTuning)
+        self._examples += int(pl_module.counts["num_examples"])
+        self._tokens += int(pl_module.counts["num_tokens"])
         super().on_train_batch_end(trainer, pl_module, outputs, batch, self.first_step + batch_idx)
 
     def get_metrics(
@@ -388,14 +446,16 @@ def _trainer(
     callbacks: list[Callback] = [keeper]
     if settings.progress:
         callbacks.append(ProgressBar(phase, data.first_step))
-    devices: Literal["auto"] | int | str = settings.devices
+    devices, num_nodes = strategies.processes(settings.devices, settings.num_nodes, settings.accelerator)
+    timeout = timedelta(minutes=settings.timeout_minutes)
     try:
         return L.Trainer(
             default_root_dir=run_dir,
             accelerator=settings.accelerator,
             devices=devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
+            num_nodes=num_nodes,
+            strategy=strategies.make_strategy(settings.strategy, devices, num_nodes, settings.precision, timeout),
+            plugins=strategies.plugins(devices * num_nodes),
             precision=settings.precision,  # type: ignore[arg-type]
             max_epochs=1,
             limit_train_batches=len(data),
