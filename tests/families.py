@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny import TASKS, dialogues
+from tiny import dialogues
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from vlmreason.dialogue import ANSWER, THOUGHT, Dialogue, Response, Segment
@@ -57,13 +57,15 @@ LLAMA_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+STUDIED = ("table_readout", "grid_navigation", "visual_analogy")
+"""Tasks whose texts the tokenizers know."""
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 
 @functools.cache
 def texts() -> tuple[str, ...]:
     """What the tokenizers are trained on."""
-    made = [d for name in TASKS for d in dialogues(6, name=name)]
+    made = [d for name in STUDIED for d in dialogues(6, name=name)]
     return (*(d.prompt for d in made), *(d.response.text for d in made), *(d.prompt for d in memorable(8)))
 
 

@@ -64,13 +64,13 @@ def _render(tokenizer: Any, picture: bool = False, response: bool = False) -> st
 
 def _text(tokenizer: Any) -> tuple[str, str]:
     before, after = _cut(_render(tokenizer), PROMPT, "the prompt")
-    return _begin(tokenizer, before), after
+    return before, after
 
 
 def _image(tokenizer: Any, placeholder: str) -> tuple[str, str, str]:
     before, after = _cut(_render(tokenizer, picture=True), PROMPT, "the prompt of a turn with a picture")
     first, between = _cut(before, placeholder, f"{placeholder} before the prompt")
-    return _begin(tokenizer, first), between, after
+    return first, between, after
 
 
 def _around_response(tokenizer: Any) -> tuple[str, str]:
@@ -95,15 +95,6 @@ def _end(found: str, ends: Sequence[str]) -> str:
             f"give one"
         )
     return found[: min(places)[0]]
-
-
-def _begin(tokenizer: Any, text: str) -> str:
-    """With the token in front that the tokenizer puts at the beginning by itself (unless the template has it)."""
-    bos = tokenizer.bos_token
-    if not bos or text.startswith(bos):
-        return text
-    added = tokenizer("", add_special_tokens=True)["input_ids"]
-    return bos + text if added[:1] == [tokenizer.bos_token_id] else text
 
 
 def _cut(text: str, at: str, what: str) -> tuple[str, str]:

@@ -203,6 +203,27 @@ class TiledPictures(ModelPictures):
         return {"pixel_values": torch.from_numpy(tiles)[None]}
 
 
+def _hide_pictures_of_others(model: Any) -> None:
+    """Llama 3.2's cross attention gives nothing to tokens that see no picture: those before it, and text-only rows.
+
+    The library masks the layer's feed-forward part only (huggingface/transformers#39379), so in a mixed batch rows of
+    text would attend to the empty tiles that fill up the batch. Meta's implementation masks both, as is done here.
+    """
+    for layer in model.model.language_model.layers:
+        if hasattr(layer, "cross_attn"):
+            layer.register_forward_pre_hook(_keep_row_mask, with_kwargs=True)
+            layer.cross_attn.register_forward_hook(_apply_row_mask)
+
+
+def _keep_row_mask(layer: Any, _: Any, inputs: Mapping[str, Any]) -> None:
+    layer.cross_attn.row_mask = inputs["full_text_row_masked_out_mask"]
+
+
+def _apply_row_mask(attention: Any, _: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+    mask_BHL1, attention.row_mask = attention.row_mask, None
+    return output if mask_BHL1 is None else (output[0] * mask_BHL1[:, 0], output[1])
+
+
 def _num_class_tokens(config: Any) -> int:
     kind = config.vision_config.model_type
     if kind not in ("clip_vision_model", "siglip_vision_model"):
@@ -226,11 +247,12 @@ def _spread(tensor: Tensor, rows: Sequence[int], num: int) -> Tensor:
 @dataclass(frozen=True)
 class Family:
     """prefixes: of the parameter names of each part; limits: the settings of picture sizes that have an effect, each
-    with its name in the image processor's `size`."""
+    with its name in the image processor's `size`; repair: what is put right in a loaded model."""
 
     pictures: Callable[[Any, Any, TextCoder], Pictures]
     prefixes: Mapping[str, tuple[str, ...]]
     limits: Mapping[str, str] = field(default_factory=dict)
+    repair: Callable[[Any], None] | None = None
 
 
 _QWEN = Family(
@@ -260,7 +282,9 @@ FAMILIES: Mapping[str, Family] = {
     "llava_next": Family(
         LlavaNextPictures, {**LLAVA, "projector": ("model.multi_modal_projector.", "model.image_newline")}
     ),
-    "mllama": Family(MllamaPictures, {**LLAVA, "vision_tower": ("model.vision_model.",)}),
+    "mllama": Family(
+        MllamaPictures, {**LLAVA, "vision_tower": ("model.vision_model.",)}, repair=_hide_pictures_of_others
+    ),
     "smolvlm": _TILED,
     "idefics3": _TILED,
 }

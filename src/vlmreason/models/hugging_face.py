@@ -64,6 +64,8 @@ class HuggingFace:
             model = self._model(place, commit)
             tokenizer = AutoTokenizer.from_pretrained(place, revision=commit)
             pictures = family.pictures(model.config, self._image_processor(place, commit, family), TextCoder(tokenizer))
+        if family.repair is not None:
+            family.repair(model)
         tokenizer.chat_template = _chat_template(place, commit, tokenizer)  # saved with the tokenizer
         eos_ids = _eos_ids(model, tokenizer)
         template = read_template(

@@ -124,10 +124,10 @@ class Processor:
         """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
         if image is None:
             before, after = self.template.text
-            return self.coder.sequence(Written(before), text, Written(after))
+            return self.coder.turn(Written(before), text, Written(after))
         first, before, after = self.template.image
         placeholders = self.pictures.expand(*image.shape[:2])
-        return self.coder.sequence(Written(first), placeholders, Written(before), text, Written(after))
+        return self.coder.turn(Written(first), placeholders, Written(before), text, Written(after))
 
     def encode(self, dialogue: Dialogue) -> Encoded:
         prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image)

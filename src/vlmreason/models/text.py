@@ -41,12 +41,20 @@ class TextCoder:
         bare = _without_prefix_space(spec)
         self._inside = self._start if bare == spec else Tokenizer.from_str(json.dumps(bare))
         self._after_special = self._start if self._prefixes_after_special() else self._inside
+        added = tokenizer("", add_special_tokens=True)["input_ids"]
+        self._bos: list[int] = [token for token in added[:1] if token == tokenizer.bos_token_id]
         self._anchor = self._ids(self._inside, "a")
         self._anchor_text = self._decode(self._anchor)
 
     def sequence(self, *parts: Part) -> list[int]:
         """Ids of the parts in a row. Text between two special tokens is tokenized in one piece."""
         return self._sequence(parts)[0]
+
+    def turn(self, *parts: Part) -> list[int]:
+        """As `sequence`, at the beginning of a dialogue: with the token in front that the tokenizer puts there by
+        itself, unless the first part has it."""
+        ids = self.sequence(*parts)
+        return ids if ids[:1] == self._bos else self._bos + ids
 
     def follow(self, before: Sequence[Part], text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of `text` where it comes behind `before`, which is tokenized alone, and the characters of each."""
