@@ -34,7 +34,7 @@ def settings(base: Path, num_examples: int = 48) -> dict[str, Any]:
         "trainer.num_workers": 0,
         "trainer.num_threads": 1,
         "trainer.log_every": 1,
-        "trainer.checkpoint_every": 1,
+        "trainer.checkpoint_every": 10,
         "trainer.progress": False,
     }
 
@@ -63,7 +63,7 @@ def losses(run_dir: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def wait_until(holds: Callable[[], object], what: str, seconds: float = 90) -> None:
+def wait_until(holds: Callable[[], object], what: str, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"

@@ -8,7 +8,9 @@ once, after all processes have ended. Whether a job is in the queue is asked of 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import os
 import shlex
 import shutil
@@ -36,10 +38,13 @@ def submit(folder: Path, submission: Path, numbers: Sequence[int], profile: Slur
     scripts = submission / "submitit"
     executor = SlurmExecutor(scripts, python=_python(profile))
     executor.update_parameters(**_parameters(folder, profile, name))
+    said = io.StringIO()  # what sbatch says comes back with the error; warnings are shown
     try:
-        sent = executor.map_array(become_job, [str(folder)] * len(numbers), list(numbers))
+        with contextlib.redirect_stderr(said):
+            sent = executor.map_array(become_job, [str(folder)] * len(numbers), list(numbers))
     except (FailedJobError, FailedSubmissionError) as error:
         raise ValueError(f"sbatch refused: {' '.join(str(error).split())}") from None
+    print(said.getvalue(), end="", file=sys.stderr)
     ids = {str(number): str(job.job_id) for number, job in zip(numbers, sent, strict=True)}
     write_json_atomic(submission / "started.json", ids)
     array = sent[0].job_id.partition("_")[0]
