@@ -289,8 +289,8 @@ class RunKeeper(Callback):
             self._log(trainer, pl_module)
         due = self.settings.evaluate_every and step % self.settings.evaluate_every == 0
         if due and self.evaluate is not None:
-            figures = self.evaluate(pl_module.learner)
-            strategies.release(pl_module.model)
+            with strategies.usable(pl_module.model):
+                figures = self.evaluate(pl_module.learner)
             self._write({"phase": self.phase, "step": step, **figures}, {})
             if trainer.logger is not None:
                 trainer.logger.log_metrics(dict(figures), step=self.steps_before + step)

@@ -228,8 +228,15 @@ def align(
         yield from ((filler(kind), False) for _ in range(wanted - len(own)))
 
 
-def release(model: nn.Module) -> None:
-    """Shard a model again that was used outside a step."""
+@contextmanager
+def usable(model: nn.Module) -> Iterator[None]:
+    """Within it a sharded model generates; all processes must do the same."""
+    for module in _sharded(model):  # memory that is made in inference mode could not be trained with
+        module.unshard()
+        module.reshard()
+    if isinstance(model, FSDPModule):
+        model.unshard()  # some models call their vision tower from outside of their own forward pass
+    yield
     for module in _sharded(model):
         module.reshard()
 
@@ -238,27 +245,26 @@ def release(model: nn.Module) -> None:
 def gathered(model: nn.Module) -> Iterator[bool]:
     """Within it the first process holds a sharded model whole, on the CPU, to be saved; yields whether this is it."""
     first = group_rank() == 0
-    if not isinstance(model, FSDPModule):
-        yield first
-        return
     kept: list[tuple[nn.Module, str, nn.Parameter]] = []
     whole: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if not isinstance(parameter, DTensor):
-                continue
-            if id(parameter) not in whole:
-                full = parameter.detach().full_tensor()
-                if first:
-                    whole[id(parameter)] = nn.Parameter(full.cpu(), requires_grad=parameter.requires_grad)
-                else:
-                    whole[id(parameter)] = parameter
-            kept.append((module, name, parameter))
+            if isinstance(parameter, DTensor):
+                kept.append((module, name, parameter))
+                if id(parameter) not in whole:
+                    full = parameter.detach().full_tensor()
+                    whole[id(parameter)] = nn.Parameter(full.cpu(), parameter.requires_grad) if first else parameter
+                    del full
+    kinds: list[tuple[Any, type]] = [(module, type(module)) for module in _sharded(model)]
     try:
         for module, name, parameter in kept:
             module._parameters[name] = whole[id(parameter)]
+        for module, kind in kinds:
+            module.__class__ = kind.__bases__[1]  # names of saved weights depend on the class that FSDP derived from
         yield first
     finally:
+        for module, kind in kinds:
+            module.__class__ = kind
         for module, name, parameter in kept:
             module._parameters[name] = parameter
 
