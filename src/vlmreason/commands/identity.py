@@ -25,6 +25,8 @@ NOT_IDENTITY = (
     "trainer.strategy",
     "trainer.num_workers",
     "trainer.num_threads",
+    "trainer.gradient_checkpointing",
+    "trainer.peak_tflops",
     "trainer.checkpoint_every",
     "trainer.keep_checkpoints",
     "trainer.timeout_minutes",

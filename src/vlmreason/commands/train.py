@@ -40,7 +40,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.evaluation.checkpoints import checkpoint_digest
     from vlmreason.evaluation.generate import Share, evaluate, measure
     from vlmreason.evaluation.table import format_table
-    from vlmreason.training import strategies
+    from vlmreason.training import strategies, throughput
     from vlmreason.training.runner import Stopped, train
 
     learner = build.build_learner(cfg)
@@ -69,5 +69,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     strategies.leave()
     if rank:
         return None
+    if speed := throughput.read(folder):
+        print(throughput.sentence(speed))
     print(format_table(summary))
     return folder

@@ -19,7 +19,8 @@ LENGTH_STEP = 16
 
 Step = dict[str, Any]
 """One optimizer step: `micro_batches` (list of tensors by name) and counts: `num_targets` (response tokens),
-`num_tokens`, `num_padded` (tokens with padding), `num_images`, `num_examples`."""
+`num_tokens`, `num_pairs` (of tokens of one example), `num_padded` (tokens with padding), `num_images`,
+`num_examples`."""
 
 Packing = Literal["rows", "row"]
 """Several examples in a row: rows of a few examples (a kernel that computes what it masks pays for long ones), or one
@@ -70,6 +71,7 @@ class StepData(Dataset[Step]):
             "micro_batches": micro_batches,
             "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),
             "num_tokens": sum(map(len, encoded)),
+            "num_pairs": sum(len(e) ** 2 for e in encoded),
             "num_padded": sum(micro["input_ids"].numel() for micro in micro_batches),
             "num_images": sum(e.image is not None for e in encoded),
             "num_examples": len(encoded),

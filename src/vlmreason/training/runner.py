@@ -2,6 +2,7 @@
 
     metrics.jsonl               one line per logged step and per evaluation; a function of config and machine
     timing.jsonl                speed, waiting for data and memory of the same steps (never the same twice)
+    throughput.json             the same over the whole run
     checkpoints/steps/          the states to go on from, the last few (training/checkpoints.py)
     checkpoints/<phase>/        the model after each phase, in the Hugging Face layout
     checkpoints/final/          the model after the last phase
@@ -16,7 +17,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import resource
 import shutil
 import signal
 import threading
@@ -41,10 +41,11 @@ from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
-from vlmreason.training import strategies
+from vlmreason.training import strategies, throughput
 from vlmreason.training.checkpoints import Checkpoint, Writer, newest, remove
 from vlmreason.training.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.sft import SupervisedFineTuning
+from vlmreason.training.throughput import FlopCounter, Meter
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class TrainerSettings:
     Counts of steps are optimizer steps; 0 switches evaluation while training off; `evaluate_num` is its number of
     problems per level and view. `micro_tokens` bounds the padded tokens of one forward pass. `num_threads`: of the
     CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
+    `peak_tflops`: of one device; null: known from its name, else there is no utilisation.
     """
 
     batch_size: int
@@ -66,6 +68,8 @@ class TrainerSettings:
     strategy: strategies.StrategyName = "auto"
     num_workers: int = 1
     num_threads: int | None = None
+    gradient_checkpointing: bool = False
+    peak_tflops: float | None = None
     log_every: int = 10
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
@@ -85,6 +89,8 @@ class TrainerSettings:
             value = getattr(self, name)
             if value != "auto" and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"trainer.{name}={value}: auto, or 1 or more is expected")
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise ValueError(f"trainer.peak_tflops={self.peak_tflops}: more than 0 is expected")
         if self.timeout_minutes <= 0:
             raise ValueError(f"trainer.timeout_minutes={self.timeout_minutes}: more than 0 is expected")
 
@@ -127,6 +133,8 @@ def train(
     final = run_dir / "checkpoints" / "final"
     if state.finished and final.is_dir():
         return final
+    if settings.gradient_checkpointing:
+        learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     logger = make_logger()
     stop = StopRequest()
     with stop, writer:
@@ -168,6 +176,8 @@ def train(
             if module.stopping:
                 raise Stopped(f"stopped {where % module.step}")
             checkpoint, faults = None, {}
+    if strategies.is_first():
+        throughput.write(run_dir)
     if not final.is_dir() and checkpoint is not None:  # finished, then lost
         checkpoint.restore(dict(learner.model.named_parameters()))
         save_whole(learner, final)
@@ -249,7 +259,7 @@ class RunKeeper(Callback):
         self.num_lines = state.num_lines
         self.writes = True
         self._mark = time.perf_counter()
-        self._tally = dict.fromkeys(("seconds", "waited", "examples", "tokens", "targets"), 0.0)
+        self._meter: Meter | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.writes = trainer.is_global_zero
@@ -270,19 +280,22 @@ class RunKeeper(Callback):
             self.checkpoint.restore(dict(pl_module.model.named_parameters()), optimizers)
         if trainer.is_global_zero:
             remove(self.faults)
+        flops = FlopCounter(pl_module.learner, pl_module.trained)
+        self._meter = Meter(flops, pl_module.device, trainer.world_size, self.settings.peak_tflops)
         trainer.strategy.barrier()
         self._mark = time.perf_counter()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._meter is not None:
+            self._meter.close()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SupervisedFineTuning)
+        assert isinstance(pl_module, SupervisedFineTuning) and self._meter is not None
         now = time.perf_counter()
-        tally = self._tally
-        tally["seconds"] += now - self._mark
-        tally["waited"] += max(0.0, now - self._mark - pl_module.seconds_in_step)
-        for name in ("examples", "tokens", "targets"):
-            tally[name] += pl_module.counts[f"num_{name}"]
+        seconds = now - self._mark
+        self._meter.step(pl_module.counts, seconds, max(0.0, seconds - pl_module.seconds_in_step))
         self._mark = now
         step, last = pl_module.step, pl_module.step == pl_module.num_steps
         if step % self.settings.log_every == 0 or last:
@@ -332,19 +345,13 @@ class RunKeeper(Callback):
         self.writer.save(f"{self.phase}-{step}", run, named, optimizers)
 
     def _log(self, trainer: L.Trainer, module: SupervisedFineTuning) -> None:
-        tally, self._tally = self._tally, dict.fromkeys(self._tally, 0.0)
-        seconds = max(tally["seconds"], 1e-9)
-        speed = {
-            "examples_per_s": tally["examples"] / seconds,
-            "tokens_per_s": tally["tokens"] / seconds,
-            "response_tokens_per_s": tally["targets"] / seconds,
-            "waiting_share": tally["waited"] / seconds,
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
+        assert self._meter is not None
+        speed = self._meter.line()
         place = {"phase": self.phase, "step": module.step}
         self._write({**place, **module.last}, {**place, **speed})
         if trainer.logger is not None:
-            trainer.logger.log_metrics({**module.last, **speed}, step=self.steps_before + module.step)
+            known = {name: value for name, value in speed.items() if value is not None}
+            trainer.logger.log_metrics({**module.last, **known}, step=self.steps_before + module.step)
 
     def _write(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
         self.num_lines += 1
