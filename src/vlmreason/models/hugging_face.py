@@ -60,6 +60,11 @@ class HuggingFace:
             raise ValueError(
                 f"{place}: model_type={raw.get('model_type')!r} is unknown; known are {', '.join(FAMILIES)}"
             )
+        for name in _REQUIRED:  # without them the library goes on with others: an empty vocabulary, other end tokens
+            if _optional(place, commit, name) is None:
+                raise ValueError(f"{place}: the model has no {name}")
+        if generation := _optional(place, commit, "generation_config.json"):
+            _read_config(generation)
         with _one_sentence(place):
             model = self._model(place, commit)
             tokenizer = AutoTokenizer.from_pretrained(place, revision=commit)
@@ -79,15 +84,20 @@ class HuggingFace:
     def _model(self, place: str, commit: str | None) -> Any:
         from transformers import AutoModelForImageTextToText, GenerationConfig
 
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            place,
-            revision=commit,
-            dtype=getattr(torch, self.dtype),
-            attn_implementation=self.attention,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # reported below, in one sentence
-            output_loading_info=True,
-        )
+        try:
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                place,
+                revision=commit,
+                dtype=getattr(torch, self.dtype),
+                attn_implementation=self.attention,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, in one sentence
+                output_loading_info=True,
+            )
+        except (ImportError, ValueError) as error:
+            if "attention" not in str(error).lower():
+                raise
+            raise ValueError(f"model.attention={self.attention}: {_first_line(error)}") from error
         model, found = loaded
         mismatched = [name for name, *_ in found["mismatched_keys"]]
         if wrong := sorted([*found["missing_keys"], *mismatched]):
@@ -113,6 +123,9 @@ class HuggingFace:
                 raise ValueError(f"model.{limit}={value}: has no effect on the pictures of this model; {has}")
             processor.size = dict(processor.size) | {family.limits[limit]: value}
         return processor
+
+
+_REQUIRED = ("tokenizer.json", "tokenizer_config.json")
 
 
 def download(id: str, revision: str, name: str) -> Path:

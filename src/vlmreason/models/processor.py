@@ -114,8 +114,8 @@ class Processor:
         """`eos_ids`: further tokens with which the model may end a response."""
         self.tokenizer, self.template, self.pictures = tokenizer, template, pictures
         self.coder = TextCoder(tokenizer)
-        self._end = self.coder.sequence(Written(template.end))
-        self.eos_id: int = self._end[-1]
+        self.end_ids = self.coder.sequence(Written(template.end))
+        self.eos_id: int = self.end_ids[-1]
         self.eos_ids = sorted({self.eos_id, *eos_ids})
         self.pad_id: int = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._shown_lead = self.coder.decode(self._follow("a")[0])[: -len("a")]
@@ -142,7 +142,7 @@ class Processor:
             while at + 1 < len(spans) and end - len(self.template.lead) > spans[at][2]:
                 at += 1
             segments.append(SEGMENT_IDS[spans[at][0]])
-        return ids + self._end, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self._end)
+        return ids + self.end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self.end_ids)
 
     def _follow(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokens of the beginning of a response, and the characters of each in lead and text."""

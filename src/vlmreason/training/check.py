@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from vlmreason.data.mixture import Mixture
 from vlmreason.dialogue import build_dialogue
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import IGNORED, Encoded
+from vlmreason.models.text import Written
 from vlmreason.tasks.base import Task
 
 
@@ -24,6 +27,7 @@ def check_phase(
     Keys: phase, examples, with_image, longest (tokens), max_length, response_tokens (mean), loss (of the
     untouched model), chance (loss of a uniform guess). Raises ValueError for the first fault.
     """
+    _check_template(learner)
     num = min(num, len(mixture))
     data = StepData(mixture, tasks, learner.processor, num, num * max_length, max_length)
     encoded = [data.encode(i) for i in range(num)]
@@ -33,8 +37,13 @@ def check_phase(
         dialogue = build_dialogue(task, task.sample(ref.level, ref.split, ref.index), ref.view, ref.thought_kept)
         _check_example(learner, example, dialogue.response.text, f"{dialogue.id} ({ref.view})")
     batch = {k: v.to(learner.model.device) for k, v in learner.processor.collate(encoded).items()}
-    with torch.no_grad():
-        losses_N, _ = learner.token_losses(batch)
+    try:
+        with torch.no_grad():
+            losses_N, _ = learner.token_losses(batch)
+    except (ValueError, IndexError, RuntimeError) as error:  # features that do not fit their placeholders, mostly
+        raise ValueError(
+            f"phase {mixture.phase}: the model refuses the batch ({str(error).splitlines()[0]})"
+        ) from error
     if not torch.isfinite(losses_N).all():
         raise ValueError(f"phase {mixture.phase}: the loss of the first batch is not finite")
     return {
@@ -49,12 +58,28 @@ def check_phase(
     }
 
 
+def _check_template(learner: Learner) -> None:
+    """Raise ValueError unless what looks like a special token in the template is one, and known to the model."""
+    processor, template = learner.processor, learner.processor.template
+    coder, num_known = processor.coder, learner.model.get_input_embeddings().weight.shape[0]
+    for text in (*template.text, *template.image, template.end):
+        for piece in re.findall(r"<\|\S+?\|>|</?s>|<image>", coder.specials.sub(" ", text)):
+            raise ValueError(f"model.template: {piece!r} in {text!r} is no token of this model's tokenizer")
+        for token in coder.sequence(Written(text)):
+            if token >= num_known:
+                raise ValueError(f"model.template: {text!r} has the token {token}, the model knows {num_known}")
+    if not template.end or coder.decode(processor.end_ids):
+        raise ValueError(f"model.template.end={template.end!r}: special tokens are expected, text would be trained on")
+    if processor.pictures.placeholder_id in processor.prompt_ids("", None):
+        raise ValueError(f"model.template.text={template.text!r}: a turn without a picture has a picture's token")
+
+
 def _check_example(learner: Learner, example: Encoded, response: str, where: str) -> None:
     processor = learner.processor
     batch = processor.collate([example])
     labels = batch["labels"][0]
     decoded = processor.decode(labels[labels != IGNORED].tolist())
-    if decoded != response:
+    if decoded not in (response, unicodedata.normalize("NFC", response)):  # some tokenizers compose characters
         raise ValueError(f"{where}: the loss mask decodes to {decoded[:80]!r}, the response is {response[:80]!r}")
     placeholder = processor.pictures.placeholder_id
     num_placeholders = example.input_ids.count(placeholder)
