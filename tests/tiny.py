@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from sampled import TASKS as TASKS
 
 from vlmreason.commands import catalog
 from vlmreason.commands.build import Scale, load_task, quieten
@@ -20,7 +21,6 @@ from vlmreason.tasks.base import Task
 from vlmreason.training.optimizers import OptimizerSettings
 from vlmreason.training.runner import TrainerSettings, train
 
-TASKS = catalog.groups()["task"]
 TRACES = ("terse", "verbose")
 SIZES = NanoSettings(
     hidden_size=16, vision_layers=1, vision_heads=2, decoder_layers=2, decoder_heads=2, decoder_inner=16

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from sampled import TASKS
 
 from vlmreason.commands import catalog
 from vlmreason.commands.build import Scale, load_task
@@ -16,8 +17,6 @@ from vlmreason.models.nano import BASE, NanoSettings, build_nano, load_nano, rea
 from vlmreason.models.tokenization import pieces
 from vlmreason.structure import structure
 from vlmreason.training.pretrain import skill_accuracy
-
-TASKS = catalog.groups()["task"]
 
 
 def nano_task(name: str, trace: str | None = None) -> Any:

@@ -1,9 +1,10 @@
-"""The tasks of conf/task at the scales of conf/scale, as the commands build them."""
+"""The tasks of conf/task that sample their problems, at the scales of conf/scale, as the commands build them."""
 
 import functools
 from typing import Any
 
 from omegaconf import OmegaConf
+from sampled import TASKS
 
 from vlmreason.commands import catalog
 from vlmreason.commands.build import Scale, load_task
@@ -11,7 +12,6 @@ from vlmreason.structure import structure
 from vlmreason.tasks.base import Task
 
 SCALES = ("nano", "paper")
-TASKS = sorted(path.stem for path in (catalog.conf_dir() / "task").glob("*.yaml"))
 SKILLS = [name for name in TASKS if name.endswith("_skills")]
 
 

@@ -37,6 +37,7 @@ def run(cfg: dict[str, Any]) -> Path:
     own, scale = build.settings(Settings, cfg), build.build_scale(cfg)
     names = catalog.groups()["task"] if own.tasks is None else own.tasks
     tasks = [build.load_task(name, scale, own.trace) for name in names]
+    tasks = [task for task in tasks if own.tasks is not None or not task.reads_files]
     path = Path(own.out)
     write_text_atomic(path, page(tasks, scale.name, own.split, own.first, own.num))
     return path

@@ -12,11 +12,13 @@ from vlmreason.tasks.base import Problem, Task
 
 
 class SampledProblems(Mapping[str, Problem[Any]]):
-    """The first `num` problems of each level, made by the task when asked for."""
+    """The first `num` problems of each level (all, where it has fewer), made by the task when asked for."""
 
     def __init__(self, task: Task[Any], levels: Sequence[str], split: str, num: int) -> None:
-        self.task, self.levels, self.split, self.num = task, tuple(levels), split, num
+        self.task, self.levels, self.split = task, tuple(levels), split
         self._level_of = {f"{task.name}-{level}-{split}": level for level in self.levels}
+        available = {level: task.num_problems(level, split) for level in self.levels}
+        self._nums = {level: num if there is None else min(num, there) for level, there in available.items()}
 
     def __getitem__(self, id: str) -> Problem[Any]:
         level, index = self._place(id)
@@ -30,10 +32,10 @@ class SampledProblems(Mapping[str, Problem[Any]]):
         return True
 
     def __iter__(self) -> Iterator[str]:
-        return (f"{prefix}-{index}" for prefix in self._level_of for index in range(self.num))
+        return (f"{prefix}-{index}" for prefix, level in self._level_of.items() for index in range(self._nums[level]))
 
     def __len__(self) -> int:
-        return len(self._level_of) * self.num
+        return sum(self._nums.values())
 
     def level(self, id: str) -> str:
         return self._place(id)[0]
@@ -42,10 +44,10 @@ class SampledProblems(Mapping[str, Problem[Any]]):
         prefix, _, digits = str(id).rpartition("-")
         if prefix not in self._level_of or not digits.isascii() or not digits.isdigit() or len(digits) > 15:
             raise KeyError(id)
-        index = int(digits)
-        if index >= self.num or str(index) != digits:
+        index, level = int(digits), self._level_of[prefix]
+        if index >= self._nums[level] or str(index) != digits:
             raise KeyError(id)
-        return self._level_of[prefix], index
+        return level, index
 
 
 class ProblemFile(Mapping[str, Problem[Any]]):

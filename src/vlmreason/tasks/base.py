@@ -75,6 +75,7 @@ class Task(ABC, Generic[State]):
     version: ClassVar[int]
     levels: ClassVar[tuple[str, ...]]
     state_type: ClassVar[type]
+    reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
 
     def sample(self, level: str, split: str, index: int) -> Problem[State]:
         """Problem number `index` (>= 0, unbounded) of a level and split; the same one on every call."""
@@ -84,9 +85,16 @@ class Task(ABC, Generic[State]):
             raise ValueError(f"split={split!r}: allowed are {', '.join(SPLITS)}")
         if index < 0:
             raise ValueError(f"index={index}: an index is 0 or more")
+        return Problem(self.name, level, split, index, self._state(level, split, index))
+
+    def num_problems(self, level: str, split: str) -> int | None:
+        """Different problems of a level and split where the task reads them from a file; None: without bound."""
+        return None
+
+    def _state(self, level: str, split: str, index: int) -> State:
+        """The state of a problem; replaced by tasks that do not draw their problems."""
         rng = stream(self.name, self.version, level, split, index)
-        state = self._sample(level, rng, lambda key: split_of(self.name, key) == split)
-        return Problem(self.name, level, split, index, state)
+        return self._sample(level, rng, lambda key: split_of(self.name, key) == split)
 
     @abstractmethod
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> State:
