@@ -220,7 +220,7 @@ def _keep_row_mask(layer: Any, _: Any, inputs: Mapping[str, Any]) -> None:
 
 
 def _apply_row_mask(attention: Any, _: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
-    mask_BHL1, attention.row_mask = attention.row_mask, None
+    mask_BHL1 = attention.row_mask  # kept: gradient checkpointing computes the layer again, without the hook before it
     return output if mask_BHL1 is None else (output[0] * mask_BHL1[:, 0], output[1])
 
 
