@@ -8,16 +8,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint benchmark gallery clean
+.PHONY: help run test test-slurm lint benchmark gallery clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.installed  ## install, train the nano model on tables, evaluate it, print the result table
 	$(BIN)/python -m vlmreason train task=table_readout supervision=align_mix_plus
 
 test: $(VENV)/.installed-dev  ## install, run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+test-slurm: $(VENV)/.installed-dev  ## sweeps on a real SLURM of one node (root; apt-get install slurm-wlm munge)
+	OMP_NUM_THREADS=1 VLMREASON_SLURM=1 $(BIN)/python -m pytest -rs tests/slurm
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .
