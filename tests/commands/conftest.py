@@ -24,7 +24,13 @@ class Done:
         return self.out.splitlines()[-1]
 
 
-GIVEN = {"generate": ["out=x"], "score": ["problems=x", "predictions=x"], "evaluate": ["run=x"], "job": ["config=x"]}
+GIVEN = {
+    "generate": ["out=x"],
+    "score": ["problems=x", "predictions=x"],
+    "evaluate": ["run=x"],
+    "export": ["run=x", "out=x"],
+    "job": ["config=x"],
+}
 
 
 @pytest.fixture(scope="session")

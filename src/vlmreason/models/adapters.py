@@ -154,6 +154,19 @@ def load_adapter(model: Any, prefixes: Prefixes, settings: AdapterSettings, dire
         parameters[name].data.copy_(tensors[outer])
 
 
+def merge_adapter(model: Any) -> None:
+    """Add the adapters to the weights below them and take them out: the model is then one without adapters."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
+    del model.peft_config
+    model._hf_peft_config_loaded = False
+
+
 def _saved_names(model: Any, prefixes: Prefixes, settings: AdapterSettings) -> list[str]:
     return [name for name, _ in model.named_parameters() if settings.trains(part_of(name, prefixes), name)]
 

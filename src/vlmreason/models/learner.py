@@ -142,6 +142,11 @@ class Learner:
         if settings.name != "none" and trained is not None:
             adapters.load_adapter(self.model, self.prefixes, settings, trained)
 
+    def merge(self) -> None:
+        """Add the low-rank adapters to the weights: the model is then saved whole."""
+        adapters.merge_adapter(self.model)
+        self.adapter = AdapterSettings()
+
     def save(self, directory: Path) -> None:
         """Write model and processor in the Hugging Face layout; of a model with adapters what trains, in PEFT's."""
         if self.adapter.name != "none":

@@ -1,0 +1,121 @@
+"""What `export` writes opens without this package and answers as the run's model does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vlmreason.commands import build, identity
+from vlmreason.dialogue import build_dialogue
+
+SMALL = (
+    "scale.num_examples=16", "scale.num_align=8", "scale.batch_size=8", "evaluation.num=1",
+    "evaluation.max_new_tokens=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.num_threads=1",
+    "trainer.num_workers=0", "trainer.progress=false", "optimizer=adamw", "optimizer.lr=0.01",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run without adapters, and one with LoRA and a projector in full."""
+    from vlmreason.__main__ import main
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, words in (("none", ()), ("lora", ("adapter=lora", "adapter.frozen=[vision_tower]", "adapter.r=4"))):
+            out = tmp_path_factory.mktemp(name)
+            patch.setattr("sys.argv", ["vlmreason", "train", *SMALL, *words, f"out={out}"])
+            with pytest.raises(SystemExit) as end:
+                main()
+            assert not end.value.code
+            [found[name]] = out.iterdir()
+    return found
+
+
+@torch.no_grad()
+def logits(model: Any, run: Path) -> torch.Tensor:
+    cfg = identity.read_config(run)
+    processor = build.build_learner(cfg, run / "checkpoints" / "final").processor
+    task = build.build_task(cfg)
+    made = [build_dialogue(task, task.sample("simple", "test", i), "image") for i in range(3)]
+    batch = processor.collate([processor.encode(dialogue) for dialogue in made])
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "segments")}
+    found: torch.Tensor = model.eval()(**inputs).logits
+    return found
+
+
+def trained_logits(run: Path, phase: str = "final") -> torch.Tensor:
+    return logits(build.build_learner(identity.read_config(run), run / "checkpoints" / phase).model, run)
+
+
+def opened(folder: Path) -> Any:
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(folder).eos_token_id is not None
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+    )
+    model, found = loaded
+    assert not any(found.values()), found
+    return model
+
+
+@pytest.mark.parametrize("name", ["none", "lora"])
+def test_it_opens_and_answers_as_the_run_does(name: str, runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
+    done = program("export", f"run={runs[name]}", f"out={tmp_path / 'exported'}")
+    assert (done.code, done.err) == (0, "")
+    assert done.last_line == str(tmp_path / "exported")
+    expected = trained_logits(runs[name])
+    model = opened(tmp_path / "exported")
+    torch.testing.assert_close(logits(model, runs[name]), expected, rtol=1e-4, atol=3e-4)
+    assert not any("lora" in key for key in load_file(tmp_path / "exported" / "model.safetensors"))
+    noted = json.loads((tmp_path / "exported" / "provenance.json").read_text())
+    assert (noted["run"], noted["phase"]) == (runs[name].name, "final")
+    assert noted["adapter"] == {"none": "none", "lora": "merged"}[name]
+    assert noted["config"] == identity.read_config(runs[name])
+    assert noted["provenance"]["config_hash"] == runs[name].name.rpartition("-")[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+
+
+def test_an_adapter_apart_is_opened_by_peft(runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
+    from peft import PeftModel
+
+    done = program("export", f"run={runs['lora']}", f"out={tmp_path / 'adapter'}", "merge=false")
+    assert done.code == 0
+    base = build.build_model(identity.read_config(runs["lora"])).load().model
+    model = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(model, runs["lora"]), trained_logits(runs["lora"]), rtol=1e-4, atol=3e-4)
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert Path(config["base_model_name_or_path"]).is_dir()
+
+
+def test_of_an_earlier_phase(runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
+    assert program("export", f"run={runs['lora']}", f"out={tmp_path / 'align'}", "phase=align").code == 0
+    found = logits(opened(tmp_path / "align"), runs["lora"])
+    torch.testing.assert_close(found, trained_logits(runs["lora"], "align"), rtol=1e-4, atol=3e-4)
+    assert not torch.allclose(found, trained_logits(runs["lora"]), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("phase=aling",), "phase=aling: "),
+        (("out=OUT",), "is there and not empty; choose another folder"),
+        (("run=nowhere",), "nowhere: no run directory (config.yaml is missing)"),
+        (("merge=perhaps",), "merge='perhaps'"),
+    ],
+)
+def test_mistakes(words: tuple[str, ...], sentence: str, runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    given = {"run": str(runs["lora"]), "out": str(tmp_path / "new")}
+    given |= dict(word.replace("OUT", str(tmp_path / "full")).split("=", 1) for word in words)
+    done = program("export", *(f"{key}={value}" for key, value in given.items()))
+    assert done.code == 2
+    assert sentence in done.err and done.err.count("\n") == 1
+    assert (tmp_path / "full" / "file").read_text() == "mine"
+    assert not (tmp_path / "new").exists()
