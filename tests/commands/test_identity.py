@@ -84,3 +84,13 @@ def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkey
         files.write_text_atomic(path, "new")
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_model_of_another_commit_does_not_continue_a_run(tmp_path: Path) -> None:
+    cfg = {"seed": 0, "out": str(tmp_path)}
+    source = {"id": "owner/model", "revision": "main", "commit": "a" * 40}
+    folder = identity.open_run(cfg, source)
+    assert json.loads((folder / "provenance.json").read_text())["model"] == source
+    assert identity.open_run(cfg, source) == folder
+    with pytest.raises(ValueError, match=r"model.revision=main: owner/model was at commit a{40} when the run began"):
+        identity.open_run(cfg, source | {"commit": "b" * 40})

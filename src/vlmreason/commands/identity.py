@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.packing",
     "trainer.num_workers",
     "trainer.num_threads",
     "trainer.gradient_checkpointing",
@@ -57,15 +58,17 @@ def run_directory(cfg: Config) -> Path:
     return Path(cfg["out"]) / run_name(cfg)
 
 
-def open_run(cfg: Config) -> Path:
+def open_run(cfg: Config, model: Mapping[str, str] | None = None) -> Path:
     """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
 
-    A later start is added to `restarts` in provenance.json. Of several processes of one run the first writes. Raises
-    ValueError when the directory holds another configuration.
+    `model`: where its weights come from (`Learner.source`), noted in provenance.json. A later start is added to
+    `restarts` there. Of several processes of one run the first writes. Raises ValueError when the directory holds
+    another configuration, or began with another commit of the model.
     """
     import yaml
 
     from vlmreason import provenance
+    from vlmreason.models.hugging_face import check_source
 
     folder = run_directory(cfg)
     config_file, provenance_file = folder / "config.yaml", folder / "provenance.json"
@@ -79,13 +82,14 @@ def open_run(cfg: Config) -> Path:
         return folder
     if not config_file.exists():
         write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
-    start = provenance.collect(seeds, config_hash(cfg))
+    start = provenance.collect(seeds, config_hash(cfg)) | ({"model": dict(model)} if model else {})
     if provenance_file.exists():
         try:
             record = json.loads(provenance_file.read_text())
             record.setdefault("restarts", []).append(start)
         except (ValueError, AttributeError):
             raise ValueError(f"{provenance_file}: damaged; delete it to start a new record") from None
+        check_source(record.get("model"), model)
         start = record
     write_json_atomic(provenance_file, start)
     return folder

@@ -44,7 +44,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.training.runner import Stopped, train
 
     learner = build.build_learner(cfg)
-    folder = identity.open_run(cfg)
+    folder = identity.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)
     while_training = functools.partial(
         measure, task=task, settings=dataclasses.replace(evaluation, num=trainer.evaluate_num)

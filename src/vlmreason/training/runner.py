@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -34,7 +34,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 
-from vlmreason.data.loader import LENGTH_STEP, StepData, step_loader
+from vlmreason.data.loader import LENGTH_STEP, Packing, StepData, step_loader
 from vlmreason.data.mixture import mixtures
 from vlmreason.files import write_text_atomic
 from vlmreason.models.learner import Learner
@@ -73,6 +73,7 @@ class TrainerSettings:
     log_every: int = 10
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
+    packing: Literal["auto", "off", "rows", "row"] = "off"
     timeout_minutes: float = 30
     evaluate_every: int = 0
     evaluate_num: int = 50
@@ -144,8 +145,9 @@ def train(
             first_step = state.step if state.phase == name else 0
             data = StepData(
                 mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
-                first_step,
+                first_step, packing=_packing(settings, learner),
             )  # fmt: skip
+            _widen(learner, supervision.phase(name).train, settings)
             module = SupervisedFineTuning(
                 learner, optimizers[name], supervision.phase(name).train, data.num_steps, first_step, seed, name,
                 Filler(data), lambda: stop.requested,
@@ -182,6 +184,33 @@ def train(
         checkpoint.restore(dict(learner.model.named_parameters()))
         save_whole(learner, final)
     return final
+
+
+def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
+    """How dialogues share rows; auto: wherever it pays, which is on a GPU, as shapes need no kernels of their own."""
+    packable = learner.processor.pictures.packable
+    if settings.packing == "auto":
+        if not packable or settings.accelerator == "cpu" or not torch.cuda.is_available():
+            return None
+        return "row" if learner.model.config._attn_implementation.startswith("flash_attention") else "rows"
+    if settings.packing == "off":
+        return None
+    if not packable:
+        raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
+    return settings.packing
+
+
+def _widen(learner: Learner, parts: Literal["all"] | Sequence[str], settings: TrainerSettings) -> None:
+    """Trained weights are float32 but with precision=bf16-true: steps of an optimizer vanish in bfloat16.
+
+    Sharded models hold weights of one kind only, so there the frozen ones are too.
+    """
+    if settings.precision.endswith("-true") and settings.precision != "32-true":
+        return
+    if settings.strategy == "fsdp":
+        learner.model.float()
+    for _, parameter in learner.trained_parameters(parts):
+        parameter.data = parameter.data.float()
 
 
 class Filler:

@@ -1,0 +1,73 @@
+"""How much faster a batch of problems is answered than one problem after the other, with the same answers.
+
+    python benchmarks/generation.py [num_problems] [batch_size] [checkpoint]     # default 64 32, two minutes
+
+Both ways take turns within one run; the ratio is of the medians. `checkpoint`: a run's checkpoints/final (the
+shipped base, which does not know when to stop, otherwise). Exits with 1 where an answer differs.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from drawing import machine
+
+from vlmreason.commands.build import Scale, load_task, quieten
+from vlmreason.commands.catalog import conf_dir
+from vlmreason.models.learner import Generation, Learner
+from vlmreason.models.nano import BASE, load_nano
+from vlmreason.models.processor import Prompt
+from vlmreason.structure import structure
+
+REPEATS = 3
+NEW_TOKENS = 200
+
+
+def prompts(num: int) -> list[Prompt]:
+    """Text and picture in turn, of all levels: prompts of different lengths."""
+    import yaml
+
+    scale = structure(Scale, yaml.safe_load((conf_dir() / "scale" / "nano.yaml").read_text()), "scale")
+    task = load_task("table_readout", scale)
+    made = []
+    for index in range(num):
+        state = task.sample(task.levels[index // 2 % len(task.levels)], "validation", index).state
+        view = ("text", "image")[index % 2]
+        made.append(Prompt(task.prompt(state, view), task.draw(state) if view == "image" else None))
+    return made
+
+
+def answer(learner: Learner, asked: list[Prompt], size: int) -> tuple[float, list[Generation]]:
+    """Seconds and answers in batches of `size`."""
+    begin = time.perf_counter()
+    found = [a for i in range(0, len(asked), size) for a in learner.generate(asked[i : i + size], NEW_TOKENS)]
+    return time.perf_counter() - begin, found
+
+
+def main() -> None:
+    num, size = (int(word) for word in (sys.argv[1:3] if len(sys.argv) > 2 else ("64", "32")))
+    quieten()
+    learner = Learner(*load_nano(Path(sys.argv[3]) if len(sys.argv) > 3 else BASE))
+    learner.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    asked = prompts(num)
+    answer(learner, asked[:2], 2)
+    alone, together = [], []
+    for _ in range(REPEATS):
+        for seconds, batch in ((alone, 1), (together, size)):
+            spent, found = answer(learner, asked, batch)
+            seconds.append(spent)
+            if batch == 1:
+                expected = found
+    rates = {name: num / statistics.median(s) for name, s in (("one by one", alone), (f"batches of {size}", together))}
+    print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads; {num} problems")
+    for name, rate in rates.items():
+        print(f"{name:<16} {rate:8.2f} examples/s")
+    differing = sum(a != b for a, b in zip(expected, found, strict=True))
+    print(f"ratio {statistics.median(alone) / statistics.median(together):.2f}, answers that differ: {differing}")
+    sys.exit(differing > 0)
+
+
+if __name__ == "__main__":
+    main()
