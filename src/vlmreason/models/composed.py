@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
-from torch import Tensor
 
+from vlmreason.models.chat_template import DATE, TemplateSettings
 from vlmreason.models.fusion import Fusion
+from vlmreason.models.hugging_face import download
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import BASE, load_nano
-from vlmreason.models.processor import Pictures, Processor, Template
-from vlmreason.models.towers import Tower, vision_config
-from vlmreason.tasks.base import Picture
+from vlmreason.models.processor import Processor, Template
+from vlmreason.models.towers import ComposedPictures, Fit, Tower, describe, vision_config
 
-Fit = Literal["pad", "stretch"]
 PROBE = 4  # tokens on which the parts of a language model are compared with the whole
 
 
@@ -41,7 +38,7 @@ class LanguageModel:
 @dataclass(frozen=True)
 class Composed:
     """conf/model: `towers` by name, in the order of their features; `checkpoint`: a saved composed model, whose parts
-    are then not loaded apart; `template`: None: the chat template of the language model."""
+    are then not loaded apart; `template`: what is None is the language model's chat template's."""
 
     name: str
     towers: dict[str, Tower]
@@ -49,7 +46,7 @@ class Composed:
     fusion: Fusion = field(default_factory=Fusion)
     fit: Fit = "pad"
     image_token: str = "<image>"
-    template: Template | None = None
+    template: TemplateSettings = field(default_factory=TemplateSettings)
     checkpoint: str | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
@@ -66,35 +63,37 @@ class Composed:
         return self._compose()
 
     def _compose(self) -> Learner:
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         from vlmreason.models.composed_model import ComposedForConditionalGeneration, compose_config
 
-        towers = {name: self._tower(f"model.towers.{name}", tower) for name, tower in self.towers.items()}
+        configs = {}
+        for name, tower in self.towers.items():
+            config = _call(f"model.towers.{name}", tower.id, AutoConfig.from_pretrained, tower.revision)
+            configs[name] = vision_config(config)
+        described = describe({name: (tower, configs[name].to_dict()) for name, tower in self.towers.items()})
+        fusion = self.fusion.on(described)  # raises before anything large is loaded
+        towers = [self._tower(name, tower, configs[name]) for name, tower in self.towers.items()]
         where = "model.language_model"
         language = self.language_model
         loaded = _load(where, language.id, language.revision, "AutoModelForCausalLM", self._options())
         tokenizer: Any = _call(where, language.id, AutoTokenizer.from_pretrained, language.revision)
         placeholder_id = _add_token(tokenizer, loaded, self.image_token)
         decoder, head = _split(where, loaded)
-        configs = [tower.config.to_dict() for tower in towers.values()]
-        config = compose_config(self.towers, configs, self.fusion, loaded.config, placeholder_id, self.fit)
+        config = compose_config(described, fusion, loaded.config, placeholder_id, self.fit)
         config.head_bias = head.bias is not None
         config._attn_implementation = self.attention
         with torch.device("meta"):
             model = ComposedForConditionalGeneration(config)
-        model.assemble(list(towers.values()), decoder, head)
+        model.assemble(towers, decoder, head)
         model.generation_config.eos_token_id = loaded.generation_config.eos_token_id
-        return Learner(model, _processor(tokenizer, config, self.template))
+        return _learner(model, tokenizer, self.template)
 
-    def _tower(self, where: str, tower: Tower) -> Any:
-        from transformers import AutoConfig
-
-        config = vision_config(_call(where, tower.id, AutoConfig.from_pretrained, tower.revision))
+    def _tower(self, name: str, tower: Tower, config: Any) -> Any:
         options = {"config": config, "dtype": getattr(torch, self.dtype)}
         if self.attention == "eager":
             options["attn_implementation"] = "eager"
-        return _load(where, tower.id, tower.revision, "AutoModel", options)
+        return _load(f"model.towers.{name}", tower.id, tower.revision, "AutoModel", options)
 
     def _options(self) -> dict[str, Any]:
         return {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attention}
@@ -111,16 +110,17 @@ class NanoComposed:
         from vlmreason.models.composed_model import ComposedForConditionalGeneration, compose_config
 
         nano, processor = load_nano(BASE)
+        template = TemplateSettings(**vars(processor.template))
         if trained is not None:
-            return open_composed(trained, processor.template, "float32", "eager")
+            return open_composed(trained, template, "float32", "eager")
         old: Any = processor.pictures
         tower = Tower(
             "nano_base", old.side, (old.pixel_mean,) * 3, (old.pixel_std,) * 3, layer=nano.config.vision_feature_layer
         )
+        described = describe({"siglip": (tower, nano.config.vision_config.to_dict())})
         config = compose_config(
-            {"siglip": tower}, [nano.config.vision_config.to_dict()], Fusion(), nano.config.text_config,
-            old.placeholder_id, "stretch",
-        )  # fmt: skip
+            described, Fusion().on(described), nano.config.text_config, old.placeholder_id, "stretch"
+        )
         config._attn_implementation = "eager"
         model = ComposedForConditionalGeneration(config)
         renamed = {
@@ -128,52 +128,10 @@ class NanoComposed:
             for name, tensor in nano.state_dict().items()
         }
         model.load_state_dict(renamed)
-        return Learner(model, _processor(processor.tokenizer, config, processor.template))
+        return _learner(model, processor.tokenizer, template)
 
 
-class ComposedPictures(Pictures):
-    """Pictures of any size, resized for each tower; `pixel_values` (P, sum of 3 side side) holds all in a row.
-
-    fit: pad (to a square, in the towers' mean colour, so that nothing is lost or distorted) or stretch.
-    """
-
-    def __init__(self, placeholder_id: int, num_tokens: int, towers: Sequence[Mapping[str, Any]], fit: Fit) -> None:
-        self.placeholder_id, self.num_tokens, self.towers, self.fit = placeholder_id, num_tokens, towers, fit
-
-    def expand(self, height: int, width: int) -> list[int]:
-        return [self.placeholder_id] * self.num_tokens
-
-    def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
-        flat = [image for row in images for image in row]
-        if not flat:
-            return {}
-        return {"pixel_values": torch.cat([self._pixels(flat, tower) for tower in self.towers], dim=1)}
-
-    def _pixels(self, images: Sequence[Picture], tower: Mapping[str, Any]) -> Tensor:
-        """Pixels (P, 3 side side) for one tower."""
-        mean, std = (torch.tensor(tower[key]).view(3, 1, 1) for key in ("mean", "std"))
-        colour = [round(255 * value) for value in tower["mean"]]
-        squares = np.stack([square(image, tower["side"], self.fit, colour) for image in images])
-        pixels_PCHW = torch.from_numpy(squares).permute(0, 3, 1, 2)
-        return ((pixels_PCHW.float() / 255 - mean) / std).flatten(1)
-
-
-def square(picture: Picture, side: int, fit: Fit, colour: Sequence[int]) -> Picture:
-    """The picture at side x side px."""
-    height, width = picture.shape[:2]
-    if (height, width) == (side, side):
-        return picture
-    scale = side / max(height, width)
-    size = (side, side) if fit == "stretch" else (max(1, round(width * scale)), max(1, round(height * scale)))
-    resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
-    whole = np.empty((side, side, 3), np.uint8)
-    whole[:] = colour
-    top, left = (side - size[1]) // 2, (side - size[0]) // 2
-    whole[top : top + size[1], left : left + size[0]] = resized
-    return whole
-
-
-def open_composed(directory: Path, template: Template | None, dtype: str, attention: str) -> Learner:
+def open_composed(directory: Path, template: TemplateSettings, dtype: str, attention: str) -> Learner:
     """A composed model saved by this package. Raises ValueError where a file is missing or damaged."""
     from transformers import AutoTokenizer
 
@@ -190,33 +148,58 @@ def open_composed(directory: Path, template: Template | None, dtype: str, attent
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     model = _checked(str(directory), str(directory), ComposedForConditionalGeneration, None, options)
     tokenizer = _call(str(directory), str(directory), AutoTokenizer.from_pretrained, None)
-    return Learner(model, _processor(tokenizer, model.config, template))
+    return _learner(model, tokenizer, template)
 
 
-def chat_template(tokenizer: Any) -> Template:
-    """The `Template` of a language model's chat template; a picture stands on a line before the prompt."""
+def read_template(tokenizer: Any, ends: Sequence[str], settings: TemplateSettings) -> Template:
+    """The `Template` of a language model's chat template, with what `settings` has in its place.
+
+    Pictures are unknown to it: they stand on a line before the prompt. `ends`: spelling of the model's end tokens.
+    Raises ValueError where a part cannot be found.
+    """
+    s = settings
+    if s.text and s.image and s.end:
+        return Template(s.text, s.image, s.end, s.lead or "")
     prompt, response = "promptgoeshere", "responsegoeshere"
+    missing = "the turn cannot be read off the chat template; text, image and end must be given"
     if tokenizer.chat_template is None:
         raise ValueError("model.template: the language model has no chat template; text, image and end must be given")
     turn = [{"role": "user", "content": prompt}]
-    asked = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    answered = tokenizer.apply_chat_template(
-        [*turn, {"role": "assistant", "content": response}], tokenize=False, add_generation_prompt=False
-    )
+    asked = _render(tokenizer, turn, True)
+    answered = _render(tokenizer, [*turn, {"role": "assistant", "content": response}], False)
+    lead, found, tail = answered.removeprefix(asked).partition(response)
+    places = [tail.index(token) + len(token) for token in ends if token in tail]
+    if not answered.startswith(asked) or asked.count(prompt) != 1 or lead.strip() or not found or not places:
+        raise ValueError(f"model.template: {missing}")
     before, _, after = asked.partition(prompt)
-    lead, _, tail = answered.removeprefix(asked).partition(response)
-    specials = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    ends = [(tail.index(token) + len(token)) for token in specials if token in tail]
-    if not answered.startswith(asked) or lead.strip() or response not in answered or not ends:
-        raise ValueError(
-            "model.template: the turn cannot be read off the chat template; text, image and end must be given"
-        )
-    return Template(text=(before, after), image=(before, "\n", after), end=tail[: min(ends)], lead=lead)
+    bos = tokenizer.bos_token
+    if bos and not before.startswith(bos) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        before = bos + before  # the tokenizer's own
+    return Template(
+        text=s.text or (before, after),
+        image=s.image or (before, "\n", after),
+        end=s.end or tail[: min(places)],
+        lead=lead if s.lead is None else s.lead,
+    )
 
 
-def _processor(tokenizer: Any, config: Any, template: Template | None) -> Processor:
+def _render(tokenizer: Any, messages: list[dict[str, str]], asks: bool) -> str:
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks, date_string=DATE)
+    except Exception as error:  # a template is a program: it may raise anything
+        raise ValueError(f"model.template: the chat template fails ({str(error).splitlines()[0]})") from error
+    return str(text)
+
+
+def _learner(model: Any, tokenizer: Any, settings: TemplateSettings) -> Learner:
+    config, listed = model.config, model.generation_config.eos_token_id
+    found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
+    eos_ids = [token for token in dict.fromkeys(found) if token is not None]
+    template = read_template(tokenizer, tokenizer.convert_ids_to_tokens(eos_ids), settings)
     pictures = ComposedPictures(config.image_token_id, config.num_image_tokens, config.towers, config.fit)
-    return Processor(tokenizer, template or chat_template(tokenizer), pictures)
+    processor = Processor(tokenizer, template, pictures)
+    processor.eos_ids = list(dict.fromkeys((processor.eos_id, *eos_ids)))
+    return Learner(model, processor)
 
 
 def _add_token(tokenizer: Any, model: Any, token: str) -> int:
@@ -262,7 +245,11 @@ def _checked(where: str, id: str, kind: Any, revision: str | None, options: dict
 def _call(where: str, id: str, function: Any, revision: str | None, **options: Any) -> Any:
     """`from_pretrained` of a library class; what it raises in one sentence."""
     try:
-        return function(id, revision=revision or "main", trust_remote_code=False, **options)
+        commit = None if Path(id).is_dir() else download(id, revision or "main", "config.json").parent.name
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    try:
+        return function(id, revision=commit, trust_remote_code=False, **options)
     except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{where}: {id} cannot be loaded ({line})") from error

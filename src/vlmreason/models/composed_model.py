@@ -28,10 +28,8 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from vlmreason.models.fusion import Fusion, FusionProjector
-from vlmreason.models.towers import Tower, build_tower, features, tower_grid
+from vlmreason.models.towers import build_tower, features
 from vlmreason.structure import structure
-
-IMAGE_TOKEN = "<image>"
 
 
 class ComposedConfig(PreTrainedConfig):
@@ -51,9 +49,7 @@ class ComposedConfig(PreTrainedConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        fusion = fusion_of(self)
-        assert fusion.grid is not None
-        return fusion.num_tokens(fusion.grid, len(self.towers or []))
+        return fusion_of(self).num_tokens(len(self.towers or []))
 
 
 def fusion_of(config: ComposedConfig) -> Fusion:
@@ -61,30 +57,13 @@ def fusion_of(config: ComposedConfig) -> Fusion:
 
 
 def compose_config(
-    towers: Mapping[str, Tower],
-    tower_configs: Sequence[Mapping[str, Any]],
-    fusion: Fusion,
-    text_config: PreTrainedConfig,
-    image_token_id: int,
-    fit: str = "pad",
+    towers: Sequence[Mapping[str, Any]], fusion: Fusion, text_config: Any, image_token_id: int, fit: str = "pad"
 ) -> ComposedConfig:
-    """The configuration of a model of these parts. Raises ValueError where they do not go together."""
-    described: list[dict[str, Any]] = []
-    for (name, tower), config in zip(towers.items(), tower_configs, strict=True):
-        try:
-            height, width, channels = tower_grid(config, tower.side, tower.layer)
-        except ValueError as error:
-            raise ValueError(f"model.towers.{name}: {error}") from error
-        described.append({
-            "name": name, "config": dict(config), "side": tower.side, "mean": list(tower.mean), "std": list(tower.std),
-            "layer": tower.layer, "grid": [height, width], "channels": channels,
-        })  # fmt: skip
-    grids = [(one["grid"][0], one["grid"][1]) for one in described]
-    grid = fusion.grid_of(grids, [one["channels"] for one in described])
+    """The configuration of a model of towers (`describe`), a fusion on their grids and a decoder."""
     return ComposedConfig(
         text_config=text_config,
-        towers=described,
-        fusion=dataclasses.asdict(dataclasses.replace(fusion, grid=grid)),
+        towers=[dict(tower) for tower in towers],
+        fusion=dataclasses.asdict(fusion),
         fit=fit,
         image_token_id=image_token_id,
         tie_word_embeddings=bool(getattr(text_config, "tie_word_embeddings", False)),

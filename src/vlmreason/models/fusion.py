@@ -7,9 +7,9 @@ place the tokens of all towers in turn, the order of places kept (I-MoF). Both M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,13 @@ class Fusion:
     def own_adapters(self) -> bool:
         return (self.adapters or ("own" if self.kind == "interleaved" else "shared")) == "own"
 
-    def grid_of(self, grids: Sequence[Grid], channels: Sequence[int]) -> Grid:
-        """The grid of the joined features. Raises ValueError where the towers cannot be joined in this way."""
+    def on(self, towers: Sequence[Mapping[str, Any]]) -> Fusion:
+        """With the grid of the joined features; `towers`: `grid` and `channels` of each.
+
+        Raises ValueError where they cannot be joined in this way.
+        """
+        grids = [(int(tower["grid"][0]), int(tower["grid"][1])) for tower in towers]
+        channels = [tower["channels"] for tower in towers]
         where = f"model.fusion.kind={self.kind}"
         if self.kind == "additive" and len(grids) != 2:
             raise ValueError(f"{where}: needs two towers, model.towers has {len(grids)}")
@@ -66,11 +71,12 @@ class Fusion:
                 f"{where}: the towers have grids of {shown} places, the same are needed: choose their sides so, "
                 "or resample with model.fusion.grid"
             )
-        return self.grid or grids[0]
+        return replace(self, grid=self.grid or grids[0])
 
-    def num_tokens(self, grid: Grid, num_towers: int) -> int:
+    def num_tokens(self, num_towers: int) -> int:
         """Tokens of a picture."""
-        return grid[0] * grid[1] * (num_towers if self.kind == "interleaved" else 1)
+        assert self.grid is not None
+        return self.grid[0] * self.grid[1] * (num_towers if self.kind == "interleaved" else 1)
 
 
 class Projector(nn.Module):

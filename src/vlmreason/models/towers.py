@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+
+from vlmreason.models.processor import Pictures
+from vlmreason.tasks.base import Picture
+
+Fit = Literal["pad", "stretch"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,20 @@ def tower_grid(config: Mapping[str, Any], side: int, layer: int | None) -> tuple
     return height, width, channels
 
 
+def describe(towers: Mapping[str, tuple[Tower, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Of each tower, given with its configuration, what a composed model's configuration holds. Raises ValueError."""
+    described = []
+    for name, (tower, config) in towers.items():
+        try:
+            height, width, channels = tower_grid(config, tower.side, tower.layer)
+        except ValueError as error:
+            raise ValueError(f"model.towers.{name}: {error}") from error
+        own = {"side": tower.side, "mean": list(tower.mean), "std": list(tower.std), "layer": tower.layer}
+        found = {"grid": [height, width], "channels": channels}
+        described.append({"name": name, "config": dict(config)} | own | found)
+    return described
+
+
 def features(tower: nn.Module, pixels_PCHW: Tensor, layer: int | None) -> Tensor:
     """Features (P, h, w, D) of P pictures."""
     config: Any = tower.config
@@ -90,3 +111,45 @@ def _places(length: int, side: int, patch: Any) -> int:
     if places == 0 or length - places * places > max(places, 8):
         raise ValueError(f"{length} tokens, of which {places} x {places} would be the picture")
     return places
+
+
+class ComposedPictures(Pictures):
+    """Pictures of any size, resized for each tower; `pixel_values` (P, sum of 3 side side) holds all in a row.
+
+    fit: pad (to a square, in the towers' mean colour, so that nothing is lost or distorted) or stretch.
+    """
+
+    def __init__(self, placeholder_id: int, num_tokens: int, towers: Sequence[Mapping[str, Any]], fit: Fit) -> None:
+        self.placeholder_id, self.num_tokens, self.towers, self.fit = placeholder_id, num_tokens, towers, fit
+
+    def expand(self, height: int, width: int) -> list[int]:
+        return [self.placeholder_id] * self.num_tokens
+
+    def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
+        flat = [image for row in images for image in row]
+        if not flat:
+            return {}
+        return {"pixel_values": torch.cat([self._pixels(flat, tower) for tower in self.towers], dim=1)}
+
+    def _pixels(self, images: Sequence[Picture], tower: Mapping[str, Any]) -> Tensor:
+        """Pixels (P, 3 side side) for one tower."""
+        mean, std = (torch.tensor(tower[key]).view(3, 1, 1) for key in ("mean", "std"))
+        colour = [round(255 * value) for value in tower["mean"]]
+        squares = np.stack([square(image, tower["side"], self.fit, colour) for image in images])
+        pixels_PCHW = torch.from_numpy(squares).permute(0, 3, 1, 2)
+        return ((pixels_PCHW.float() / 255 - mean) / std).flatten(1)
+
+
+def square(picture: Picture, side: int, fit: Fit, colour: Sequence[int]) -> Picture:
+    """The picture at side x side px."""
+    height, width = picture.shape[:2]
+    if (height, width) == (side, side):
+        return picture
+    scale = side / max(height, width)
+    size = (side, side) if fit == "stretch" else (max(1, round(width * scale)), max(1, round(height * scale)))
+    resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    whole = np.empty((side, side, 3), np.uint8)
+    whole[:] = colour
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    whole[top : top + size[1], left : left + size[0]] = resized
+    return whole
