@@ -52,7 +52,7 @@ def test_on_this_machine(vlmreason: Any, tmp_path: Path, base: Path) -> None:
     shown = json.loads(vlmreason("sweep", "status", "dir=s", "format=json").out)
     assert [job["state"] for job in shown["jobs"]] == ["lost", "failed"]
     resumed = vlmreason("sweep", "resume", "dir=s")
-    assert "2 jobs of 2 jobs (1 lost, 1 failed) resumed" in resumed.out
+    assert "2 of 2 jobs resumed (1 lost, 1 failed before)" in resumed.out
     wait_until(lambda: states(folder) == ["done"] * 2, "the resumed jobs end")
     assert [row.attempts for row in rows(folder)] == [2, 2]
     assert losses(Path(killed.run_dir))[:10] == kept
@@ -119,7 +119,7 @@ def test_through_a_queue(vlmreason: Any, tmp_path: Path, base: Path, cluster: Pa
     assert [attempt.outcome for attempt in job_state(folder, 0).attempts] == ["stopped", "done"]
     assert job_state(folder, 0).attempts[0].message.endswith("(SIGUSR2); requeued")
     assert not list((folder / "requeue").iterdir())
-    assert "1 job of 2 jobs (1 done, 1 lost) resumed: SLURM job 8" in vlmreason("sweep", "resume", "dir=s").out
+    assert "1 of 2 jobs resumed (1 done, 1 lost before): SLURM job 8" in vlmreason("sweep", "resume", "dir=s").out
     wait_until(lambda: states(folder) == ["done", "done"], "the resumed job ends")
     assert [len(job_state(folder, number).attempts) for number in (0, 1)] == [2, 2]
 
@@ -142,3 +142,14 @@ def test_without_slurm_nothing_is_submitted(vlmreason: Any, tmp_path: Path, base
         assert states(folder) == ["waiting"]
     (cluster / "down").touch()
     assert slurm.queue() is None
+
+
+def test_hydras_own_launcher(vlmreason: Any, tmp_path: Path) -> None:
+    """Multirun with submitit on this machine: one process for each job."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ("generate", "-m", "hydra/launcher=submitit_local", "num=2", "workers=1", "out=a,b")
+    assert vlmreason(*words).code == 0
+    for name in ("a", "b"):
+        assert len((tmp_path / name / "metadata.jsonl").read_text().splitlines()) == 2
+    done = vlmreason(*words[:3], "num=2", "workers=1", "out=a,b", "level=simpel")
+    assert done.code != 0

@@ -113,7 +113,7 @@ def test_killed_and_resumed(cluster: None, tmp_path: Path) -> None:
     assert job_state(folder, 1).attempts[-1].message.endswith("(SIGTERM)")
     assert 30 <= steps_done(folder, 0) < 500
     wait_until(lambda: slurm.queue() == {}, "the queue empties")
-    assert "2 jobs of 3 jobs (1 lost, 1 stopped, 1 done) resumed" in run("sweep", "resume", f"dir={folder}")
+    assert "2 of 3 jobs resumed (1 lost, 1 stopped, 1 done before)" in run("sweep", "resume", f"dir={folder}")
     wait_until(lambda: states(folder) == ["done"] * 3, "the resumed jobs end")
     assert [len(job_state(folder, number).attempts) for number in range(3)] == [2, 2, 1]
     assert steps_done(folder, 0) == 500

@@ -306,7 +306,7 @@ def _resume(folder: Path, own: Settings) -> None:
         return
     profile = _profile(own.profile) if own.profile else submission.last_profile(folder, numbers)
     where = submission.send(folder, sweep, numbers, profile or _profile("local"))
-    print(f"{status.num_jobs(len(numbers))} of {status.num_jobs(len(rows))} ({status.counts(rows)}) resumed: {where}")
+    print(f"{len(numbers)} of {status.num_jobs(len(rows))} resumed ({status.counts(rows)} before): {where}")
 
 
 def _chosen(rows: list[Any], own: Settings) -> list[Any]:
