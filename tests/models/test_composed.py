@@ -1,8 +1,10 @@
 """Composed models: towers to grids, fusions to tokens, parts to a model that learns, saves and answers as any other."""
 
 import functools
+import importlib.util
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +463,16 @@ def test_a_part_with_weights_of_another_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     settings = composed(towers={"a": {**part("dinov2"), "id": str(tmp_path)}})
     assert "not those of its config.json (layernorm.bias)" in sentence_of(settings.load)
+
+
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    """timm's towers are classes of the library around a package of their own."""
+    if importlib.util.find_spec("timm"):
+        pytest.skip("timm is installed")
+    config = {"model_type": "timm_wrapper", "architecture": "convnext_xxlarge", "label_names": [], "num_classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = composed(towers={"a": {**part("convnext"), "id": str(tmp_path)}})
+    assert re.search("model.towers.a: .*timm", sentence_of(settings.load))
 
 
 def test_pictures_and_placeholders_must_be_as_many() -> None:

@@ -219,7 +219,12 @@ def test_processes_orders_and_hash_seeds_give_the_same_problems():
     program = "import json, test_all_tasks as t; print(json.dumps(t.digests(t.CASES[::-1])))"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

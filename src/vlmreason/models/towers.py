@@ -52,9 +52,9 @@ def vision_config(config: Any) -> Any:
 
 def build_tower(config: Mapping[str, Any], attention: str | None = None) -> nn.Module:
     """An untrained tower from its configuration as a mapping with `model_type`."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import CONFIG_MAPPING, AutoModel
 
-    made = AutoConfig.for_model(**config)
+    made = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
     # other kernels only where a tower supports them: its own choice
     chosen = attention if attention == "eager" else None
     tower: nn.Module = AutoModel.from_config(made, attn_implementation=chosen)  # type: ignore[no-untyped-call]
@@ -65,9 +65,11 @@ def tower_grid(config: Mapping[str, Any], side: int, layer: int | None) -> tuple
     """Height, width and channels of the features of a picture. Raises ValueError where they are no grid."""
     where = f"tower {config['model_type']} at side={side}"
     with torch.device("meta"):
-        tower = build_tower(config).eval()
         try:
+            tower = build_tower(config).eval()
             _, height, width, channels = features(tower, torch.zeros(1, 3, side, side), layer).shape
+        except ImportError as error:  # timm's towers
+            raise ValueError(f"{where}: {str(error).strip().splitlines()[0]}") from error
         except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(f"{where}: gives no grid of features ({str(error).splitlines()[0]})") from error
     return height, width, channels
