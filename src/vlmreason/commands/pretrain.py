@@ -22,8 +22,8 @@ class Settings:
     out: str
 
 
-def run(cfg: dict[str, Any]) -> Path:
-    """Pretrain from an untrained model; returns the run directory."""
+def run(cfg: dict[str, Any]) -> Path | None:
+    """Pretrain from an untrained model; returns the run directory, None in all but the first of several processes."""
     import functools
 
     from vlmreason.commands import build, identity
@@ -32,8 +32,9 @@ def run(cfg: dict[str, Any]) -> Path:
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
     from vlmreason.models.learner import Learner
     from vlmreason.models.nano import NanoSettings, build_nano, read_vocabulary
+    from vlmreason.training import strategies
     from vlmreason.training.pretrain import skill_accuracy
-    from vlmreason.training.runner import Stopped, train
+    from vlmreason.training.runner import Lost, Stopped, train
 
     build.quieten()
     learner = Learner(*build_nano(NanoSettings(), read_vocabulary(), own.seed))
@@ -43,5 +44,9 @@ def run(cfg: dict[str, Any]) -> Path:
     try:
         train(learner, tasks, supervision, None, own.seed, optimizer, trainer, folder, logger, measure)
     except Stopped as stopped:
+        if not strategies.is_first() and not isinstance(stopped, Lost):
+            return None  # the first process says it
         raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
-    return folder
+    first = strategies.is_first()
+    strategies.leave()
+    return folder if first else None

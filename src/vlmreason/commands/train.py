@@ -41,7 +41,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.evaluation.generate import Share, evaluate, measure
     from vlmreason.evaluation.table import format_table
     from vlmreason.training import strategies, throughput
-    from vlmreason.training.runner import Stopped, train
+    from vlmreason.training.runner import Lost, Stopped, train
 
     learner = build.build_learner(cfg)
     folder = identity.open_run(cfg, learner.source)
@@ -54,6 +54,8 @@ def run(cfg: dict[str, Any]) -> Path | None:
             learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training
         )
     except Stopped as stopped:
+        if not strategies.is_first() and not isinstance(stopped, Lost):
+            return None  # the first process says it
         raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
     rank = strategies.group_rank()
     try:

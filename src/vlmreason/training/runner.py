@@ -41,7 +41,7 @@ from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
-from vlmreason.training import strategies, throughput
+from vlmreason.training import memory, strategies, throughput
 from vlmreason.training.checkpoints import Checkpoint, Writer, newest, remove
 from vlmreason.training.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.sft import SupervisedFineTuning
@@ -98,6 +98,10 @@ class TrainerSettings:
 
 class Stopped(Exception):
     """The run was told to stop and has saved its state; the same command goes on."""
+
+
+class Lost(Stopped):
+    """Another process of the run has died; the last checkpoint is there."""
 
 
 Evaluate = Callable[[Learner], Mapping[str, float]]
@@ -169,13 +173,19 @@ def train(
                     state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
             except SystemExit:  # Lightning's own answer to the second Ctrl-C
                 raise KeyboardInterrupt("stopped at once; the same command goes on at the last checkpoint") from None
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
+                if memory.is_out_of_memory(error):
+                    parts, kind = supervision.phase(name).train, optimizers[name].name
+                    num, device = trainer.world_size, trainer.strategy.root_device
+                    raise ValueError(memory.explain(learner, parts, settings, kind, num, data, device)) from error
                 if not strategies.lost(error):
                     raise
-                raise Stopped(f"{strategies.LOST}: stopped {where % module.step}") from error
+                raise Lost(f"{strategies.LOST}: stopped {where % module.step}") from error
             if module.step < data.num_steps and not module.stopping:
                 raise RuntimeError(f"stopped {where % module.step}")
             if module.stopping:
+                writer.wait()
+                strategies.wait()  # a process that ends may take others with it: all have written
                 raise Stopped(f"stopped {where % module.step}")
             checkpoint, faults = None, {}
     if strategies.is_first():
