@@ -1,7 +1,7 @@
 """Send one batch through processor and model before hours are spent on a run.
 
 Takes the settings of `train`. Looks at placeholder and feature counts, whether the loss mask decodes to the
-response, and the lengths against their limits.
+response, and the lengths against their limits; estimates the memory that each device needs.
 
 Examples:
   vlmreason check task=grid_navigation supervision=mix_plus
@@ -27,17 +27,30 @@ class Settings:
 def run(cfg: dict[str, Any]) -> None:
     """Print what was found, one JSON object per phase; a fault ends with ValueError."""
     import json
+    import math
 
     from vlmreason.commands import build
 
     own = build.settings(Settings, cfg)
     task, supervision, scale = build.build_task(cfg), build.build_supervision(cfg), build.build_scale(cfg)
     tasks = build.build_tasks(cfg)
-    for check_section in (build.build_optimizer, build.build_trainer, build.build_evaluation):
-        check_section(cfg)
+    optimizer, trainer = build.build_optimizer(cfg), build.build_trainer(cfg)
+    build.build_evaluation(cfg)
+    import torch
+
+    from vlmreason.data.loader import StepData
     from vlmreason.data.mixture import mixtures
+    from vlmreason.training import memory, strategies
     from vlmreason.training.check import check_phase
+    from vlmreason.training.optimizers import phase_optimizers
 
     learner = build.build_learner(cfg)
-    for mixture in mixtures(supervision, task.name, own.seed).values():
-        print(json.dumps(check_phase(learner, mixture, tasks, own.num, scale.max_length)))
+    optimizers = phase_optimizers(optimizer, supervision, learner)
+    on_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    num = math.prod(strategies.processes(trainer.devices, trainer.num_nodes, trainer.accelerator))
+    for name, mixture in mixtures(supervision, task.name, own.seed).items():
+        found = check_phase(learner, mixture, tasks, own.num, scale.max_length)
+        data = StepData(mixture, tasks, learner.processor, scale.batch_size, scale.micro_tokens, scale.max_length)
+        train, kind = supervision.phase(name).train, optimizers[name].name
+        print(json.dumps(found | memory.report(learner, train, trainer, kind, num, data, device)))
