@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from families import TINY, memorable, write_tiny
 from safetensors.torch import load_file, save_file
 from tiny import dialogues, outcome, processor, tiny_learner, tiny_run
 
 from vlmreason.models.adapters import CONFIG, WEIGHTS, AdapterSettings, linear_layers, part_of
+from vlmreason.models.composed import NanoComposed
+from vlmreason.models.hugging_face import HuggingFace
 from vlmreason.models.learner import PARTS, Learner
 from vlmreason.structure import structure
 
@@ -215,3 +218,52 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(b"half")
     with pytest.raises(ValueError, match="the adapter is missing or damaged"):
         adapted(LORA, tmp_path)
+
+
+def family(name: str, directory: Path) -> Learner:
+    if not (directory / "config.json").exists():
+        write_tiny(name, directory)
+    data = {"name": name, "checkpoint": str(directory), "dtype": "float32"} | dict(TINY[name].settings)
+    return structure(HuggingFace, data, "model").load()
+
+
+@pytest.mark.parametrize("name", [*TINY, "nano_composed"])
+def test_every_family_trains_saves_merges(name: str, tmp_path: Path) -> None:
+    """LoRA on the language model and the tower, the projector in full; merged, it is the library's own model again."""
+    settings = AdapterSettings("lora", parts=("language_model", "vision_tower"), r=4, alpha=8)
+
+    def load() -> Learner:
+        return NanoComposed().load() if name == "nano_composed" else family(name, tmp_path / "base")
+
+    learner = load()
+    examples = dialogues(6) if name == "nano_composed" else memorable(6)
+    batch = learner.processor.collate([learner.processor.encode(d) for d in examples])
+
+    @torch.no_grad()
+    def logits_of(other: Learner) -> torch.Tensor:
+        other.model.eval()
+        return other.target_logits(batch)[0]
+
+    before = logits_of(learner)
+    names = [key for key, _ in learner.model.named_parameters()]
+    learner.adapt(settings, 0)
+    torch.testing.assert_close(logits_of(learner), before)
+    optimizer = torch.optim.Adam([p for _, p in learner.trained_parameters("all")], lr=1e-2)
+    learner.model.train()
+    for _ in range(3):
+        learner.token_losses(batch)[0].mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    expected = logits_of(learner)
+    assert not torch.allclose(expected, before, atol=1e-2)
+    learner.save(tmp_path / "adapter")
+    again = load()
+    again.adapt(settings, 1, tmp_path / "adapter")
+    assert torch.equal(logits_of(again), expected)
+    again.merge()
+    torch.testing.assert_close(logits_of(again), expected, rtol=1e-3, atol=1e-3)
+    assert [key for key, _ in again.model.named_parameters()] == names
+    again.save(tmp_path / "merged")
+    assert not (tmp_path / "merged" / WEIGHTS).exists()
+    opened = again if name == "nano_composed" else family(name, tmp_path / "merged")
+    torch.testing.assert_close(logits_of(opened), expected, rtol=1e-3, atol=1e-3)
