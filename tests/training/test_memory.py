@@ -15,9 +15,10 @@ from tiny import ADAMW, SIZES, TRAINER, dialogues, nano_task, plan, tiny_learner
 from vlmreason.data.loader import StepData
 from vlmreason.data.mixture import Mixture
 from vlmreason.models.adapters import AdapterSettings
+from vlmreason.models.composed import NanoComposed
 from vlmreason.models.hugging_face import HuggingFace
 from vlmreason.models.learner import PARTS, Learner
-from vlmreason.models.nano import build_nano, read_vocabulary
+from vlmreason.models.nano import build_nano, load_nano, read_vocabulary
 from vlmreason.structure import structure
 from vlmreason.training import memory
 from vlmreason.training.memory import GB, Layers, Plan, Shape, advice, estimate, fits, shape_of, what_fits
@@ -243,3 +244,8 @@ def test_memory_of_this_machine() -> None:
     capacity, name = memory.capacity_of(torch.device("cpu"))
     assert capacity > 2**28 and name == "this machine"
     assert capacity == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_shape_of_a_composed_model() -> None:
+    shape, nano = shape_of(NanoComposed().load()), shape_of(Learner(*load_nano()))
+    assert shape == replace(nano, block=shape.block)

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlmreason.data.loader import LENGTH_STEP, StepData
 from vlmreason.models.adapters import AdapterSettings
+from vlmreason.models.composed import NanoComposed
 from vlmreason.models.hugging_face import HuggingFace
 from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
@@ -78,6 +79,11 @@ def test_operations_of_a_family(name: str, tmp_path: Path) -> None:
 )
 def test_operations_of_nano(views: tuple[str, ...], train: Any) -> None:
     found, expected = measured(tiny_learner(), dialogues(6, views), train)
+    assert found == pytest.approx(expected, rel=0.005)
+
+
+def test_operations_of_a_composed_model() -> None:
+    found, expected = measured(NanoComposed().load(), dialogues(6, ("text", "image")), "all")
     assert found == pytest.approx(expected, rel=0.005)
 
 
