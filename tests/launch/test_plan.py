@@ -124,7 +124,7 @@ def test_the_same_run_twice_is_left_out(vlmreason, tmp_path: Path, base: Path) -
     write_plan(tmp_path / "p.yaml", settings(base) | {"seed": [0, 1]}, settings(base) | {"seed": 1, "out": "elsewhere"})
     done = vlmreason("sweep", "plan", "plan=p.yaml", "dir=s")
     assert done.code == 0
-    assert "the same run as job 1; left out" in done.err
+    assert "1 job of the plan left out: the same run as another one, the first as job 1" in done.err
     assert len(directory.read_sweep(tmp_path / "s").jobs) == 2
 
 

@@ -136,8 +136,10 @@ def test_time_limit(cluster: None, tmp_path: Path) -> None:
     assert kept > 0
     wait_until(lambda: len(job_state(folder, 0).attempts) == 2, "SLURM starts it again", seconds=300)
     assert job_state(folder, 0).attempts[1].slurm == first.slurm
+    # The rest fits into one go, however busy the machine is.
+    subprocess.run(["scontrol", "update", f"JobId={first.slurm}", "TimeLimit=60"], check=True)
     wait_until(lambda: steps_done(folder, 0) > kept, "it goes on")
     wait_until(lambda: states(folder) == ["done", "done"], "all is done", seconds=900)
-    assert all(attempt.outcome == "stopped" for attempt in job_state(folder, 0).attempts[:-1])
+    assert [attempt.outcome for attempt in job_state(folder, 0).attempts] == ["stopped", "done"]
     assert len(job_state(folder, 1).attempts) == 1, "a task that was done is not run again"
     assert steps_done(folder, 0) == 5000

@@ -196,7 +196,7 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
 
     from vlmreason import provenance
     from vlmreason.commands import catalog, identity
-    from vlmreason.launch import directory
+    from vlmreason.launch import directory, status
 
     if own.plan is None:
         raise ValueError("plan: must be given (plan=...)")
@@ -204,6 +204,7 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
     jobs: list[directory.Job] = []
     configs: list[str] = []
     first: dict[str, int] = {}
+    repeated: list[int] = []
     all_overrides = [[*overrides, *own.set] for overrides in plan.jobs()]
     keys = _varying(all_overrides)
     for place, overrides in enumerate(all_overrides):
@@ -216,7 +217,7 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
             raise ValueError(f"plan={own.plan}{f', {which}' if which else ''}: {error}") from error
         digest = identity.config_hash(cfg)
         if digest in first:
-            print(f"vlmreason: {' '.join(overrides)}: the same run as job {first[digest]}; left out", file=sys.stderr)
+            repeated.append(first[digest])
             continue
         first[digest] = len(jobs)
         words = dict(override.partition("=")[::2] for override in overrides)
@@ -234,6 +235,11 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
         configs.append(yaml.dump(cfg, Dumper=_dumper(), sort_keys=False))
     if len(all_overrides) > 20 and sys.stderr.isatty():
         print(file=sys.stderr)
+    if repeated:
+        what = f"{status.num_jobs(len(repeated))} of the plan"
+        print(
+            f"vlmreason: {what} left out: the same run as another one, the first as job {repeated[0]}", file=sys.stderr
+        )
     sweep = directory.Sweep(
         name=Path(own.plan).stem,
         command=plan.command,
