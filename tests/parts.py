@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import tempfile
 from collections.abc import Mapping
@@ -84,9 +85,8 @@ def language_model(kind: str) -> Path:
     """llama: Llama-3-8B-Instruct's layout; qwen2: tied embeddings; vicuna: no chat template; gemma2: capped logits."""
     import transformers as hf
 
-    tokenizer = {"llama": llama3_tokenizer, "qwen2": qwen_tokenizer, "gemma2": qwen_tokenizer}.get(
-        kind, functools.partial(llama2_tokenizer, False)
-    )()
+    makers = {"llama": llama3_tokenizer, "qwen2": qwen_tokenizer, "gemma2": qwen_tokenizer}
+    tokenizer = copy.deepcopy(makers[kind]() if kind in makers else llama2_tokenizer(False))
     tokenizer.chat_template = {"llama": LLAMA3, "qwen2": CHATML}.get(kind)
     sizes = {**SIZES, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
