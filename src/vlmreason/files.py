@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import IO
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
@@ -37,6 +38,30 @@ def rename_synced(source: Path, target: Path) -> None:
     """Rename a finished, flushed file; the new name survives a power cut."""
     os.replace(source, target)
     _sync_folder(target.parent)
+
+
+def hold(path: Path) -> bool:
+    """Whether this process has `path` for itself from now until it ends; True where the file system cannot tell."""
+    if path.resolve() in _held:
+        return True
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        return True
+    handle = open(path, "a")  # noqa: SIM115  # stays open: the lock lives as long
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return False
+    except OSError:  # no locks there
+        handle.close()
+        return True
+    _held[path.resolve()] = handle
+    return True
+
+
+_held: dict[Path, IO[str]] = {}
 
 
 def first_process() -> bool:

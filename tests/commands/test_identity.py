@@ -94,3 +94,15 @@ def test_a_model_of_another_commit_does_not_continue_a_run(tmp_path: Path) -> No
     assert identity.open_run(cfg, source) == folder
     with pytest.raises(ValueError, match=r"model.revision=main: owner/model was at commit a{40} when the run began"):
         identity.open_run(cfg, source | {"commit": "b" * 40})
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
+    cfg = {"seed": 0, "out": str(tmp_path)}
+    program = "import sys; from vlmreason.commands import identity; identity.open_run({'seed': 0, 'out': sys.argv[1]})"
+    command = [sys.executable, "-c", program + "; print('open', flush=True); sys.stdin.read()", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "open\n"
+        with pytest.raises(ValueError, match="another process is working on this run"):
+            identity.open_run(cfg)
+        other.communicate("")
+    assert identity.open_run(cfg) == identity.open_run(cfg)

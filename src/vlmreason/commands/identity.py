@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmreason.files import first_process, write_json_atomic, write_text_atomic
+from vlmreason.files import first_process, hold, write_json_atomic, write_text_atomic
 
 NOT_IDENTITY = (
     "out",
@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "scale.micro_tokens",
     "trainer.packing",
     "trainer.num_workers",
     "trainer.num_threads",
@@ -62,8 +63,8 @@ def open_run(cfg: Config, model: Mapping[str, str] | None = None) -> Path:
     """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
 
     `model`: where its weights come from (`Learner.source`), noted in provenance.json. A later start is added to
-    `restarts` there. Of several processes of one run the first writes. Raises ValueError when the directory holds
-    another configuration, or began with another commit of the model.
+    `restarts` there. Of several processes of one run the first writes, and keeps others out until it ends. Raises
+    ValueError when the directory holds another configuration, is in use, or began with another commit of the model.
     """
     import yaml
 
@@ -80,6 +81,9 @@ def open_run(cfg: Config, model: Mapping[str, str] | None = None) -> Path:
             raise ValueError(f"{folder}: holds another configuration: {difference}")
     if not first_process():
         return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if not hold(folder / "lock"):
+        raise ValueError(f"{folder}: another process is working on this run")
     if not config_file.exists():
         write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
     start = provenance.collect(seeds, config_hash(cfg)) | ({"model": dict(model)} if model else {})
