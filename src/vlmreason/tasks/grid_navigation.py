@@ -19,6 +19,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -255,6 +256,13 @@ class GridNavigation(Task[GridState]):
         _check_wording(self.wording)
         self._tried: dict[tuple[str, Cell, str], str] = {}
         self._marker = re.compile(re.escape(self.wording.answer.removesuffix("{moves}").strip()), re.IGNORECASE)
+        listed = _pattern(self.wording.listed, {"name": r"[a-z]+", "cell": _CELL})
+        several = f"(?:{listed}(?:{re.escape(self.wording.list_joint)}{listed})*)?"
+        named = {"start": f"(?P<start>{_CELL})", "destination": f"(?P<destination>{_CELL})"}
+        self._head = re.compile(_pattern(self.wording.head.strip(), named | {"objects": f"(?P<objects>{several})"}))
+        self._listed = re.compile(
+            _pattern(self.wording.listed, {"name": r"(?P<name>[a-z]+)", "cell": f"(?P<cell>{_CELL})"})
+        )
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> GridState:
         limits = self.sizes.levels[level]
@@ -398,6 +406,18 @@ class GridNavigation(Task[GridState]):
         words = [] if end is None else response[end:].split()
         return words if all(word in MOVES for word in words) else []
 
+    def read_head(self, response: str) -> Head | None:
+        """The start, destination and objects that a trace begins with; None where it does not begin like that."""
+        found = self._head.search(response[:MAX_RESPONSE_CHARS])
+        if found is None:
+            return None
+        places = found.groupdict()
+        objects = [(m["name"], _read_cell(m["cell"])) for m in self._listed.finditer(places.get("objects") or "")]
+        start, destination = (
+            _read_cell(places[name]) if places.get(name) else None for name in ("start", "destination")
+        )
+        return Head(start, destination, tuple(objects))
+
     def state_from_json(self, data: object) -> GridState:
         state = super().state_from_json(data)
         named = [*state.objects, *state.obstacles]
@@ -413,6 +433,14 @@ class GridNavigation(Task[GridState]):
         if (state.rows + 1) * self.sizes.cell > height or (state.cols + 1) * self.sizes.cell > width:
             raise ValueError(f"problem of {self.name}: {state.rows} x {state.cols} cells do not fit into the picture")
         return state
+
+
+class Head(NamedTuple):
+    """What the head of a trace says; None where the wording does not name it."""
+
+    start: Cell | None
+    destination: Cell | None
+    objects: tuple[Named, ...]
 
 
 class Walk(NamedTuple):
@@ -520,6 +548,24 @@ def _preferences() -> dict[Cell, tuple[tuple[str, int, int], ...]]:
 
 
 _PREFERENCES = _preferences()
+_CELL = r"\(\d{1,3},\d{1,3}\)"
+
+
+def _pattern(template: str, fields: Mapping[str, str]) -> str:
+    """A regular expression for what a template writes; each field is matched by its own the first time."""
+    pieces, seen = [], set[str]()
+    for literal, field, _, _ in Formatter().parse(template):
+        pieces.append(re.escape(literal))
+        if field:
+            once = re.sub(r"\?P<\w+>", "?:", fields[field]) if field in seen else fields[field]
+            pieces.append(once)
+            seen.add(field)
+    return "".join(pieces)
+
+
+def _read_cell(text: str) -> Cell:
+    row, col = text.strip("()").split(",")
+    return int(row), int(col)
 
 
 def _solution(state: GridState) -> Search:

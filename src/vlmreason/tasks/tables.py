@@ -189,8 +189,7 @@ class TableTask(Task[TableState]):
 
     def draw(self, state: TableState) -> Picture:
         width, height = self.sizes.picture
-        rows, cols = len(state.row_names), len(state.col_names)
-        cell_w, cell_h = width // (max(cols, self.sizes.cols[1]) + 1), height // (max(rows, self.sizes.rows[1]) + 1)
+        cols, (cell_h, cell_w) = len(state.col_names), self.cell_size(state)
         size = self.sizes.font
         picture = blank(height, width, WHITE)
 
@@ -209,6 +208,12 @@ class TableTask(Task[TableState]):
                 color = MARKED if (r, c) in marked else BODY
                 paste(r, c, NUMBER_WORDS[state.value((r, c))], color, False)
         return picture
+
+    def cell_size(self, state: TableState) -> tuple[int, int]:
+        """Height and width of a cell of the picture (px); cell (r, c) begins r heights below and c widths right."""
+        width, height = self.sizes.picture
+        rows, cols = max(len(state.row_names), self.sizes.rows[1]), max(len(state.col_names), self.sizes.cols[1])
+        return height // (rows + 1), width // (cols + 1)
 
     def text(self, state: TableState) -> str:
         return latex_table(state, set(state.path) if self.marks_text else set())
@@ -320,14 +325,20 @@ def read_answer(response: str) -> tuple[list[int], int | None]:
 
 def read_trace(response: str) -> list[int]:
     """The last number behind each cell's coordinates, up to the answer; [] where a cell has none."""
+    values = [value for _, value in read_cells(response)]
+    return [] if None in values else [value for value in values if value is not None]
+
+
+def read_cells(response: str) -> list[tuple[Cell, int | None]]:
+    """Each cell of the trace with the last number behind its coordinates (None: there is none), up to the answer."""
     solution = _solution(response)
     marks = list(_ANSWER.finditer(solution))
     if marks:
         solution = solution[: marks[-1].start()]
-    values = []
-    for chunk in _CELL.split(solution)[1:]:
-        numbers = _INTEGER.findall(chunk)
-        if not numbers:
-            return []
-        values.append(int(numbers[-1]))
-    return values
+    found: list[tuple[Cell, int | None]] = []
+    starts = list(_CELL.finditer(solution))
+    for match, after in itertools.zip_longest(starts, starts[1:]):
+        numbers = _INTEGER.findall(solution, match.end(), after.start() if after else len(solution))
+        row, col = map(int, _INTEGER.findall(match.group()))
+        found.append(((row, col), int(numbers[-1]) if numbers else None))
+    return found

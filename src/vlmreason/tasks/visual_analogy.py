@@ -541,6 +541,23 @@ class VisualAnalogy(Task[AnalogyState]):
             parts={name: float(value) for name, value in parts.items()},
         )
 
+    def read_answer(self, response: str) -> tuple[dict[str, Pattern | None], str | None]:
+        """Patterns by row ("1", "2", "A" ... "D"; None: two different ones) and the option behind the last marker."""
+        return self._parser.answer(response[:MAX_RESPONSE_CHARS])
+
+    def option_values(self, state: AnalogyState, response: str) -> list[bool]:
+        """Per option, whether the trace lists the right values of the attribute that gives the query its pattern."""
+        found = _solution(state)
+        wanted = self._parser.sections("".join(self.thought(state)))
+        listed = self._parser.sections(response[:MAX_RESPONSE_CHARS])
+        names = [self._phrases.attributes[ATTRIBUTES.index(attribute)] for attribute, _ in found.option_patterns]
+        rows = zip(self._phrases.options, names, strict=True)
+        return [name in listed.get(row, {}) and listed[row][name] == wanted[row].get(name) for row, name in rows]
+
+    def panel_places(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Upper left corners (x, y) of the panels (px): both examples, query with its question mark, options."""
+        return _layout(self.sizes.picture, self.sizes.panel)
+
     def state_from_json(self, data: object) -> AnalogyState:
         state = super().state_from_json(data)
         try:
@@ -680,8 +697,7 @@ class _Parser:
 
     def values(self, response: str, gold: str) -> dict[str, bool]:
         """Per stage and group of attributes whether the trace lists the same values as the gold one."""
-        marks = list(_MARKER.finditer(response))
-        wanted, listed = self._sections(gold), self._sections(response[: marks[-1].start()] if marks else response)
+        wanted, listed = self.sections(gold), self.sections(response)
         return {
             f"{stage}_{group}": all(
                 wanted.get(row, {}).get(name) == listed.get(row, {}).get(name) for row in rows for name in names
@@ -691,8 +707,10 @@ class _Parser:
             for group, names in self._groups.items()
         }
 
-    def _sections(self, thought: str) -> dict[str, dict[str, str]]:
-        """Row -> attribute -> its listed values; the last row of a name counts, the text form comes before."""
+    def sections(self, response: str) -> dict[str, dict[str, str]]:
+        """Row -> attribute -> its values in the trace; the last row of a name counts, the text form comes before."""
+        marks = list(_MARKER.finditer(response))
+        thought = response[: marks[-1].start()] if marks else response
         starts = sorted(
             (at, at + len(head), row) for head, row in self._heads.items() if (at := _last_line(thought, head)) >= 0
         )
