@@ -1,0 +1,342 @@
+"""How far training on simple problems lowers the loss on hard ones: section 5 and appendix H.
+
+With l(x) the mean loss over the solution's tokens of one example, s and h the mean gradients on simple and hard
+examples, m and v the means of the gradient and of its elementwise square on simple examples:
+
+    gradient alignment score (equation 3)   <s, h> / <h, h>
+    gradient cosine similarity (7)          <s, h> / (|s| |h|)
+    Adam update alignment (8)               E_simple <u(g), h> / E_hard <u(g), h>,
+                                            u(g) = ((1 - b1) g + b1 m) / (sqrt((1 - b2) g^2 + b2 v) + eps)
+    average gradient norm                   E_simple |g|
+
+The text of equations 7 and 8 has lost its square roots; they stand here as in Adam.
+
+Streaming. No gradient of an example is kept. Two identities make one pass over the hard examples and two over the
+simple ones enough: E_x E_y <g_x, g_y> = <E g, E g>, so that running sums give equations 3 and 7 and, with E |g|^2,
+the share of |h|^2 that is sampling noise; and E <u(g), h> = <E u(g), h>, so that the hard examples' updates are
+summed in the pass that makes h. Only u on simple examples needs a second pass, because v stands below its root.
+Memory: the gradient, and s and h; with Adam two more (v and the sum of updates); with a projection sketches only.
+
+A sample is the mean over `batch_size` examples. Equations 3 and 7 do not depend on it; the norms and equation 8 are
+the paper's at batch_size=1, and those of batches otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from vlmreason.analysis.intervals import Mean, mean
+from vlmreason.analysis.projection import Projection
+from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
+from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, build_dialogue
+from vlmreason.models.learner import Learner
+from vlmreason.models.processor import Encoded
+from vlmreason.structure import nearest
+from vlmreason.supervision import ModelPart, View
+from vlmreason.tasks.base import SPLITS, Task
+
+Samples = Callable[[], Iterable[Tensor]]
+"""The losses of the samples of a set, one after the other, each with its own graph; the same on every call."""
+Gradient = list[Tensor]
+"""By parameter, or one sketch."""
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Constants of equation 8."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class SetGradient:
+    """The gradients of one set. norm: of the mean gradient; sample_norm: mean of the samples' norms.
+
+    noise: the share of norm^2 that comes from the finite number of samples (unbiased; 0 for infinitely many).
+    """
+
+    num_samples: int
+    loss: Mean
+    norm: float
+    sample_norm: Mean
+    noise: float | None
+
+
+@dataclass(frozen=True)
+class ProjectionError:
+    """One standard deviation over seeds of the projection, to first order; that of the norm is relative."""
+
+    size: int
+    alignment: float | None
+    cosine: float | None
+    norm: float
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The scores; None where a gradient vanishes. `alignment_corrected`: without the noise of the hard gradient."""
+
+    num_parameters: int
+    simple: SetGradient
+    hard: SetGradient
+    inner: float
+    alignment: float | None
+    alignment_corrected: float | None
+    cosine: float | None
+    adam: float | None
+    projection: ProjectionError | None
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """Which examples, and which part of the model.
+
+    levels: that of the simple and that of the hard examples; None: the task's first and last. num: examples of
+    each, the first ones of the split. view: how they are shown. batch_size: examples of one sample; it must divide
+    `num`. train: parts whose gradients count (of a model with adapters: what trains of them). adam: equation 8, a
+    third more time. projection: length of sketches in place of gradients; None: none. seed: of the projection.
+    """
+
+    levels: tuple[str, str] | None = None
+    num: int = 256
+    split: str = "validation"
+    view: View = "image"
+    batch_size: int = 1
+    train: Literal["all"] | tuple[ModelPart, ...] = "all"
+    adam: bool = True
+    projection: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        if self.batch_size < 1 or self.num < 2 * self.batch_size or self.num % self.batch_size:
+            raise ValueError(
+                f"num={self.num}, batch_size={self.batch_size}: num must be 2 or more times the batch size, whole"
+            )
+        if self.projection is not None:
+            Projection(self.projection)
+            if self.adam:
+                raise ValueError("adam=true: needs whole gradients; choose adam=false with a projection")
+        elif self.seed is not None:
+            raise ValueError(f"seed={self.seed}: has no effect without a projection")
+
+
+def align(
+    parameters: Sequence[nn.Parameter],
+    simple: Samples,
+    hard: Samples,
+    adam: Adam | None = None,
+    projection: Projection | None = None,
+) -> Alignment:
+    """The scores of two sets of samples for these parameters, all of which must require gradients.
+
+    Sharded parameters (DTensor) are fine where every process makes the same samples. Raises ValueError for sets
+    without a sample.
+    """
+    assert not (adam and projection), "an update is no linear function of the gradient"
+    mean_gradient, first, square = _pass(parameters, simple, projection, with_square=adam is not None)
+    update = (lambda g: _update(adam, g, mean_gradient, square)) if adam else None
+    hard_gradient, second, hard_update = _pass(parameters, hard, projection, update=update)
+    inner, hard_square = _dot(mean_gradient, hard_gradient), _dot(hard_gradient, hard_gradient)
+    norms = (first.norm, second.norm)
+    alignment = inner / hard_square if hard_square else None
+    cosine = inner / (norms[0] * norms[1]) if all(norms) else None
+    corrected = None
+    if alignment is not None and second.noise is not None and second.noise < 1:
+        corrected = alignment / (1 - second.noise)
+    score = None
+    if update and hard_update and (below := _dot(hard_update, hard_gradient)):
+        found = [_dot(update(gradient), hard_gradient) for _, gradient in _gradients(parameters, simple)]
+        score = sum(found) / len(found) / below
+    error = None
+    if projection:
+        error = ProjectionError(
+            projection.size,
+            None if alignment is None else projection.error_of_alignment(alignment, *norms),
+            None if cosine is None else projection.error_of_cosine(cosine),
+            projection.error_of_norm(),
+        )
+    num = sum(parameter.numel() for parameter in parameters)
+    return Alignment(num, first, second, inner, alignment, corrected, cosine, score, error)
+
+
+def measure(learner: Learner, task: Task[Any], settings: GradientSettings) -> Alignment:
+    """The scores of a learner between two levels of a task. Raises ValueError."""
+    levels = check_levels(task, settings.levels)
+    projection = Projection(settings.projection, settings.seed or 0) if settings.projection else None
+    with only(learner, [parameter for _, parameter in learner.trained_parameters(settings.train)]) as parameters:
+        simple, hard = (solution_samples(learner, task, level, settings) for level in levels)
+        return align(parameters, simple, hard, Adam() if settings.adam else None, projection)
+
+
+LOSSES = {
+    "text_given_image": ("image_via_text", 1),
+    "solution_given_image_and_text": ("image_via_text", 2),
+    "solution_given_image": ("image", 2),
+}
+"""Equations 4, 5 and 2: the view, and the piece of the response that the loss is of. The conversion sentence is given
+in all of them and has no loss."""
+
+
+@torch.no_grad()
+def losses(
+    learner: Learner, task: Task[Any], levels: Sequence[str], num: int, split: str, batch_size: int = 16
+) -> dict[str, dict[str, Mean]]:
+    """Level -> name in LOSSES -> mean over problems of the mean over tokens, with its interval."""
+    found: dict[str, dict[str, Mean]] = {}
+    with only(learner, []):
+        for level in levels:
+            rows: dict[str, list[Tensor]] = {}
+            for view in ("image_via_text", "image"):
+                for batch in _batches(learner, task, level, split, num, view, batch_size):
+                    rows.setdefault(view, []).append(piece_losses(learner, batch, 2).float().cpu())
+            values = {view: torch.cat(parts).T.tolist() for view, parts in rows.items()}
+            found[level] = {name: mean(values[view][number - 1]) for name, (view, number) in LOSSES.items()}
+    return found
+
+
+def check_levels(task: Task[Any], levels: tuple[str, str] | None) -> tuple[str, str]:
+    for level in levels or ():
+        if level not in task.levels:
+            raise ValueError(
+                f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}"
+            )
+    return levels or (task.levels[0], task.levels[-1])
+
+
+def solution_samples(learner: Learner, task: Task[Any], level: str, settings: GradientSettings) -> Samples:
+    """Mean losses on the solution, of `batch_size` examples at a time."""
+
+    def samples() -> Iterator[Tensor]:
+        s = settings
+        for batch in _batches(learner, task, level, s.split, s.num, s.view, s.batch_size, solution_only=True):
+            yield piece_losses(learner, batch, 2)[:, 1].mean()
+
+    return samples
+
+
+def encode_solution(
+    learner: Learner, task: Task[Any], level: str, split: str, index: int, view: View, solution_only: bool = False
+) -> Encoded:
+    """A problem in tokens: piece 1 is the text form that the response writes first, 2 the trace and the answer."""
+    problem = task.sample(level, split, index)
+    dialogue = build_dialogue(task, problem, view)
+    pieces = []
+    for segment in dialogue.response.segments:
+        if segment.kind == CONVERT:
+            sentence = task.convert(problem.state)
+            pieces += [Piece(sentence, 0), Piece(segment.text.removeprefix(sentence), 0 if solution_only else 1)]
+        else:
+            assert segment.kind in (THOUGHT, ANSWER), segment.kind
+            pieces.append(Piece(segment.text, 2))
+    return encode_pieces(learner.processor, dialogue, pieces)
+
+
+@contextmanager
+def only(learner: Learner, parameters: Sequence[nn.Parameter]) -> Iterator[Sequence[nn.Parameter]]:
+    """Within, these parameters alone require gradients and the model is in evaluation mode; then all is as before."""
+    model, wanted = learner.model, {id(parameter) for parameter in parameters}
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    was_training = model.training
+    model.eval()
+    try:
+        for parameter, _ in before:
+            parameter.grad = None
+            parameter.requires_grad_(id(parameter) in wanted)
+        yield parameters
+    finally:
+        for parameter, required in before:
+            parameter.grad = None
+            parameter.requires_grad_(required)
+        model.train(was_training)
+
+
+def _batches(
+    learner: Learner,
+    task: Task[Any],
+    level: str,
+    split: str,
+    num: int,
+    view: Any,
+    batch_size: int,
+    solution_only: bool = False,
+) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, num, batch_size):
+        numbers = range(start, min(start + batch_size, num))
+        examples = [encode_solution(learner, task, level, split, i, view, solution_only) for i in numbers]
+        yield to_device(learner, learner.processor.collate(examples))
+
+
+def _gradients(parameters: Sequence[nn.Parameter], samples: Samples) -> Iterator[tuple[float, Gradient]]:
+    """Loss and gradient of every sample; a gradient is valid until the next is asked for."""
+    for loss in samples():
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        # of parameters that a sample does not use (the vision tower's, for text) the gradient is zero
+        gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        yield float(loss.detach()), [tensor.float() if tensor.itemsize < 4 else tensor for tensor in gradient]
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def _pass(
+    parameters: Sequence[nn.Parameter],
+    samples: Samples,
+    projection: Projection | None,
+    with_square: bool = False,
+    update: Callable[[Gradient], Iterable[Tensor]] | None = None,
+) -> tuple[Gradient, SetGradient, Gradient | None]:
+    """Mean gradient of a set, its measures, and the mean of the squares or of the updates where asked for."""
+    total: Gradient | None = None
+    further: Gradient | None = None
+    values, norms = [], []
+    for loss, gradient in _gradients(parameters, samples):
+        values.append(loss)
+        norms.append(_dot(gradient, gradient) ** 0.5)
+        added = [projection(gradient)] if projection else gradient
+        total = _add(total, added)
+        if with_square:
+            further = _add(further, (tensor.square() for tensor in gradient))
+        elif update:
+            further = _add(further, update(gradient))
+    if total is None:
+        raise ValueError("gradients of no sample: one or more are expected")
+    num = len(values)
+    for tensor in (*total, *(further or ())):
+        tensor /= num
+    square = _dot(total, total)
+    noise = None
+    if num > 1 and square:
+        noise = (sum(norm**2 for norm in norms) / num - square) / ((num - 1) * square)
+    return total, SetGradient(num, mean(values), square**0.5, mean(norms), noise), further
+
+
+def _add(total: Gradient | None, tensors: Iterable[Tensor]) -> Gradient:
+    if total is None:
+        return [tensor.clone() for tensor in tensors]
+    for one, tensor in zip(total, tensors, strict=True):
+        one += tensor
+    return total
+
+
+def _update(adam: Adam, gradient: Gradient, first: Gradient, second: Gradient | None) -> Iterator[Tensor]:
+    assert second is not None
+    for g, m, v in zip(gradient, first, second, strict=True):
+        below = ((1 - adam.beta2) * g.square() + adam.beta2 * v).sqrt_() + adam.eps
+        yield ((1 - adam.beta1) * g + adam.beta1 * m) / below
+
+
+def _dot(one: Iterable[Tensor], other: Iterable[Tensor]) -> float:
+    sums = [(a * b).sum() for a, b in zip(one, other, strict=True)]
+    whole = [s.full_tensor() if isinstance(s, DTensor) else s for s in sums]
+    return float(torch.stack(whole).double().sum())
