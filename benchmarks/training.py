@@ -160,7 +160,7 @@ def ours(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
     trainer = TrainerSettings(
         batch_size=setting.batch_size, micro_tokens=setting.micro_tokens, max_length=32768, precision="bf16-mixed",
         devices=1, num_workers=4 if torch.cuda.is_available() else 1, log_every=1, checkpoint_every=10**9,
-        progress=False, packing="auto",
+        progress=False, packing="rows",
     )  # fmt: skip
     attention = "sdpa"
     train(

@@ -45,7 +45,9 @@ CALLS = program_calls()
 
 def test_readme_shows_every_command() -> None:
     assert len(CALLS) > 15
-    assert {"train", "evaluate", "generate", "score", "check", "pretrain", "completion"} <= {call[0] for call in CALLS}
+    assert {"train", "evaluate", "generate", "score", "check", "pretrain", "export", "sweep"} <= {
+        call[0] for call in CALLS
+    }
 
 
 @pytest.mark.parametrize("words", CALLS, ids=" ".join)
@@ -58,6 +60,7 @@ def test_command_composes(words: list[str]) -> None:
         assert command == "--help" or command in catalog.commands()
         return
     errors.check_words(command, rest)
+    rest = catalog.as_settings(command, rest)
     overrides = [word for word in rest if word not in ("-m", "--multirun", "--cfg", "job")]
     jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
     assert len(jobs) == 1 or {"-m", "--multirun"} & set(rest), "several values need -m"
