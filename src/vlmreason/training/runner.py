@@ -41,7 +41,7 @@ from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
-from vlmreason.training import memory, strategies, throughput
+from vlmreason.training import memory, precision, strategies, throughput
 from vlmreason.training.checkpoints import Checkpoint, Writer, newest, remove
 from vlmreason.training.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.sft import SupervisedFineTuning
@@ -61,7 +61,7 @@ class TrainerSettings:
     batch_size: int
     micro_tokens: int
     max_length: int
-    precision: str = "bf16-mixed"
+    precision: precision.PrecisionName = "bf16-mixed"
     accelerator: str = "auto"
     devices: int | str = "auto"
     num_nodes: int | str = "auto"
@@ -140,6 +140,7 @@ def train(
         return final
     if settings.gradient_checkpointing:
         learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    half = precision.is_half(learner.model)
     logger = make_logger()
     stop = StopRequest()
     with stop, writer:
@@ -151,10 +152,11 @@ def train(
                 mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
                 first_step, packing=_packing(settings, learner),
             )  # fmt: skip
-            _widen(learner, supervision.phase(name).train, settings)
+            trained = [parameter for _, parameter in learner.trained_parameters(supervision.phase(name).train)]
+            precision.prepare(learner.model, trained, settings.precision, settings.strategy == "fsdp")
             module = SupervisedFineTuning(
                 learner, optimizers[name], supervision.phase(name).train, data.num_steps, first_step, seed, name,
-                Filler(data), lambda: stop.requested,
+                Filler(data), lambda: stop.requested, half and settings.precision == "bf16-mixed",
             )  # fmt: skip
             changed = {
                 parameter
@@ -165,7 +167,7 @@ def train(
                 run_dir, state, name, settings, stop, data, evaluate, steps_before[name], writer, changed, checkpoint,
                 faults,
             )  # fmt: skip
-            trainer = _trainer(settings, run_dir, name, data, logger, keeper)
+            trainer = _trainer(settings, run_dir, name, data, logger, keeper, half)
             where = f"in phase {name} after step %d of {data.num_steps}"
             try:
                 trainer.fit(module, step_loader(data, settings.num_workers))
@@ -208,19 +210,6 @@ def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
     if not packable:
         raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
     return settings.packing
-
-
-def _widen(learner: Learner, parts: Literal["all"] | Sequence[str], settings: TrainerSettings) -> None:
-    """Trained weights are float32 but with precision=bf16-true: steps of an optimizer vanish in bfloat16.
-
-    Sharded models hold weights of one kind only, so there the frozen ones are too.
-    """
-    if settings.precision.endswith("-true") and settings.precision != "32-true":
-        return
-    if settings.strategy == "fsdp":
-        learner.model.float()
-    for _, parameter in learner.trained_parameters(parts):
-        parameter.data = parameter.data.float()
 
 
 class Filler:
@@ -341,7 +330,7 @@ class RunKeeper(Callback):
             self._log(trainer, pl_module)
         due = self.settings.evaluate_every and step % self.settings.evaluate_every == 0
         if due and self.evaluate is not None:
-            with strategies.usable(pl_module.model):
+            with strategies.usable(pl_module.model), pl_module.computing():
                 figures = self.evaluate(pl_module.learner)
             self._write({"phase": self.phase, "step": step, **figures}, {})
             if trainer.logger is not None:
@@ -487,8 +476,9 @@ def save_whole(learner: Learner, directory: Path) -> None:
 
 
 def _trainer(
-    settings: TrainerSettings, run_dir: Path, phase: str, data: StepData, logger: Logger | bool, keeper: RunKeeper
-) -> L.Trainer:
+    settings: TrainerSettings, run_dir: Path, phase: str, data: StepData, logger: Logger | bool, keeper: RunKeeper,
+    half: bool,
+) -> L.Trainer:  # fmt: skip
     callbacks: list[Callback] = [keeper]
     if settings.progress:
         callbacks.append(ProgressBar(phase, data.first_step))
@@ -502,7 +492,7 @@ def _trainer(
             num_nodes=num_nodes,
             strategy=strategies.make_strategy(settings.strategy, devices, num_nodes, settings.precision, timeout),
             plugins=strategies.plugins(devices * num_nodes),
-            precision=settings.precision,  # type: ignore[arg-type]
+            precision=precision.lightning_name(settings.precision, half),
             max_epochs=1,
             limit_train_batches=len(data),
             logger=logger,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import lightning as L
@@ -16,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import SEGMENT_IDS
 from vlmreason.tasks.base import stream
-from vlmreason.training import strategies
+from vlmreason.training import precision, strategies
 from vlmreason.training.optimizers import OptimizerSettings, build_optimizers, schedule
 
 SEGMENT_NAMES = {number: kind for kind, number in SEGMENT_IDS.items() if kind}
@@ -28,7 +29,8 @@ class SupervisedFineTuning(L.LightningModule):
     A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
     step in all processes, however it is cut. `first_step` is where a resumed phase goes on. What a step draws at
     random (dropout) depends on `seed`, `phase`, its number and the process alone. `filler(step, picture)` gives an
-    example of a step with or without a picture. `stop` says whether this process was asked to stop.
+    example of a step with or without a picture. `stop` says whether this process was asked to stop. `narrow`: compute
+    in bfloat16 with weights that are kept in float32 (training/precision.py).
 
     Of the latest step: `last` holds its figures, `counts` those of its batch, `stopping` whether any process
     was asked to stop; all are the same in every process.
@@ -45,6 +47,7 @@ class SupervisedFineTuning(L.LightningModule):
         phase: str = "",
         filler: Callable[[int, bool], strategies.Micro] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        narrow: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -53,6 +56,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.settings = optimizer
         self.num_steps, self.step = num_steps, first_step
         self.seed, self.phase, self.filler, self.stop = seed, phase, filler, stop
+        self.narrow = narrow
         self.train_parts = train
         self.trained = learner.trained_parameters(train)
         self.last: dict[str, float] = {}
@@ -81,7 +85,8 @@ class SupervisedFineTuning(L.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.zero_grad()
-        sums = self._backward(batch)
+        with self.computing():
+            sums = self._backward(batch)
         norm = self._clip()
         for optimizer in optimizers:
             optimizer.step()
@@ -93,6 +98,12 @@ class SupervisedFineTuning(L.LightningModule):
             "lr": self.settings.lr * factor,
         }
         self.seconds_in_step = time.perf_counter() - started
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Within it the model is in the type in which it computes; sharded models are gathered in it."""
+        return (
+            precision.narrowed(self.model) if self.narrow and not isinstance(self.model, FSDPModule) else nullcontext()
+        )
 
     def _backward(self, batch: dict[str, Any]) -> Tensor:
         """Gradients of the step's loss over all processes; returns its `segment_sums`."""
@@ -110,7 +121,7 @@ class SupervisedFineTuning(L.LightningModule):
             weighted = strategies.align(micros, num_with, num_without, self._filler)
         # FSDP averages the gradients of its processes
         scale = (len(rows) if sharded else 1) / self.counts["num_targets"]
-        sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64)
+        sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64, device=self.device)
         for micro, counts in weighted:
             losses_N, segments_N = self.learner.token_losses(micro)
             self.manual_backward(losses_N.sum() * (scale if counts else 0.0))
@@ -118,11 +129,10 @@ class SupervisedFineTuning(L.LightningModule):
                 sums += segment_sums(losses_N.detach(), segments_N)
         if len(rows) == 1:
             self.stopping = self.stop()
-            return sums
+            return sums.cpu()
         parameters = [parameter for _, parameter in self.trained]
-        shared = torch.cat(
-            (sums.flatten(), torch.tensor([self.stop(), *(p.grad is not None for p in parameters)]).double())
-        ).to(self.device)
+        flags = torch.tensor([self.stop(), *(p.grad is not None for p in parameters)], device=self.device)
+        shared = torch.cat((sums.flatten(), flags.double()))
         dist.all_reduce(shared)
         values = shared.tolist()
         sums = shared[: sums.numel()].view(sums.shape).cpu()
@@ -142,8 +152,10 @@ class SupervisedFineTuning(L.LightningModule):
 
 
 def segment_sums(losses_N: Tensor, segments_N: Tensor) -> Tensor:
-    """Sum of losses and number of tokens per segment number, shape (kinds, 2)."""
-    sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64)
-    sums[:, 0].index_add_(0, segments_N.cpu(), losses_N.double().cpu())
-    sums[:, 1] = torch.bincount(segments_N.cpu(), minlength=len(SEGMENT_IDS))
-    return sums
+    """Sum of losses and number of tokens per segment number, shape (kinds, 2), where the losses are.
+
+    A product, as it is the same every time on a GPU, and nothing waits for it.
+    """
+    kinds_K = torch.arange(len(SEGMENT_IDS), device=segments_N.device)
+    of_kind_KN = (segments_N == kinds_K[:, None]).double()
+    return of_kind_KN @ torch.stack((losses_N.double(), torch.ones_like(losses_N).double()), dim=1)
