@@ -196,8 +196,11 @@ def place(learner: Any, accelerator: str) -> None:
 
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("accelerator=gpu: there is no GPU here")
-    number = os.environ.get("LOCAL_RANK", "0")
-    learner.model.to(f"cuda:{number}" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        learner.model.to("cpu")
+        return
+    number = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)  # torchrun's, srun's
+    learner.model.to(f"cuda:{number % torch.cuda.device_count()}")
 
 
 def build_logger(cfg: Config, folder: Path) -> Any:

@@ -57,7 +57,11 @@ def build_tower(config: Mapping[str, Any], attention: str | None = None) -> nn.M
     made = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
     # other kernels only where a tower supports them: its own choice
     chosen = attention if attention == "eager" else None
-    tower: nn.Module = AutoModel.from_config(made, attn_implementation=chosen)  # type: ignore[no-untyped-call]
+    tower: nn.Module = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        made,
+        attn_implementation=chosen,
+        dtype=torch.get_default_dtype(),  # not as it was once saved: as the whole is
+    )
     return tower
 
 

@@ -32,6 +32,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from vlmreason.data.loader import LENGTH_STEP, Packing, StepData, step_loader
@@ -190,6 +191,8 @@ def train(
                 strategies.wait()  # a process that ends may take others with it: all have written
                 raise Stopped(f"stopped {where % module.step}")
             checkpoint, faults = None, {}
+    if not isinstance(learner.model, FSDPModule):
+        learner.model.cpu()  # what follows loads the model of the run
     if strategies.is_first():
         throughput.write(run_dir)
     if not final.is_dir() and checkpoint is not None:  # finished, then lost

@@ -12,6 +12,7 @@ same sequence of passes.
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -117,8 +118,22 @@ class Processes(DDPStrategy):
         self._launcher: Any = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def model_to_device(self) -> None:
-        if not self.shard:  # shards are moved one by one: no device need hold the whole model
+        if not self.shard:
             super().model_to_device()
+            return
+        assert self.lightning_module is not None
+        self.lightning_module._device = self.root_device  # shards move one by one: no device need hold the whole model
+
+    def teardown(self) -> None:
+        """The model stays on its device: the processes have yet to save it together. Lightning would move it away."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.lightning_module is not None:
+            self.lightning_module.zero_grad()
+        self.precision_plugin.teardown()
+        if self.accelerator is not None:
+            self.accelerator.teardown()
+        self.checkpoint_io.teardown()
 
     def configure_ddp(self) -> None:
         model: Any = self.lightning_module
@@ -305,6 +320,11 @@ def _watch(somebody_died: Callable[[], bool]) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch").start()
+
+
+def end_abruptly(code: int) -> None:
+    """Let this process end without leaving the group: the threads of a group that lost a process may abort it."""
+    atexit.register(lambda: (sys.stdout.flush(), sys.stderr.flush(), os._exit(code)))
 
 
 def leave() -> None:

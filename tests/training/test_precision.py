@@ -1,0 +1,117 @@
+"""Models as they come from the hub, in bfloat16: they train, answer and are read again with every precision."""
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import TINY, write_tiny
+from parts import composed
+from tiny import dialogues, nano_task, prompts, tiny_learner, tiny_run
+
+from vlmreason.evaluation.generate import EvaluationSettings, measure
+from vlmreason.models.adapters import AdapterSettings
+from vlmreason.models.hugging_face import HuggingFace
+from vlmreason.models.learner import Learner
+from vlmreason.structure import structure
+from vlmreason.training.precision import lightning_name, narrowed, prepare
+
+NONE = AdapterSettings()
+FROZEN = AdapterSettings(frozen=("vision_tower",))
+LORA = AdapterSettings("lora", parts=("language_model",), frozen=("vision_tower", "projector"), r=4, alpha=8)
+MIXED = AdapterSettings("lora", parts=("language_model",), frozen=("vision_tower",), r=4, alpha=8)
+EVALUATION = EvaluationSettings(num=1, max_new_tokens=2, batch_size=2, levels=("simple",))
+PLANS: list[tuple[str, AdapterSettings, dict[str, Any]]] = [
+    ("bf16-mixed", FROZEN, {"packing": "rows"}),
+    ("bf16-mixed", MIXED, {"gradient_checkpointing": True}),
+    ("bf16-true", LORA, {"packing": "row"}),
+    ("bf16-true", NONE, {"gradient_checkpointing": True}),
+    ("32-true", LORA, {}),
+]
+NAMES = [*TINY, "composed"]
+
+
+@functools.cache
+def files(name: str) -> Path:
+    return write_tiny(name, Path(tempfile.mkdtemp(prefix=f"{name}_")))
+
+
+def half(name: str, adapter: AdapterSettings = NONE, trained: Path | None = None) -> Learner:
+    if name == "composed":
+        settings: Any = composed("clip", "convnext", dtype="bfloat16")
+    else:
+        data = {"name": name, "checkpoint": str(files(name)), "dtype": "bfloat16"}
+        settings = structure(HuggingFace, data | dict(TINY[name].settings), "model")
+    learner: Learner = settings.load(trained if adapter.name == "none" else None)
+    learner.adapt(adapter, 0, trained)
+    return learner
+
+
+def unused(name: str) -> bool:
+    """Last layers and norms of towers that give another hidden state."""
+    return any(part in name for part in ("encoder.layers.1.", "post_layernorm", "vision_tower.1.layernorm"))
+
+
+@pytest.mark.parametrize("number", range(len(PLANS)))
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_trains_answers_and_is_read_again(name: str, number: int, tmp_path: Path) -> None:
+    precision, adapter, more = PLANS[number]
+    more = {key: value for key, value in more.items() if name != "mllama" or key != "packing"}
+    learner = half(name, adapter)
+    before = {key: value.detach().float().clone() for key, value in learner.model.named_parameters()}
+    buffers = {key: value.clone() for key, value in learner.model.named_buffers()}
+    final = tiny_run(
+        tmp_path, {"only": {"num_examples": 8}}, learner=learner, precision=precision, micro_tokens=3000,
+        max_length=4096, seed=1, evaluate_every=2, evaluate=lambda run: measure(run, nano_task(), EVALUATION), **more,
+    )  # fmt: skip
+    trained = dict(learner.trained_parameters("all"))
+    expected = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    assert {parameter.dtype for parameter in trained.values()} == {expected}
+    for key, value in learner.model.named_parameters():
+        assert key in trained or torch.equal(value.float(), before[key]), key
+        assert key not in trained or unused(key) or not torch.equal(value.float(), before[key]), key
+    for key, value in learner.model.named_buffers():
+        assert torch.equal(value, buffers[key]), key
+    assert len(half(name, adapter, final).generate(prompts(2), 4)) == 2
+
+
+def test_casts_carry_the_gradient_to_weights_in_float32() -> None:
+    """Computed in bfloat16 throughout, summed in float32, the weights untouched."""
+    learner, whole = half("qwen2_5_vl"), half("qwen2_5_vl")
+    parameters = list(learner.model.parameters())
+    prepare(learner.model, parameters, "bf16-mixed", sharded=False)
+    batch = learner.processor.collate([learner.processor.encode(d) for d in dialogues(2)])
+    kept = [parameter.detach().clone() for parameter in parameters]
+    with narrowed(learner.model):
+        for _ in range(2):  # two micro-batches through the same casts
+            losses_N, _ = learner.token_losses(batch)
+            losses_N.mean().backward()
+    expected_N, _ = whole.token_losses(batch)
+    assert torch.equal(losses_N, expected_N)
+    expected_N.mean().backward()
+    assert list(learner.model.parameters()) == parameters
+    for parameter, other, old in zip(parameters, whole.model.parameters(), kept, strict=True):
+        assert parameter.dtype == torch.float32 and torch.equal(parameter, old)
+        assert parameter.grad is not None and parameter.grad.dtype == torch.float32 and other.grad is not None
+        torch.testing.assert_close(parameter.grad, 2 * other.grad.float(), rtol=0.02, atol=1e-3)
+
+
+def test_weights_are_themselves_again_after_an_error() -> None:
+    model = tiny_learner().model
+    before = [*model.parameters()]
+    with pytest.raises(RuntimeError, match="on purpose"), narrowed(model):
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        raise RuntimeError("on purpose")
+    assert [*model.parameters()] == before
+
+
+def test_autocast_is_for_models_in_float32() -> None:
+    assert lightning_name("bf16-mixed", half=False) == "bf16-mixed"
+    assert lightning_name("bf16-mixed", half=True) == lightning_name("bf16-true", half=True) == "32-true"
+
+
+def test_unknown_precision(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"precision.*16-mixed.*32-true"):
+        tiny_run(tmp_path, {"only": {"num_examples": 8}}, precision="16-mixed")
