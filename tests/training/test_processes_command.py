@@ -46,7 +46,7 @@ def test_killed_and_continued_by_torchrun(tmp_path: Path) -> None:
     [child] = children(run.pid)
     os.kill(child, signal.SIGKILL)
     out, said = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 130, said
     assert out == ""
     [sentence] = said.splitlines()
     assert sentence.startswith("vlmreason: another process of this run has died or cannot be reached: stopped in phase")
@@ -54,10 +54,11 @@ def test_killed_and_continued_by_torchrun(tmp_path: Path) -> None:
     assert sentence.endswith(f"; the same command goes on in {folder}")
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vlmreason"]
-    done = subprocess.run([*launcher, *words(tmp_path, "trainer.strategy=fsdp")], timeout=240, **options)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("accuracy") == 1, "one table"
-    assert done.stdout.splitlines()[-1] == str(folder)
+    for _ in range(2):  # the second time nothing is left to do
+        done = subprocess.run([*launcher, *words(tmp_path, "trainer.strategy=fsdp")], timeout=240, **options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("accuracy") == 1, "one table"
+        assert done.stdout.splitlines()[-1] == str(folder)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["phase"], line["step"]) for line in lines] == [
         *(("align", step) for step in range(1, 6)), *(("main", step) for step in range(1, 31)),
@@ -67,4 +68,4 @@ def test_killed_and_continued_by_torchrun(tmp_path: Path) -> None:
         "simple-image.jsonl", "simple-text.jsonl",
     ]  # fmt: skip
     assert json.loads((folder / "summary.json").read_text())["num"] == 6
-    assert len(json.loads((folder / "provenance.json").read_text())["restarts"]) == 1
+    assert len(json.loads((folder / "provenance.json").read_text())["restarts"]) == 2

@@ -31,7 +31,7 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path | None:
     """Train, evaluate, print the table; returns the run directory, None in all but the first of several processes."""
-    from vlmreason.commands import build, identity
+    from vlmreason.commands import build, errors, identity
 
     own = build.settings(Settings, cfg)
     task, supervision = build.build_task(cfg), build.build_supervision(cfg)
@@ -56,8 +56,12 @@ def run(cfg: dict[str, Any]) -> Path | None:
     except Stopped as stopped:
         if not strategies.is_first() and not isinstance(stopped, Lost):
             return None  # the first process says it
+        if isinstance(stopped, Lost):
+            strategies.end_abruptly(errors.INTERRUPTED)
         raise KeyboardInterrupt(f"{stopped}; the same command goes on in {folder}") from None
     rank = strategies.group_rank()
+    if strategies.group_size() == 1 and not strategies.is_first():
+        return None  # nothing was left to train, so the processes never met: the first one does the rest
     try:
         learner = build.build_learner(cfg, final)
         build.place(learner, trainer.accelerator)
@@ -67,6 +71,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     except RuntimeError as error:
         if not strategies.lost(error):
             raise
+        strategies.end_abruptly(errors.INTERRUPTED)
         raise KeyboardInterrupt(f"{strategies.LOST}; the same command goes on in {folder}") from error
     strategies.leave()
     if rank:
