@@ -480,18 +480,25 @@ class VisualAnalogy(Task[AnalogyState]):
 
     def thought(self, state: AnalogyState) -> list[str]:
         """One item per row of panels and attribute; between the examples and the query the common relation."""
+        return list(_flat(self.thought_rows(state).values()))
+
+    def thought_rows(self, state: AnalogyState) -> dict[str, list[str]]:
+        """The steps of the trace by what they are about: "1", "2" (examples), "relation", "query", "A" ... "D"."""
         found, phrases, wording = _solution(state), self._phrases, self.wording
-        steps: list[str] = []
-        for row, readings, pattern in zip(phrases.examples, found.examples, found.example_patterns, strict=True):
-            steps += self._row(row, phrases.items(wording.item, wording.item, readings, pattern), wording.row_end)
+        steps: dict[str, list[str]] = {}
+        examples = zip(("1", "2"), phrases.examples, found.examples, found.example_patterns, strict=True)
+        for name, row, readings, pattern in examples:
+            items = phrases.items(wording.item, wording.item, readings, pattern)
+            steps[name] = self._row(row, items, wording.row_end)
         first, second = (phrases.pattern(pattern) for pattern in found.example_patterns)
-        steps.append(wording.summary.format(first=first, second=second, relation=found.relation))
+        steps["relation"] = [wording.summary.format(first=first, second=second, relation=found.relation)]
         items = phrases.items(wording.item_query, wording.item_query, found.query, None)
-        steps += self._row(phrases.query, items, wording.row_end)
-        for row, reading, pattern in zip(phrases.options, found.options, found.option_patterns, strict=True):
+        steps["query"] = self._row(phrases.query, items, wording.row_end)
+        options = zip(LETTERS, phrases.options, found.options, found.option_patterns, strict=True)
+        for letter, row, reading, pattern in options:
             end = wording.match if pattern[1] == found.relation else wording.mismatch
             items = phrases.items(wording.item_option, wording.item_option_none, (reading,), pattern)
-            steps += self._row(row, items, end.format(relation=pattern[1], wanted=found.relation))
+            steps[letter] = self._row(row, items, end.format(relation=pattern[1], wanted=found.relation))
         return steps
 
     def _row(self, row: str, items: list[str], end: str) -> list[str]:

@@ -1,0 +1,218 @@
+"""Which pixels a trace is written from: gradient times input (appendix J).
+
+The score of pixel j for token k is <d l_k / d x_j, x_j>, x being the picture as it enters the model (normalised),
+summed over its colors and averaged over the tokens of a stretch of the gold trace; the mean over tokens of the
+scores is the score of their mean loss. As in the paper a pixel counts where its score is positive, and the top 1 %
+are the ones shown; the share of the magnitude is given beside it.
+
+A share says how much of the attribution falls on a region, against the region's share of the picture: scores that
+know nothing of the region give the same number for both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmreason.analysis.gradients import only
+from vlmreason.analysis.intervals import Mean, mean
+from vlmreason.analysis.regions import Mask, Regions, regions
+from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
+from vlmreason.dialogue import build_dialogue
+from vlmreason.models.learner import Learner
+from vlmreason.structure import nearest
+from vlmreason.tasks.base import SPLITS, Task
+
+
+@dataclass(frozen=True)
+class AttributionSettings:
+    """levels: None: all of the task's. num: problems of each, the first ones of the split. top_percent: pixels that
+    are listed of the first `num_examples` problems. batch_size changes the speed only."""
+
+    levels: tuple[str, ...] | None = None
+    num: int = 64
+    split: str = "validation"
+    batch_size: int = 8
+    top_percent: float = 1.0
+    num_examples: int = 2
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        for name, least in (("num", 1), ("batch_size", 1), ("num_examples", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: {least} or more is expected")
+        if not 0 < self.top_percent <= 100:
+            raise ValueError(f"top_percent={self.top_percent}: more than 0 and at most 100 is expected")
+
+
+@dataclass(frozen=True)
+class Focus:
+    """How much attribution falls on a region, over problems; None of a problem counts whose scores are all zero.
+
+    area: the region's share of the picture; share: of the positive scores; excess: share - area, problem by problem;
+    magnitude: of the absolute scores; top: of the top pixels.
+    """
+
+    area: Mean
+    share: Mean
+    excess: Mean
+    magnitude: Mean
+    top: Mean
+
+
+@dataclass(frozen=True)
+class Example:
+    """The top pixels of a problem by stretch of its trace, highest first, as row * width + column."""
+
+    id: str
+    height: int
+    width: int
+    top: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One level. regions: the scores of the whole trace on a region of the picture. stretches: those of a stretch on
+    what it is about; `own`: the mean of these over the stretches of a problem."""
+
+    level: str
+    num: int
+    regions: Mapping[str, Focus]
+    own: Focus
+    stretches: Mapping[str, Focus]
+    examples: tuple[Example, ...]
+
+
+Shares = tuple[float, float, float, float]
+"""Area, positive, magnitude, top of one problem and region."""
+
+
+def attribute(learner: Learner, task: Task[Any], settings: AttributionSettings) -> list[Attribution]:
+    """The attribution of a learner on each level of a task. Raises ValueError."""
+    levels = task.levels if settings.levels is None else settings.levels
+    for level in levels:
+        if level not in task.levels:
+            hint = nearest(level, task.levels)
+            raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
+    with only(learner, []):
+        return [_attribute(learner, task, level, settings) for level in levels]
+
+
+def pixel_scores(learner: Learner, batch: Mapping[str, Tensor], num_pieces: int) -> Tensor:
+    """Scores (B, K, H, W) of the pixels for pieces 1 to K of each row; 0 for pieces that a row has not.
+
+    Raises ValueError for a model whose pictures do not enter as they are: of their pixels it is not known where
+    they were.
+    """
+    batch = dict(batch)
+    names = [name for name in batch if name.startswith("pixel_values") and batch[name].is_floating_point()]
+    for name in names:
+        batch[name] = batch[name].detach().requires_grad_()
+    pixels = [batch[name] for name in names]
+    losses_BK = piece_losses(learner, batch, num_pieces)
+    found = []
+    for k in range(num_pieces):
+        gradients = torch.autograd.grad(losses_BK[:, k].nansum(), pixels, retain_graph=k < num_pieces - 1)
+        scores = [(g * p.detach()).sum(1) for g, p in zip(gradients, pixels, strict=True)]
+        found.append(torch.stack(scores).sum(0).float())
+    return torch.stack(found, dim=1)
+
+
+def shares(scores: np.ndarray[Any, Any], mask: Mask, num_top: int) -> Shares | None:
+    """How much of the scores (H, W) falls on a region; None where no score is positive."""
+    positive, magnitude = np.clip(scores, 0, None), np.abs(scores)
+    if not positive.any():
+        return None
+    top = _top(scores, num_top)
+    return (
+        float(mask.mean()),
+        float(positive[mask].sum() / positive.sum()),
+        float(magnitude[mask].sum() / magnitude.sum()),
+        float(mask.reshape(-1)[top].mean()),
+    )
+
+
+def _attribute(learner: Learner, task: Task[Any], level: str, settings: AttributionSettings) -> Attribution:
+    whole: dict[str, list[Shares]] = {}
+    own: list[Shares] = []
+    stretches: dict[str, list[Shares]] = {}
+    examples: list[Example] = []
+    for id, places, scores_KHW in _problems(learner, task, level, settings):
+        height, width = scores_KHW.shape[1:]
+        num_top = math.ceil(height * width * settings.top_percent / 100)
+        trace = scores_KHW.mean(0)
+        for name, mask in places.masks.items():
+            if found := shares(trace, mask, num_top):
+                whole.setdefault(name, []).append(found)
+        mine = []
+        for stretch, scores in zip(places.stretches, scores_KHW, strict=True):
+            if found := shares(scores, stretch.mask, num_top):
+                stretches.setdefault(stretch.name, []).append(found)
+                mine.append(found)
+        if mine:
+            area, share, magnitude, top = (float(np.mean(values)) for values in zip(*mine, strict=True))
+            own.append((area, share, magnitude, top))
+        if len(examples) < settings.num_examples:
+            pairs = zip(places.stretches, scores_KHW, strict=True)
+            top_pixels = {stretch.name: tuple(map(int, _top(scores, num_top))) for stretch, scores in pairs}
+            examples.append(Example(id, height, width, top_pixels))
+    return Attribution(
+        level,
+        settings.num,
+        {name: _focus(values) for name, values in whole.items()},
+        _focus(own),
+        {name: _focus(values) for name, values in stretches.items()},
+        tuple(examples),
+    )
+
+
+def _problems(
+    learner: Learner, task: Task[Any], level: str, settings: AttributionSettings
+) -> Iterator[tuple[str, Regions, np.ndarray[Any, Any]]]:
+    """Problem by problem its id, regions, and scores (K, H, W) of its K stretches."""
+    for start in range(0, settings.num, settings.batch_size):
+        indices = range(start, min(start + settings.batch_size, settings.num))
+        problems = [task.sample(level, settings.split, index) for index in indices]
+        places = [regions(task, problem.state) for problem in problems]
+        encoded = []
+        for problem, found in zip(problems, places, strict=True):
+            pieces = [Piece(stretch.text, number) for number, stretch in enumerate(found.stretches, start=1)]
+            pieces.append(Piece(task.answer(problem.state), 0))
+            encoded.append(encode_pieces(learner.processor, build_dialogue(task, problem, "image"), pieces))
+        batch = to_device(learner, learner.processor.collate(encoded))
+        image = encoded[0].image
+        assert image is not None
+        _check_pixels(batch, image.shape[:2])
+        scores_BKHW = pixel_scores(learner, batch, max(len(found.stretches) for found in places)).cpu().numpy()
+        for problem, found, scores_KHW in zip(problems, places, scores_BKHW, strict=True):
+            yield problem.id, found, scores_KHW[: len(found.stretches)]
+
+
+def _check_pixels(batch: Mapping[str, Tensor], size: Sequence[int]) -> None:
+    num = len(batch["input_ids"])
+    entered = [tuple(tensor.shape) for name, tensor in batch.items() if name.startswith("pixel_values")]
+    for shape in entered:
+        if len(shape) != 4 or shape[0] != num or shape[-2:] != tuple(size):
+            raise ValueError(
+                f"model: its processor tiles or resizes pictures ({' x '.join(map(str, shape))} numbers for {num} of "
+                f"{size[0]} x {size[1]} px): pixels cannot be followed back; choose a model that takes them as they are"
+            )
+    assert entered, "a prompt with a picture has pixels"
+
+
+def _top(scores: np.ndarray[Any, Any], num: int) -> np.ndarray[Any, Any]:
+    """The places of the highest scores, highest first."""
+    return np.argsort(-scores.reshape(-1), kind="stable")[:num]
+
+
+def _focus(found: Sequence[Shares]) -> Focus:
+    areas, positive, magnitude, top = ([values[i] for values in found] for i in range(4))
+    excess = [share - area for share, area in zip(positive, areas, strict=True)]
+    return Focus(mean(areas), mean(positive), mean(excess), mean(magnitude), mean(top))
