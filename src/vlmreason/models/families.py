@@ -19,6 +19,7 @@ from torch import Tensor
 from vlmreason.models.learner import LLAVA
 from vlmreason.models.processor import Pictures
 from vlmreason.models.text import TextCoder, Written
+from vlmreason.models.vision_attention import batch_vision_attention
 from vlmreason.tasks.base import Picture
 
 
@@ -263,6 +264,7 @@ _QWEN = Family(
         "language_model": ("model.language_model.", "lm_head."),
     },
     limits={"min_pixels": "shortest_edge", "max_pixels": "longest_edge"},
+    repair=batch_vision_attention,
 )
 
 _TILED = Family(
