@@ -6,6 +6,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,6 +17,9 @@ from vlmreason.tasks.base import Task
 
 LENGTH_STEP = 16
 """Lengths of micro-batches are multiples of it (tokens)."""
+
+AHEAD = 4
+"""Steps that are made before they are needed."""
 
 Step = dict[str, Any]
 """One optimizer step: `micro_batches` (list of tensors by name) and counts: `num_targets` (response tokens),
@@ -32,8 +36,8 @@ class StepData(Dataset[Step]):
 
     Within a step the examples are sorted by length and cut into micro-batches of at most `micro_tokens`
     padded tokens, which changes neither the loss nor its gradient; with `packing` several share a row. With
-    several processes each takes every `world_size`-th example. Raises ValueError for an example longer than
-    `max_length` tokens.
+    several processes each takes every `world_size`-th example. Pictures come in `pixel_type`: that of the model halves
+    what a step moves (gigabytes). Raises ValueError for an example longer than `max_length` tokens.
     """
 
     def __init__(
@@ -48,11 +52,12 @@ class StepData(Dataset[Step]):
         rank: int = 0,
         world_size: int = 1,
         packing: Packing | None = None,
+        pixel_type: torch.dtype = torch.float32,
     ) -> None:
         self.mixture, self.tasks, self.processor = mixture, tasks, processor
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
-        self.packing = packing
+        self.packing, self.pixel_type = packing, pixel_type
 
     @property
     def num_steps(self) -> int:
@@ -83,6 +88,11 @@ class StepData(Dataset[Step]):
             return [processor.collate(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
         batches = pack_rows(encoded, self.micro_tokens, one_row=self.packing == "row")
         return [processor.collate_packed(rows, LENGTH_STEP) for rows in batches]
+
+    def _typed(self, micro: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: value.to(self.pixel_type) if value.is_floating_point() else value for name, value in micro.items()
+        }
 
     def encode(self, number: int) -> Encoded:
         """Example `number` of the phase in tokens."""
@@ -135,14 +145,16 @@ def pack_rows(examples: Sequence[Encoded], micro_tokens: int, one_row: bool) -> 
     return [rows[start : start + num] for start in range(0, len(rows), num)]
 
 
-def step_loader(data: StepData, num_workers: int) -> DataLoader[Step]:
-    """Steps in order; the number of workers changes the speed and nothing else."""
+def step_loader(data: StepData, num_workers: int, pin: bool = False) -> DataLoader[Step]:
+    """Steps in order; the number of workers changes the speed and nothing else. `pin`: for copies to a GPU that no one
+    waits for. About four steps are made ahead, however many make them: a step of large pictures takes gigabytes."""
     return DataLoader(
         data,
         batch_size=None,
         shuffle=False,
         num_workers=num_workers,
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=-(-AHEAD // num_workers) if num_workers else None,
+        pin_memory=pin,
         worker_init_fn=_leave_signals_to_parent,
     )
 

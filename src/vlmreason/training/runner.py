@@ -35,7 +35,7 @@ from lightning.pytorch.loggers import Logger
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
-from vlmreason.data.loader import LENGTH_STEP, Packing, StepData, step_loader
+from vlmreason.data.loader import AHEAD, LENGTH_STEP, Packing, StepData, step_loader
 from vlmreason.data.mixture import mixtures
 from vlmreason.files import write_text_atomic
 from vlmreason.models.learner import Learner
@@ -67,7 +67,7 @@ class TrainerSettings:
     devices: int | str = "auto"
     num_nodes: int | str = "auto"
     strategy: strategies.StrategyName = "auto"
-    num_workers: int = 1
+    num_workers: int | str = 1
     num_threads: int | None = None
     gradient_checkpointing: bool = False
     peak_tflops: float | None = None
@@ -91,6 +91,8 @@ class TrainerSettings:
             value = getattr(self, name)
             if value != "auto" and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"trainer.{name}={value}: auto, or 1 or more is expected")
+        if self.num_workers != "auto" and (not isinstance(self.num_workers, int) or self.num_workers < 0):
+            raise ValueError(f"trainer.num_workers={self.num_workers}: auto, or 0 or more is expected")
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise ValueError(f"trainer.peak_tflops={self.peak_tflops}: more than 0 is expected")
         if self.timeout_minutes <= 0:
@@ -153,6 +155,7 @@ def train(
                 mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
                 first_step, packing=_packing(settings, learner),
             )  # fmt: skip
+                pixel_type=precision.computed(settings.precision, half),
             trained = [parameter for _, parameter in learner.trained_parameters(supervision.phase(name).train)]
             precision.prepare(learner.model, trained, settings.precision, settings.strategy == "fsdp")
             module = SupervisedFineTuning(
@@ -171,7 +174,7 @@ def train(
             trainer = _trainer(settings, run_dir, name, data, logger, keeper, half)
             where = f"in phase {name} after step %d of {data.num_steps}"
             try:
-                trainer.fit(module, step_loader(data, settings.num_workers))
+                trainer.fit(module, step_loader(data, _num_workers(settings), pin=_on_gpu(settings)))
                 if module.step == data.num_steps:
                     state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
             except SystemExit:  # Lightning's own answer to the second Ctrl-C
@@ -202,17 +205,31 @@ def train(
 
 
 def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
+def _on_gpu(settings: TrainerSettings) -> bool:
+    return settings.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def _num_workers(settings: TrainerSettings) -> int:
+    """auto: a GPU learns faster than one process draws and cuts large pictures; there is a share of the cores."""
+    if settings.num_workers != "auto":
+        return int(settings.num_workers)
+    if not _on_gpu(settings):
+        return 1
+    return max(1, min(AHEAD, strategies.num_cores(settings.devices) - 1))
+
+
     """How dialogues share rows; auto: wherever it pays, which is on a GPU, as shapes need no kernels of their own."""
     packable = learner.processor.pictures.packable
     if settings.packing == "auto":
-        if not packable or settings.accelerator == "cpu" or not torch.cuda.is_available():
-            return None
-        return "row" if learner.model.config._attn_implementation.startswith("flash_attention") else "rows"
+    flash = learner.model.config._attn_implementation.startswith("flash_attention")
+        return ("row" if flash else "rows") if packable and _on_gpu(settings) else None
     if settings.packing == "off":
         return None
     if not packable:
         raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
     return settings.packing
+    if flash and settings.packing == "rows":  # the library tells dialogues apart in a single row only
+        raise ValueError("trainer.packing=rows: model.attention=flash_attention_2 needs row, or off")
 
 
 class Filler:

@@ -66,6 +66,14 @@ def processes(devices: int | str, num_nodes: int | str, accelerator: str) -> tup
 
 def make_strategy(name: StrategyName, devices: int, num_nodes: int, precision: str, timeout: timedelta) -> Any:
     """Lightning's `strategy`; auto: one process as it is, several as ddp."""
+def num_cores(devices: int | str) -> int:
+    """Cores for one process of this machine: srun gives each its own, else all share the machine's."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1 and not TorchElasticEnvironment.detect():
+        return found
+    return found // processes(devices, 1, "auto")[0]
+
+
     if name == "auto" and devices * num_nodes == 1:
         return "auto"
     return Processes(name == "fsdp", precision, timeout)
