@@ -71,7 +71,7 @@ class StepData(Dataset[Step]):
         start = (self.first_step + number) * self.batch_size
         stop = min(start + self.batch_size, len(self.mixture))
         encoded = [self.encode(i) for i in range(start + self.rank, stop, self.world_size)]
-        micro_batches = self._collate(encoded)
+        micro_batches = [self._typed(micro) for micro in self._collate(encoded)]
         return {
             "micro_batches": micro_batches,
             "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),

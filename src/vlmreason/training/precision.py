@@ -42,6 +42,11 @@ def lightning_name(precision: PrecisionName, half: bool) -> Any:
     return precision if precision == "bf16-mixed" and not half else "32-true"
 
 
+def computed(precision: PrecisionName, half: bool) -> torch.dtype:
+    """The type of the pictures that a model takes."""
+    return torch.bfloat16 if precision == "bf16-true" or (precision == "bf16-mixed" and half) else torch.float32
+
+
 @contextmanager
 def narrowed(model: nn.Module) -> Iterator[None]:
     """Within it the float32 parameters of a model are bfloat16 casts, through which their gradients flow."""
