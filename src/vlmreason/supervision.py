@@ -55,6 +55,7 @@ class Phase:
     thought_shares: tuple[float, float, float] | None = None  # for thought=internalize; null: 0.3, 0.4, 0.3
     tasks: tuple[str, ...] | None = None  # for parts that name none, in equal shares; null: the supervision's
     pool: str | None = None  # phases of one pool share their instances; null: a pool of its own, by its name
+    batch_size: int | None = None  # examples of one optimizer step; null: the scale's
     optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
 
 
@@ -132,6 +133,8 @@ class Supervision:
 
 
 def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
+    if phase.batch_size is not None and phase.batch_size < 1:
+        raise ValueError(f"{where}.batch_size={phase.batch_size}: 1 or more is expected")
     if phase.num_examples < 1:
         raise ValueError(f"{where}.num_examples={phase.num_examples}: 1 or more is expected")
     if not phase.parts:

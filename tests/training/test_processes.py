@@ -104,6 +104,11 @@ def test_two_processes_are_as_one(single: Path, unbroken: dict[str, Path], strat
     assert not list(unbroken[strategy].rglob("*.tmp"))
 
 
+def test_parameters_that_stay_whole_change_nothing(single: Path, tmp_path: Path) -> None:
+    two_run(tmp_path, "zero2", checkpoint_every=100)
+    assert_close(single, tmp_path)
+
+
 def test_bfloat16(tmp_path: Path) -> None:
     one = tmp_path / "one"
     tiny_run(one, PHASES, **OPTIONS, precision="bf16-mixed")

@@ -206,3 +206,13 @@ def test_learner_of_the_run_is_the_trained_one(tmp_path: Path) -> None:
     for (name, mine), (_, theirs) in zip(learner.model.named_parameters(), saved.model.named_parameters(), strict=True):
         assert torch.equal(mine, theirs), name
     assert shared_learner() is not learner
+
+
+def test_a_phase_has_its_own_batch_size(tmp_path: Path) -> None:
+    tiny_run(tmp_path, {"first": {"num_examples": 12, "batch_size": 3}, "second": {"num_examples": 12}}, batch_size=6)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["step"]) for line in lines] == [("first", s) for s in (1, 2, 3, 4)] + [
+        ("second", s) for s in (1, 2)
+    ]
+    with pytest.raises(ValueError, match=r"supervision.phases.first.batch_size=0: 1 or more is expected"):
+        plan(first={"num_examples": 12, "batch_size": 0})

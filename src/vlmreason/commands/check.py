@@ -51,6 +51,7 @@ def run(cfg: dict[str, Any]) -> None:
     num = math.prod(strategies.processes(trainer.devices, trainer.num_nodes, trainer.accelerator))
     for name, mixture in mixtures(supervision, task.name, own.seed).items():
         found = check_phase(learner, mixture, tasks, own.num, scale.max_length)
-        data = StepData(mixture, tasks, learner.processor, scale.batch_size, scale.micro_tokens, scale.max_length)
+        size = supervision.phases[name].batch_size or scale.batch_size
+        data = StepData(mixture, tasks, learner.processor, size, scale.micro_tokens, scale.max_length)
         train, kind = supervision.phase(name).train, optimizers[name].name
         print(json.dumps(found | memory.report(learner, train, trainer, kind, num, data, device)))

@@ -282,8 +282,11 @@ def _steps(cfg: dict[str, Any]) -> dict[str, int]:
     from vlmreason.data.mixture import mixtures
 
     batch_size = build.build_scale(cfg).batch_size
-    phases = mixtures(build.build_supervision(cfg), cfg["task"]["name"], cfg["seed"])
-    return {name: -(-len(mixture) // batch_size) for name, mixture in phases.items()}
+    supervision = build.build_supervision(cfg)
+    return {
+        name: -(-len(mixture) // (supervision.phases[name].batch_size or batch_size))
+        for name, mixture in mixtures(supervision, cfg["task"]["name"], cfg["seed"]).items()
+    }
 
 
 def _submit(folder: Path, own: Settings, profile: Any) -> None:

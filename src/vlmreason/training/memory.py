@@ -24,6 +24,7 @@ import torch
 from vlmreason.data.loader import StepData
 from vlmreason.models.adapters import PARTS, linear_layers
 from vlmreason.models.learner import MAX_LOGITS, Learner
+from vlmreason.training import strategies
 
 GB = 2**30
 USABLE = 0.92
@@ -73,6 +74,7 @@ class Plan:
     optimizer: str = "adamw"
     gradient_checkpointing: bool = False
     sharded: bool = False
+    kept_whole: bool = False  # parameters, from the forward to the backward pass
     num_devices: int = 1
     micro_tokens: int = 8192
     micro_patches: int = 0
@@ -108,8 +110,10 @@ def estimate(shape: Shape, plan: Plan) -> Estimate:
     share = plan.num_devices if plan.sharded else 1
     trained_bytes = (full + adapters) * of_trained
     weights = (trained_bytes + frozen * of_frozen) / share
-    if plan.sharded:  # two layers are whole at a time
-        weights += 2 * shape.block * (4 if plan.precision == "32-true" else 2)
+    if plan.sharded:  # the model is whole in a pass, or two layers at a time
+        weights += (sum(shape.parameters.values()) if plan.kept_whole else 2 * shape.block) * (
+            4 if plan.precision == "32-true" else 2
+        )
     elif plan.precision == "bf16-mixed":  # casts of trained weights live as long as the activations
         weights += 2 * (full + adapters)
     states = 1 if plan.optimizer == "muon" else 2
@@ -158,7 +162,7 @@ def what_fits(shape: Shape, plan: Plan, capacity: float, factor: float = 1.0) ->
             break
     words = changes[checkpointed]
     for num in (2**i for i in range(1, _MAX_DEVICES.bit_length())):
-        sharded = replace(checkpointed, sharded=True, num_devices=num)
+        sharded = replace(checkpointed, sharded=True, kept_whole=False, num_devices=num)
         if num <= plan.num_devices and plan.sharded:
             continue
         if fits(shape, sharded, capacity, factor):
@@ -255,7 +259,8 @@ def plan_of(learner: Learner, train: Any, settings: Any, optimizer: str, num_dev
         precision=settings.precision,
         optimizer=optimizer,
         gradient_checkpointing=settings.gradient_checkpointing,
-        sharded=settings.strategy == "fsdp",
+        sharded=settings.strategy in strategies.SHARDED,
+        kept_whole=settings.strategy == "zero2",
         num_devices=num_devices,
         micro_tokens=settings.micro_tokens,
         micro_patches=settings.micro_tokens * num_patches // num_tokens,

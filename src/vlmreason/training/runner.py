@@ -132,7 +132,8 @@ def train(
     L.seed_everything(seed, verbose=False)
     optimizers = phase_optimizers(optimizer, supervision, learner)
     data_of_phases = mixtures(supervision, task, seed)
-    steps_of_phases = [-(-len(mixture) // settings.batch_size) for mixture in data_of_phases.values()]
+    batch_sizes = {name: phase.batch_size or settings.batch_size for name, phase in supervision.phases.items()}
+    steps_of_phases = [-(-len(mixture) // batch_sizes[name]) for name, mixture in data_of_phases.items()]
     steps_before = dict(zip(data_of_phases, itertools.accumulate(steps_of_phases, initial=0), strict=False))
     for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
         tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
@@ -152,12 +153,12 @@ def train(
                 continue
             first_step = state.step if state.phase == name else 0
             data = StepData(
-                mixture, tasks, learner.processor, settings.batch_size, settings.micro_tokens, settings.max_length,
+                mixture, tasks, learner.processor, batch_sizes[name], settings.micro_tokens, settings.max_length,
                 first_step, packing=_packing(settings, learner),
-            )  # fmt: skip
                 pixel_type=precision.computed(settings.precision, half),
+            )  # fmt: skip
             trained = [parameter for _, parameter in learner.trained_parameters(supervision.phase(name).train)]
-            precision.prepare(learner.model, trained, settings.precision, settings.strategy == "fsdp")
+            precision.prepare(learner.model, trained, settings.precision, settings.strategy in strategies.SHARDED)
             module = SupervisedFineTuning(
                 learner, optimizers[name], supervision.phase(name).train, data.num_steps, first_step, seed, name,
                 Filler(data), lambda: stop.requested, half and settings.precision == "bf16-mixed",
@@ -204,7 +205,6 @@ def train(
     return final
 
 
-def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
 def _on_gpu(settings: TrainerSettings) -> bool:
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
@@ -218,18 +218,19 @@ def _num_workers(settings: TrainerSettings) -> int:
     return max(1, min(AHEAD, strategies.num_cores(settings.devices) - 1))
 
 
+def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
     """How dialogues share rows; auto: wherever it pays, which is on a GPU, as shapes need no kernels of their own."""
     packable = learner.processor.pictures.packable
-    if settings.packing == "auto":
     flash = learner.model.config._attn_implementation.startswith("flash_attention")
+    if settings.packing == "auto":
         return ("row" if flash else "rows") if packable and _on_gpu(settings) else None
     if settings.packing == "off":
         return None
     if not packable:
         raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
-    return settings.packing
     if flash and settings.packing == "rows":  # the library tells dialogues apart in a single row only
         raise ValueError("trainer.packing=rows: model.attention=flash_attention_2 needs row, or off")
+    return settings.packing
 
 
 class Filler:

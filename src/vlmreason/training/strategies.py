@@ -2,6 +2,7 @@
 
     ddp    every process holds the whole model; gradients are summed once per step
     fsdp   parameters, gradients and optimizer state are sharded over the processes (FSDP2)
+    zero2  the same, but parameters stay whole between forward and backward pass: more memory, less communication
 
 The loss of a step is the mean over all its response tokens, so a run is the same in one process or many. What a
 process has no part in must not matter either: text-only micro-batches leave the vision tower without a
@@ -37,7 +38,8 @@ from torch.distributed.tensor import DTensor
 
 from vlmreason.files import first_process
 
-StrategyName = Literal["auto", "ddp", "fsdp"]
+StrategyName = Literal["auto", "ddp", "fsdp", "zero2"]
+SHARDED = ("fsdp", "zero2")
 Micro = Mapping[str, Tensor]
 
 BUCKET = 2**26
@@ -64,8 +66,6 @@ def processes(devices: int | str, num_nodes: int | str, accelerator: str) -> tup
     )  # fmt: skip
 
 
-def make_strategy(name: StrategyName, devices: int, num_nodes: int, precision: str, timeout: timedelta) -> Any:
-    """Lightning's `strategy`; auto: one process as it is, several as ddp."""
 def num_cores(devices: int | str) -> int:
     """Cores for one process of this machine: srun gives each its own, else all share the machine's."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -74,9 +74,11 @@ def num_cores(devices: int | str) -> int:
     return found // processes(devices, 1, "auto")[0]
 
 
+def make_strategy(name: StrategyName, devices: int, num_nodes: int, precision: str, timeout: timedelta) -> Any:
+    """Lightning's `strategy`; auto: one process as it is, several as ddp."""
     if name == "auto" and devices * num_nodes == 1:
         return "auto"
-    return Processes(name == "fsdp", precision, timeout)
+    return Processes(name, precision, timeout)
 
 
 def plugins(num: int) -> list[Any]:
@@ -117,16 +119,16 @@ def group_rank() -> int:
 class Processes(DDPStrategy):
     """Lightning's processes and their group, without its wrapper around the module."""
 
-    def __init__(self, shard: bool, precision: str, timeout: timedelta) -> None:
+    def __init__(self, name: StrategyName, precision: str, timeout: timedelta) -> None:
         super().__init__(timeout=timeout)
-        self.shard, self.precision_name = shard, precision
+        self.name, self.precision_name = name, precision
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher: Any = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def model_to_device(self) -> None:
-        if not self.shard:
+        if self.name not in SHARDED:
             super().model_to_device()
             return
         assert self.lightning_module is not None
@@ -147,13 +149,14 @@ class Processes(DDPStrategy):
         model: Any = self.lightning_module
         if not isinstance(model.model, FSDPModule):
             _copy_from_first(model.model, self.root_device)
-        if self.shard:
-            shard(model.model, self.root_device, self.precision_name)
+        if self.name in SHARDED:
+            shard(model.model, self.root_device, self.precision_name, keep_whole=self.name == "zero2")
 
 
-def shard(model: nn.Module, device: torch.device, precision: str) -> None:
+def shard(model: nn.Module, device: torch.device, precision: str, keep_whole: bool = False) -> None:
     """Shard a model in place over all processes, block by block; of one that is, note which parameters are trained.
 
+    `keep_whole`: parameters stay whole from the forward to the backward pass.
     `precision`: bf16-mixed gathers parameters in bfloat16; gradients are reduced in float32.
     """
     if not any(True for _ in _sharded(model)):
@@ -161,9 +164,10 @@ def shard(model: nn.Module, device: torch.device, precision: str) -> None:
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if precision == "bf16-mixed" else None, reduce_dtype=torch.float32
         )
+        after: dict[str, Any] = {"reshard_after_forward": False} if keep_whole else {}
         for block in _blocks(model):
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
+            fully_shard(block, mesh=mesh, mp_policy=policy, **after)
+        fully_shard(model, mesh=mesh, mp_policy=policy, **after)
         register_fsdp_forward_method(model, "token_losses")
         return
     for module in _sharded(model):
