@@ -202,3 +202,25 @@ def test_the_template_does_not_depend_on_the_day(tmp_path: Path) -> None:
     directory = write_tiny("mllama", tmp_path)
     assert "strftime_now" in TINY["mllama"].template
     assert "26 Jul 2024" in load(checkpoint=str(directory)).processor.template.text[0]
+
+
+@pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
+def test_code_of_a_repository_is_never_run(
+    saved: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where a person at the keyboard would say yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    trace = tmp_path / "ran"
+    (saved / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: pass\n")
+    content = json.loads((saved / place).read_text())
+    kinds = ("AutoConfig", "AutoModelForImageTextToText", "AutoImageProcessor", "AutoProcessor")
+    content["auto_map"] = {kind: "evil.Evil" for kind in kinds} | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    for key in ("tokenizer_class", "image_processor_type"):
+        if key in content:
+            content[key] = "Evil"
+    (saved / place).write_text(json.dumps(content))
+    try:
+        load(checkpoint=str(saved))
+    except ValueError as error:
+        assert "\n" not in str(error)
+    assert not trace.exists()

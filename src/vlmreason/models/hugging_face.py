@@ -67,7 +67,7 @@ class HuggingFace:
             _read_config(generation)
         with _one_sentence(place):
             model = self._model(place, commit)
-            tokenizer = AutoTokenizer.from_pretrained(place, revision=commit)
+            tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, trust_remote_code=False)
             pictures = family.pictures(model.config, self._image_processor(place, commit, family), TextCoder(tokenizer))
         if family.repair is not None:
             family.repair(model)
@@ -88,6 +88,7 @@ class HuggingFace:
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 place,
                 revision=commit,
+                trust_remote_code=False,
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=self.attention,
                 use_safetensors=True,
@@ -112,7 +113,7 @@ class HuggingFace:
         from transformers import AutoImageProcessor
 
         processor: Any = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            place, revision=commit, backend="pil"
+            place, revision=commit, trust_remote_code=False, backend="pil"
         )
         for limit in ("min_pixels", "max_pixels", "longest_edge"):
             value = getattr(self, limit)
