@@ -1,5 +1,6 @@
 """Gradient alignment: closed forms, the naive stack, the theorems of appendix H, projections."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -334,6 +335,24 @@ def test_settings_are_checked(changes: dict[str, object], message: str) -> None:
 def test_levels_are_checked(learner: Learner) -> None:
     with pytest.raises(ValueError, match="did you mean 'hard'"):
         measure(learner, nano_task(), replace(SETTINGS, levels=("simple", "hrad")))
+
+
+def test_memory_is_a_few_gradients_whatever_the_number_of_samples() -> None:
+    """Counted by sizes that nothing else has, when the last sample of each pass is asked for."""
+    sizes = (10_007, 20_011)
+    parameters = [nn.Parameter(torch.ones(size)) for size in sizes]
+    counts = []
+
+    def samples() -> Iterator[Tensor]:
+        for number in range(20):
+            if number == 19:
+                live = [tensor for tensor in gc.get_objects() if type(tensor) in (Tensor, nn.Parameter)]
+                counts.append(sum(tensor.numel() in sizes for tensor in live) / len(sizes))
+            yield sum((parameter.square().sum() for parameter in parameters), torch.zeros(()))
+
+    align(parameters, samples, samples, Adam())
+    assert len(counts) == 3
+    assert 3 <= max(counts) <= 1 + 1 + 4 + 1  # model, gradient, means of both, squares, updates; one in the making
 
 
 def test_samples_come_one_at_a_time() -> None:

@@ -29,6 +29,7 @@ GIVEN = {
     "score": ["problems=x", "predictions=x"],
     "evaluate": ["run=x"],
     "export": ["run=x", "out=x"],
+    "analyze": ["run=x", "what=failures"],
     "job": ["config=x"],
 }
 

@@ -108,6 +108,17 @@ def newest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     return last, faults
 
 
+def complete(folder: Path) -> list[Checkpoint]:
+    """The complete checkpoints below `folder`, in the order of training; others are passed over."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        try:
+            found.append(_open(path))
+        except ValueError:
+            continue  # being written, or left behind half written
+    return sorted(found, key=lambda checkpoint: _age(checkpoint.run))
+
+
 class Writer:
     """Saves a run's checkpoints below `folder`, as process `rank` of `num`, and keeps the last `keep` of them.
 
@@ -159,14 +170,7 @@ class Writer:
 
     def prune(self, keep: int) -> None:
         """Delete all but the last complete checkpoints."""
-        found = []
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            try:
-                found.append(_open(path))
-            except ValueError:
-                continue  # being written by another process
-        found.sort(key=lambda checkpoint: _age(checkpoint.run))
-        for checkpoint in found[:-keep]:
+        for checkpoint in complete(self.folder)[:-keep]:
             _remove(checkpoint.path)
 
     def _rows(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
