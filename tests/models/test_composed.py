@@ -5,9 +5,11 @@ import importlib.util
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from tiny import dialogues, prompts, shared_learner, tiny_run
 from vlmreason.dialogue import Dialogue
 from vlmreason.models.composed import Composed, NanoComposed
 from vlmreason.models.fusion import Fusion, FusionProjector
+from vlmreason.models.hugging_face import check_source
 from vlmreason.models.learner import PARTS, Learner
 from vlmreason.models.nano import load_nano
 from vlmreason.models.processor import IGNORED, Prompt
@@ -486,3 +489,34 @@ def test_settings_are_checked_when_composed() -> None:
     with pytest.raises(ValueError, match=r"fusion\.kind='sum': allowed are channel, additive, interleaved"):
         structure(Fusion, {"kind": "sum"}, "fusion")
     assert shared_learner().model.config.model_type == "llava", "nano itself is untouched"
+
+
+def test_every_part_of_the_hub_is_noted_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
+
+    def publish(id: str, directory: Path, commit: str) -> None:
+        repository = hub / f"models--{id.replace('/', '--')}"
+        shutil.copytree(directory, repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+
+    publish("owner/tower", tower("clip"), "a" * 40)
+    publish("owner/language", language_model("qwen2"), "b" * 40)
+    towers = {"own": part("dinov2"), "clip": part("clip", id="owner/tower")}
+    settings = structure(
+        Composed,
+        {"name": "hub", "towers": towers, "language_model": {"id": "owner/language"}, "dtype": "float32"},
+    )
+    recorded = settings.load().source
+    assert recorded == [
+        {"part": "model.towers.clip", "id": "owner/tower", "revision": "main", "commit": "a" * 40},
+        {"part": "model.language_model", "id": "owner/language", "revision": "main", "commit": "b" * 40},
+    ]
+    check_source(recorded, settings.load().source)
+    publish("owner/language", language_model("qwen2"), "c" * 40)
+    with pytest.raises(
+        ValueError, match=f"^model.language_model.revision=main: owner/language was at commit {'b' * 40}"
+    ):
+        check_source(json.loads(json.dumps(recorded)), settings.load().source)
+    assert composed("clip").load().source is None

@@ -16,7 +16,7 @@ from vlmreason.models.adapters import AdapterSettings
 from vlmreason.models.hugging_face import HuggingFace
 from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
-from vlmreason.training.precision import lightning_name, narrowed, prepare
+from vlmreason.training.precision import computed, lightning_name, narrowed, prepare
 
 NONE = AdapterSettings()
 FROZEN = AdapterSettings(frozen=("vision_tower",))
@@ -115,3 +115,18 @@ def test_autocast_is_for_models_in_float32() -> None:
 def test_unknown_precision(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"precision.*16-mixed.*32-true"):
         tiny_run(tmp_path, {"only": {"num_examples": 8}}, precision="16-mixed")
+
+
+def test_pictures_come_in_the_type_that_the_model_computes_in() -> None:
+    assert computed("bf16-mixed", half=True) == computed("bf16-true", half=False) == torch.bfloat16
+    assert computed("bf16-mixed", half=False) == computed("32-true", half=True) == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_in_half_precision_give_the_same(name: str) -> None:
+    learner = half(name)
+    batch = learner.processor.collate([learner.processor.encode(d) for d in dialogues(3)])
+    narrow = {key: value.bfloat16() if value.is_floating_point() else value for key, value in batch.items()}
+    assert narrow["pixel_values"].dtype == torch.bfloat16 != batch["pixel_values"].dtype
+    with torch.no_grad():
+        assert torch.equal(learner.token_losses(batch)[0], learner.token_losses(narrow)[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def run_directory(cfg: Config) -> Path:
     return Path(cfg["out"]) / run_name(cfg)
 
 
-def open_run(cfg: Config, model: Mapping[str, str] | None = None) -> Path:
+def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> Path:
     """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
 
     `model`: where its weights come from (`Learner.source`), noted in provenance.json. A later start is added to
@@ -86,7 +86,7 @@ def open_run(cfg: Config, model: Mapping[str, str] | None = None) -> Path:
         raise ValueError(f"{folder}: another process is working on this run")
     if not config_file.exists():
         write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
-    start = provenance.collect(seeds, config_hash(cfg)) | ({"model": dict(model)} if model else {})
+    start = provenance.collect(seeds, config_hash(cfg)) | ({"model": _plain(model)} if model else {})
     if provenance_file.exists():
         try:
             record = json.loads(provenance_file.read_text())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -63,23 +63,20 @@ class Composed:
         return self._compose()
 
     def _compose(self) -> Learner:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         from vlmreason.models.composed_model import ComposedForConditionalGeneration, compose_config
 
-        configs = {}
-        for name, tower in self.towers.items():
-            config = _call(f"model.towers.{name}", tower.id, AutoConfig.from_pretrained, tower.revision)
-            configs[name] = vision_config(config)
+        places = {name: _find(f"model.towers.{name}", tower.id, tower.revision) for name, tower in self.towers.items()}
+        language = _find("model.language_model", self.language_model.id, self.language_model.revision)
+        configs = {name: vision_config(_call(place, AutoConfig.from_pretrained)) for name, place in places.items()}
         described = describe({name: (tower, configs[name].to_dict()) for name, tower in self.towers.items()})
         fusion = self.fusion.on(described)  # raises before anything large is loaded
-        towers = [self._tower(name, tower, configs[name]) for name, tower in self.towers.items()]
-        where = "model.language_model"
-        language = self.language_model
-        loaded = _load(where, language.id, language.revision, "AutoModelForCausalLM", self._options())
-        tokenizer: Any = _call(where, language.id, AutoTokenizer.from_pretrained, language.revision)
+        towers = [self._tower(place, configs[name]) for name, place in places.items()]
+        loaded = _checked(language, AutoModelForCausalLM, self._options())
+        tokenizer: Any = _call(language, AutoTokenizer.from_pretrained)
         placeholder_id = _add_token(tokenizer, loaded, self.image_token)
-        decoder, head = _split(where, loaded)
+        decoder, head = _split(language.where, loaded)
         config = compose_config(described, fusion, loaded.config, placeholder_id, self.fit)
         config.head_bias = head.bias is not None
         config._attn_implementation = self.attention
@@ -87,13 +84,16 @@ class Composed:
             model = ComposedForConditionalGeneration(config)
         model.assemble(towers, decoder, head)
         model.generation_config.eos_token_id = loaded.generation_config.eos_token_id
-        return _learner(model, tokenizer, self.template)
+        source = [place.source() for place in (*places.values(), language) if place.commit is not None]
+        return _learner(model, tokenizer, self.template, source)
 
-    def _tower(self, name: str, tower: Tower, config: Any) -> Any:
+    def _tower(self, place: _Place, config: Any) -> Any:
+        from transformers import AutoModel
+
         options = {"config": config, "dtype": getattr(torch, self.dtype)}
         if self.attention == "eager":
             options["attn_implementation"] = "eager"
-        return _load(f"model.towers.{name}", tower.id, tower.revision, "AutoModel", options)
+        return _checked(place, AutoModel, options)
 
     def _options(self) -> dict[str, Any]:
         return {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attention}
@@ -146,8 +146,9 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
     if model_type != ComposedConfig.model_type:
         raise ValueError(f"{directory}: model_type={model_type!r}: {ComposedConfig.model_type} is expected")
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
-    model = _checked(str(directory), str(directory), ComposedForConditionalGeneration, None, options)
-    tokenizer = _call(str(directory), str(directory), AutoTokenizer.from_pretrained, None)
+    place = _Place(str(directory), str(directory))
+    model = _checked(place, ComposedForConditionalGeneration, options)
+    tokenizer = _call(place, AutoTokenizer.from_pretrained)
     return _learner(model, tokenizer, template)
 
 
@@ -191,7 +192,9 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], asks: bool) -> str:
     return str(text)
 
 
-def _learner(model: Any, tokenizer: Any, settings: TemplateSettings) -> Learner:
+def _learner(
+    model: Any, tokenizer: Any, settings: TemplateSettings, source: Sequence[Mapping[str, str]] = ()
+) -> Learner:
     config, listed = model.config, model.generation_config.eos_token_id
     found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     eos_ids = [token for token in dict.fromkeys(found) if token is not None]
@@ -199,7 +202,7 @@ def _learner(model: Any, tokenizer: Any, settings: TemplateSettings) -> Learner:
     pictures = ComposedPictures(config.image_token_id, config.num_image_tokens, config.towers, config.fit)
     processor = Processor(tokenizer, template, pictures)
     processor.eos_ids = list(dict.fromkeys((processor.eos_id, *eos_ids)))
-    return Learner(model, processor)
+    return Learner(model, processor, source=source or None)
 
 
 def _add_token(tokenizer: Any, model: Any, token: str) -> int:
@@ -226,30 +229,44 @@ def _split(where: str, model: Any) -> tuple[Any, Any]:
     return decoder, head
 
 
-def _load(where: str, id: str, revision: str | None, kind: str, options: dict[str, Any]) -> Any:
-    import transformers
+@dataclass(frozen=True)
+class _Place:
+    """Where a part is: a directory, or a commit of a repository on the hub. `where`: its setting, for messages."""
 
-    return _checked(where, id, getattr(transformers, kind), revision, options)
+    where: str
+    id: str
+    revision: str | None = None
+    commit: str | None = None
+
+    def source(self) -> dict[str, str]:
+        """For `Learner.source`."""
+        return {"part": self.where, "id": self.id, "revision": self.revision or "main", "commit": str(self.commit)}
 
 
-def _checked(where: str, id: str, kind: Any, revision: str | None, options: dict[str, Any]) -> Any:
+def _find(where: str, id: str, revision: str | None) -> _Place:
+    """The commit is looked up once: all files of a part are of the same one."""
+    if Path(id).is_dir():
+        return _Place(where, id)
+    try:
+        return _Place(where, id, revision, download(id, revision or "main", "config.json").parent.name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _checked(place: _Place, kind: Any, options: dict[str, Any]) -> Any:
     """A model with all of its weights."""
     options = {**options, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    model, found = _call(where, id, kind.from_pretrained, revision, **options)
+    model, found = _call(place, kind.from_pretrained, **options)
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     if wrong := sorted([*found["missing_keys"], *mismatched]):
-        raise ValueError(f"{where}: the weights in {id} are not those of its config.json ({wrong[0]})")
+        raise ValueError(f"{place.where}: the weights in {place.id} are not those of its config.json ({wrong[0]})")
     return model
 
 
-def _call(where: str, id: str, function: Any, revision: str | None, **options: Any) -> Any:
+def _call(place: _Place, function: Any, **options: Any) -> Any:
     """`from_pretrained` of a library class; what it raises in one sentence."""
     try:
-        commit = None if Path(id).is_dir() else download(id, revision or "main", "config.json").parent.name
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    try:
-        return function(id, revision=commit, trust_remote_code=False, **options)
+        return function(place.id, revision=place.commit, trust_remote_code=False, **options)
     except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{where}: {id} cannot be loaded ({line})") from error
+        raise ValueError(f"{place.where}: {place.id} cannot be loaded ({line})") from error

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from vlmreason.models.chat_template import TemplateSettings, read_template
 from vlmreason.models.families import FAMILIES, Family
-from vlmreason.models.learner import Learner
+from vlmreason.models.learner import Learner, Source
 from vlmreason.models.processor import Processor
 from vlmreason.models.text import TextCoder
 
@@ -165,13 +165,18 @@ def download(id: str, revision: str, name: str) -> Path:
         raise ValueError(f"model.id={id}: {_first_line(error)}") from error
 
 
-def check_source(recorded: Mapping[str, str] | None, found: Mapping[str, str] | None) -> None:
-    """Raise ValueError where a run began with another commit (`Learner.source`) than the one found now."""
-    if recorded and found and recorded["commit"] != found["commit"]:
-        raise ValueError(
-            f"model.revision={found['revision']}: {found['id']} was at commit {recorded['commit']} when the run "
-            f"began and is at {found['commit']} now; model.revision={recorded['commit']} continues it"
-        )
+def check_source(recorded: Source | None, found: Source | None) -> None:
+    """Raise ValueError where a run began with other commits (`Learner.source`) than those found now."""
+    if not recorded or not found:
+        return
+    pairs = zip(*([side] if isinstance(side, Mapping) else side for side in (recorded, found)), strict=False)
+    for old, new in pairs:
+        if old["id"] == new["id"] and old["commit"] != new["commit"]:
+            setting = f"{new.get('part', 'model')}.revision"
+            raise ValueError(
+                f"{setting}={new['revision']}: {new['id']} was at commit {old['commit']} when the run began and is at "
+                f"{new['commit']} now; {setting}={old['commit']} continues it"
+            )
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

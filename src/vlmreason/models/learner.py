@@ -25,6 +25,9 @@ LLAVA = {
 }
 """Parameter-name prefixes of each part in LLaVA's layout."""
 
+Source = Mapping[str, str] | Sequence[Mapping[str, str]]
+"""id, revision and commit of a model of a hub; of each part of a composed one, with its setting as `part`."""
+
 MAX_LOGITS = 2**27
 """Logits that a loss holds at once (half a gigabyte in float32)."""
 
@@ -49,9 +52,9 @@ class Learner:
         model: Any,
         processor: Processor,
         prefixes: Mapping[str, tuple[str, ...]] = LLAVA,
-        source: Mapping[str, str] | None = None,
+        source: Source | None = None,
     ) -> None:
-        """`source`: id, revision and commit of weights that come from a hub."""
+        """`source`: where weights come from, if from a hub."""
         self.model: Any = model
         model.token_losses = types.MethodType(_token_losses, model)  # a method: sharded models must know what is run
         self.processor, self.prefixes, self.source = processor, prefixes, source
@@ -138,7 +141,8 @@ class Learner:
     def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
         """Freeze parts and add low-rank adapters, their weights from `trained` where it is given. Raises ValueError."""
         self.adapter = settings
-        adapters.add_adapter(self.model, self.prefixes, settings, seed, self.source)
+        whole = self.source if isinstance(self.source, Mapping) else None
+        adapters.add_adapter(self.model, self.prefixes, settings, seed, whole)
         if settings.name != "none" and trained is not None:
             adapters.load_adapter(self.model, self.prefixes, settings, trained)
 
