@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from families import write_tiny
 from processes import NUM, in_processes
 from safetensors.torch import load_file
 from tiny import ADAMW, nano_task, outcome, plan, prompts, shared_learner, tiny_learner, tiny_run
@@ -20,11 +22,13 @@ from vlmreason.data.loader import StepData
 from vlmreason.data.mixture import Mixture
 from vlmreason.evaluation.generate import EvaluationSettings, Share, evaluate
 from vlmreason.models.adapters import AdapterSettings
+from vlmreason.models.hugging_face import HuggingFace
 from vlmreason.models.learner import Learner
 from vlmreason.training import strategies
 from vlmreason.training.checkpoints import newest
 from vlmreason.training.optimizers import OptimizerSettings
 from vlmreason.training.runner import RunKeeper, Stopped
+from vlmreason.training.sft import SupervisedFineTuning
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not dist.is_available(), reason="needs fork and gloo")
 
@@ -228,6 +232,40 @@ def evaluate_share(out_dir: Path, **settings: Any) -> dict[str, Any]:
     share = Share(dist.get_rank(), dist.get_world_size(), strategies.wait)
     summary = evaluate(tiny_learner(), nano_task(), EvaluationSettings(**settings), out_dir, {}, False, share)
     return summary.to_json()
+
+
+def half_run(run_dir: Path, directory: Path, precision: str, lora: bool, **changes: Any) -> Path:
+    """A model of the hub, in bfloat16."""
+    learner = HuggingFace("half", checkpoint=str(directory), dtype="bfloat16").load()
+    if lora:
+        parts = {"frozen": ("vision_tower",), "parts": ("language_model",)}
+        learner.adapt(AdapterSettings("lora", r=4, alpha=8.0, **parts), seed=0)
+    phases = {"only": {"num_examples": 12}}
+    more = OPTIONS | {"micro_tokens": 2000, "max_length": 4000, "precision": precision} | changes
+    return tiny_run(run_dir, phases, learner=learner, **more)
+
+
+@pytest.mark.parametrize(("precision", "lora"), [("bf16-mixed", False), ("bf16-mixed", True), ("bf16-true", True)])
+def test_models_in_half_precision(tmp_path: Path, precision: str, lora: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = write_tiny("qwen2_5_vl", tmp_path / "model")
+    half_run(tmp_path / "one", directory, precision, lora)
+    # a process group of GPUs cannot gather from the processor's memory
+    monkeypatch.setattr(SupervisedFineTuning, "cpu", lambda *_: pytest.fail("the model was moved before it was saved"))
+    for strategy in STRATEGIES:
+        found = in_processes(half_run, tmp_path / strategy, directory, precision, lora, strategy=strategy, devices=NUM)
+        assert found == [tmp_path / strategy / "checkpoints" / "final"] * NUM
+        for mine, theirs in zip(lines_of(tmp_path / "one"), lines_of(tmp_path / strategy), strict=True):
+            assert theirs["loss"] == pytest.approx(mine["loss"], rel=0.02)
+
+
+def test_a_sharded_model_is_where_its_shards_are() -> None:
+    """Figures are summed there, and a GPU's process group takes no tensor from elsewhere."""
+    module = SupervisedFineTuning(tiny_learner(), SMOOTH, "all", num_steps=1)
+    strategy = strategies.Processes("fsdp", "32-true", timedelta(minutes=1))
+    strategy.parallel_devices, strategy._lightning_module = [torch.device("meta")], module
+    strategy.model_to_device()
+    assert module.device.type == "meta"
+    assert {parameter.device.type for parameter in module.parameters()} == {"cpu"}
 
 
 def test_evaluation_is_shared(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ keeps for its backward pass, per position and layer
     10 x channels + 4 x channels of keys and values + 4 x inner channels   (language model, gated feed-forward)
     10 x channels + 2 x inner channels                                     (vision tower, if it trains)
 
-elements of 4 bytes with 32-true, 2 with bf16-true and 2.6 with bf16-mixed (norms stay in float32); with gradient
-checkpointing one layer of these and the channels between layers; and the logits of the response. What the kernels
-need for themselves and the allocator loses is not in it.
+elements of 4 bytes with 32-true, 2 where it is computed in bfloat16 and 2.6 under autocast, where norms stay in float32
+(training/precision.py); with gradient checkpointing one layer of these and the channels between layers; and the logits
+of the response. What the kernels need for themselves and the allocator loses is not in it.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Estimate:
 def estimate(shape: Shape, plan: Plan) -> Estimate:
     """What a plan needs of each device."""
     half = plan.precision == "bf16-true"
-    of_trained = 2 if half else 4  # see runner.train
-    of_frozen = 2 if half else 4 if plan.sharded else shape.element
+    of_trained = 2 if half else 4  # see precision.prepare
+    of_frozen = 2 if half else 4 if plan.sharded or plan.precision == "32-true" else shape.element
     full = sum(shape.parameters[part] - shape.adapters[part] for part in plan.trained)
     adapters = sum(shape.adapters[part] or plan.rank * shape.rank_units[part] for part in plan.lora)
     frozen = sum(shape.parameters[part] - shape.adapters[part] for part in PARTS if part not in plan.trained)
@@ -122,7 +122,9 @@ def estimate(shape: Shape, plan: Plan) -> Estimate:
 
 def activations(shape: Shape, plan: Plan) -> float:
     """Bytes that the largest forward pass keeps."""
-    width = 4.0 if plan.precision == "32-true" else 2.6 if plan.precision.endswith("mixed") else 2.0
+    width = (
+        4.0 if plan.precision == "32-true" else 2.6 if plan.precision == "bf16-mixed" and shape.element == 4 else 2.0
+    )
     text, vision = shape.text, shape.vision
     per_token = 10 * text.channels + 4 * text.keys + 4 * text.inner
     per_patch = 10 * vision.channels + 2 * vision.inner

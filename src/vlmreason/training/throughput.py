@@ -76,8 +76,8 @@ class FlopCounter:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.per_token, self.per_target = 0.0, 0.0
         self.per_pair: float = 12.0 * config.num_hidden_layers * config.num_attention_heads * width
-        self._seen = 0.0
-        self._lengths: tuple[Tensor, float] | None = None
+        self._seen: float | Tensor = 0.0
+        self._lengths: list[tuple[Tensor, Tensor]] = []
         self._hooks: list[Any] = []
         tower = learner.prefixes["vision_tower"]
         for name, module in learner.model.named_modules():
@@ -101,7 +101,7 @@ class FlopCounter:
 
         Their pictures are taken to be like those of this process.
         """
-        seen, self._seen = self._seen, 0.0
+        seen, self._seen = float(self._seen), 0.0
         return (
             self.per_token * counts["num_tokens"]
             + self.per_pair * counts["num_pairs"]
@@ -131,11 +131,17 @@ class FlopCounter:
 
         return hook
 
-    def _pairs(self, ends: Tensor) -> float:
-        """Sum of the squared lengths of the sequences in a row; once for all layers that get the same tensor."""
-        if self._lengths is None or self._lengths[0] is not ends:
-            self._lengths = (ends, (ends.diff().double() ** 2).sum().item())
-        return self._lengths[1]
+    def _pairs(self, ends: Tensor) -> Tensor:
+        """Sum of the squared lengths of the sequences in a row, on the device: nothing waits for it.
+
+        Once for all layers that get the same boundaries, of which there are two kinds (windows, pictures).
+        """
+        for known, pairs in self._lengths:
+            if known is ends:
+                return pairs
+        pairs = (ends.diff().double() ** 2).sum()
+        self._lengths = [(ends, pairs), *self._lengths[:1]]
+        return pairs
 
 
 def _counts(module: nn.Module) -> bool:
