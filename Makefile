@@ -28,6 +28,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/mypy src
 
 benchmark: $(VENV)/.installed-dev  ## speed and memory of data, training and generation
+	$(PIP) -q -e ".[benchmark]"
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 gallery: $(VENV)/.installed  ## one HTML page with examples of every task

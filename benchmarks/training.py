@@ -160,7 +160,7 @@ def ours(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
     trainer = TrainerSettings(
         batch_size=setting.batch_size, micro_tokens=setting.micro_tokens, max_length=32768, precision="bf16-mixed",
         devices=1, num_workers=4 if torch.cuda.is_available() else 1, log_every=1, checkpoint_every=10**9,
-        progress=False, packing="rows",
+        progress=False, packing="auto",
     )  # fmt: skip
     attention = "sdpa"
     train(
@@ -182,7 +182,7 @@ def ours(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
         sum(line["images_per_s"] * line["seconds"] for line in used) * len(lines) / len(used),
     )
     found["mfu"] = statistics.median([line["mfu"] for line in used]) if used[0].get("mfu") else None
-    found["padding_waste"] = statistics.mean([line["padding_waste"] for line in used])
+    found["padding_share"] = statistics.mean([line["padding_share"] for line in used])
     return found
 
 
