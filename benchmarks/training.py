@@ -146,7 +146,6 @@ def _result(seconds: list[float], num_tokens: int, num_images: int) -> dict[str,
 def ours(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
     """Through the phase runner, as `vlmreason train` does."""
     from vlmreason.models.hugging_face import HuggingFace
-
     from vlmreason.structure import structure
     from vlmreason.supervision import Supervision
     from vlmreason.training.optimizers import OptimizerSettings
