@@ -377,3 +377,25 @@ def test_learns_by_heart_and_answers_the_same_when_loaded_again(name: str, tmp_p
 
 def test_every_family_is_tested() -> None:
     assert {tiny.config(tiny.tokenizer()).model_type for tiny in TINY.values()} == set(FAMILIES)
+
+
+@each_family
+def test_no_mask_keeps_fast_kernels_from_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A padded batch is causal and nothing else: padding lies behind what is looked at."""
+    learner, seen = learner_of(name), []
+    whole = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*states: Any, **options: Any) -> Any:
+        seen.append((states[0].shape[2] == states[1].shape[2] == length, options))
+        return whole(*states, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    batch = learner.processor.collate([learner.processor.encode(d) for d in memorable(3)], 16)
+    length = batch["input_ids"].shape[1]
+    assert not batch["attention_mask"].all()
+    with torch.no_grad():
+        learner.token_losses(batch)
+    layers = [options for is_text, options in seen if is_text and options["is_causal"]]
+    config = learner.model.config.get_text_config()
+    assert len(layers) == config.num_hidden_layers - len(getattr(config, "cross_attention_layers", ()))
+    assert all(options["attn_mask"] is None for options in layers)

@@ -1,11 +1,13 @@
 """What a run computes and writes: loss of the step whatever its cut, metrics, evaluation, exports, silence."""
 
 import csv
+import dataclasses
 import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from vlmreason.data.mixture import Mixture
 from vlmreason.files import rename_synced
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import load_nano
-from vlmreason.training import checkpoints, loggers
+from vlmreason.training import checkpoints, loggers, runner, strategies
 from vlmreason.training.loggers import LoggerSettings, make_logger
 from vlmreason.training.sft import segment_sums
 
@@ -216,3 +218,34 @@ def test_a_phase_has_its_own_batch_size(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match=r"supervision.phases.first.batch_size=0: 1 or more is expected"):
         plan(first={"num_examples": 12, "batch_size": 0})
+
+
+def test_dialogues_share_a_row_where_attention_skips_the_others() -> None:
+    def packing(wanted: str, attention: str, packable: bool = True) -> str | None:
+        learner: Any = SimpleNamespace(
+            processor=SimpleNamespace(pictures=SimpleNamespace(packable=packable)),
+            model=SimpleNamespace(config=SimpleNamespace(_attn_implementation=attention)),
+        )
+        return runner._packing(dataclasses.replace(TRAINER, packing=wanted), learner)
+
+    assert packing("auto", "flash_attention_2") == packing("row", "sdpa") == "row"
+    assert packing("auto", "sdpa") is packing("auto", "flash_attention_2", packable=False) is None
+    assert packing("rows", "sdpa") == "rows"
+    with pytest.raises(ValueError, match=r"packing=rows: model\.attention=flash_attention_2 needs row"):
+        packing("rows", "flash_attention_2")
+
+
+def test_workers_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = dataclasses.replace(TRAINER, num_workers="auto", accelerator="auto")
+    assert runner._num_workers(auto) == 1
+    assert runner._num_workers(dataclasses.replace(auto, num_workers=0)) == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = {}
+    for num in (1, 3, 64):
+        monkeypatch.setattr(strategies.os, "sched_getaffinity", lambda _, num=num: set(range(num)), raising=False)
+        found[num] = runner._num_workers(auto)
+    assert found == {1: 1, 3: 2, 64: 4}
+    assert runner._num_workers(dataclasses.replace(auto, devices=32)) == 1
+    for wrong in (-1, "many"):
+        with pytest.raises(ValueError, match=f"trainer.num_workers={wrong}: auto, or 0 or more"):
+            dataclasses.replace(auto, num_workers=wrong)

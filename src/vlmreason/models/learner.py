@@ -32,7 +32,9 @@ MAX_LOGITS = 2**27
 """Logits that a loss holds at once (half a gigabyte in float32)."""
 
 _ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
-_TARGETS = ("labels", "segments")  # what a batch holds beside the model's inputs
+_NO_INPUTS = ("labels", "segments", "attention_mask")
+"""What of a batch the model does not get. Padding lies behind the dialogue, where causal attention does not look: without
+a mask the kernels that skip what is not looked at can be used."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Ten
 
 def _at_targets(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Last hidden states (N, D), token ids (N) and segment numbers (N) of the response tokens."""
-    hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _TARGETS}, use_cache=False)[0]
+    hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
     targets_BL = batch["labels"][:, 1:]
     wanted_BL = targets_BL != IGNORED
     return hidden_BLD[:, :-1][wanted_BL], targets_BL[wanted_BL], batch["segments"][:, 1:][wanted_BL]

@@ -219,11 +219,14 @@ def _num_workers(settings: TrainerSettings) -> int:
 
 
 def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
-    """How dialogues share rows; auto: wherever it pays, which is on a GPU, as shapes need no kernels of their own."""
+    """How dialogues share rows; auto: where attention costs nothing across them, which is FlashAttention's alone.
+
+    Other kernels compute what a mask of dialogues hides, and without one leave out half: padding is cheaper there.
+    """
     packable = learner.processor.pictures.packable
     flash = learner.model.config._attn_implementation.startswith("flash_attention")
     if settings.packing == "auto":
-        return ("row" if flash else "rows") if packable and _on_gpu(settings) else None
+        return "row" if flash and packable else None
     if settings.packing == "off":
         return None
     if not packable:
