@@ -102,27 +102,20 @@ def test_failures_of_another_evaluation(run: Path, program: Callable[..., Done])
 
 
 def test_gradients_of_every_phase(run: Path, program: Callable[..., Done]) -> None:
-    done = program("analyze", f"run={run}", "what=gradients", "num=2", "accelerator=cpu")
+    done = program("analyze", f"run={run}", "what=gradients", "num=4", "batch_size=2", "accelerator=cpu")
     assert done.code == 0, done.err
     found = content(run / "analysis" / "gradients.json")
     assert [one["checkpoint"] for one in found["results"]] == ["align", "main"]
     assert set(found["inputs"]["checkpoints"]) == {"align", "main"}
     for one in found["results"]:
         assert one["alignment"]["alignment"] != 0 and one["alignment"]["adam"] != 0
-        assert one["alignment"]["simple"]["num_samples"] == 2
-        losses = one["losses"]["hard"]
+        assert one["alignment"]["simple"]["num_samples"] == 2 and one["levels"] == ["simple", "hard"]
+        losses = one["losses"]
         assert set(losses) == {"text_given_image", "solution_given_image_and_text", "solution_given_image"}
         assert losses["solution_given_image"]["mean"] == pytest.approx(
             one["alignment"]["hard"]["loss"]["mean"], rel=1e-4
         )
-    words = (
-        "num=2",
-        "projection=64",
-        "train=[language_model]",
-        "phase=main",
-        "accelerator=cpu",
-        f"out={run}/sketch.json",
-    )
+    words = ("num=2", "batch_size=1", "projection=64", "train=[language_model]", "phase=main", f"out={run}/sketch.json")
     done = program("analyze", f"run={run}", "what=gradients", *words)
     assert done.code == 0, done.err
     assert "standard deviation" in done.out and content(run / "sketch.json")["settings"]["adam"] is False
@@ -135,7 +128,7 @@ def test_gradients_of_kept_steps(run: Path, program: Callable[..., Done]) -> Non
     state["run"] |= {"phase": "main", "step": 1, "done": ["align"], "finished": False}
     (kept / "state.json").write_text(json.dumps(state))
     shutil.move(kept, kept.with_name("main-1"))
-    done = program("analyze", f"run={run}", "what=gradients", "num=2", "adam=false", "accelerator=cpu")
+    done = program("analyze", f"run={run}", "what=gradients", "num=2", "batch_size=1", "adam=false", "accelerator=cpu")
     assert done.code == 0, done.err
     align, step, main_phase = content(run / "analysis" / "gradients.json")["results"]
     assert step["checkpoint"] == "main-1"

@@ -73,6 +73,7 @@ def assert_as_naive(parameters: list[nn.Parameter], simple: Samples, hard: Sampl
     different = (pairs.sum() - pairs.diagonal().sum()) / (len(h) * (len(h) - 1))
     assert square * (1 - found.hard.noise) == pytest.approx(float(different), rel=rel)
     assert found.alignment_corrected == pytest.approx(inner / float(different), rel=rel)
+    assert found.hard.example_norm == pytest.approx(float(h.norm(dim=1).square().mean().sqrt()), rel=rel)
 
 
 def test_quadratic_losses_have_their_closed_form() -> None:
@@ -121,6 +122,20 @@ def test_scales_of_the_losses() -> None:
     assert two.hard.noise == pytest.approx(one.hard.noise, rel=1e-4)
     assert both.alignment == pytest.approx(one.alignment, rel=1e-5)
     assert both.adam == pytest.approx(one.adam, rel=1e-5)
+
+
+def test_norms_of_examples_are_found_from_batches() -> None:
+    parameter = nn.Parameter(points(1, 6)[0])
+    centers = 3 * points(4000, 6, seed=1) + 1
+
+    def batches(size: int) -> Samples:
+        return lambda: (0.5 * (parameter - part).square().sum(1).mean() for part in centers.split(size))
+
+    one, eight = (align([parameter], batches(size), batches(size), batch_size=size).simple for size in (1, 8))
+    assert eight.example_norm == pytest.approx(one.example_norm, rel=0.03)
+    assert eight.sample_norm.mean < 0.9 * one.sample_norm.mean
+    assert eight.noise == pytest.approx(one.noise, rel=0.3)
+    assert one.noise < 0.01
 
 
 def test_no_gradient_no_score() -> None:
@@ -265,7 +280,7 @@ def test_adapters_count_alone() -> None:
 def test_losses_are_those_of_their_tokens(learner: Learner) -> None:
     """Equations 4, 5 and 2: against logits, token by token, without the conversion sentence."""
     task = nano_task()
-    found = losses(learner, task, ["hard"], num=3, split="validation", batch_size=2)["hard"]
+    found = losses(learner, task, "hard", num=3, split="validation")
     assert list(found) == list(LOSSES)
     values: dict[str, list[float]] = {name: [] for name in LOSSES}
     for index in range(3):

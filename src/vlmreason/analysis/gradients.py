@@ -17,8 +17,9 @@ the share of |h|^2 that is sampling noise; and E <u(g), h> = <E u(g), h>, so tha
 summed in the pass that makes h. Only u on simple examples needs a second pass, because v stands below its root.
 Memory: the gradient, and s and h; with Adam two more (v and the sum of updates); with a projection sketches only.
 
-A sample is the mean over `batch_size` examples. Equations 3 and 7 do not depend on it; the norms and equation 8 are
-the paper's at batch_size=1, and those of batches otherwise.
+A sample is the mean over `batch_size` examples. Equations 3 and 7 do not depend on it; `sample_norm` and equation 8
+are the paper's at batch_size=1, and those of batches otherwise, which are faster to compute. `example_norm` is about
+single examples whatever the batch: with B examples per sample, E |g_x|^2 = |E g|^2 + B (E |g_B|^2 - |E g|^2).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from torch.distributed.tensor import DTensor
 from vlmreason.analysis.intervals import Mean, mean
 from vlmreason.analysis.projection import Projection
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
+from vlmreason.data.loader import LENGTH_STEP
 from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, build_dialogue
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Encoded
@@ -61,13 +63,15 @@ class Adam:
 class SetGradient:
     """The gradients of one set. norm: of the mean gradient; sample_norm: mean of the samples' norms.
 
-    noise: the share of norm^2 that comes from the finite number of samples (unbiased; 0 for infinitely many).
+    example_norm: root mean square of the norms of single examples, estimated from the samples'; E |g_x| is a little
+    below. noise: the share of norm^2 that comes from the finite number of samples (0 for infinitely many).
     """
 
     num_samples: int
     loss: Mean
     norm: float
     sample_norm: Mean
+    example_norm: float | None
     noise: float | None
 
 
@@ -110,7 +114,7 @@ class GradientSettings:
     num: int = 256
     split: str = "validation"
     view: View = "image"
-    batch_size: int = 1
+    batch_size: int = 4
     train: Literal["all"] | tuple[ModelPart, ...] = "all"
     adam: bool = True
     projection: int | None = None
@@ -121,7 +125,7 @@ class GradientSettings:
             raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
         if self.batch_size < 1 or self.num < 2 * self.batch_size or self.num % self.batch_size:
             raise ValueError(
-                f"num={self.num}, batch_size={self.batch_size}: num must be 2 or more times the batch size, whole"
+                f"num={self.num}, batch_size={self.batch_size}: num must be a multiple of batch_size, twice it or more"
             )
         if self.projection is not None:
             Projection(self.projection)
@@ -137,16 +141,19 @@ def align(
     hard: Samples,
     adam: Adam | None = None,
     projection: Projection | None = None,
+    batch_size: int = 1,
 ) -> Alignment:
     """The scores of two sets of samples for these parameters, all of which must require gradients.
+
+    `batch_size`: examples of which each sample is the mean.
 
     Sharded parameters (DTensor) are fine where every process makes the same samples. Raises ValueError for sets
     without a sample.
     """
     assert not (adam and projection), "an update is no linear function of the gradient"
-    mean_gradient, first, square = _pass(parameters, simple, projection, with_square=adam is not None)
-    update = (lambda g: _update(adam, g, mean_gradient, square)) if adam else None
-    hard_gradient, second, hard_update = _pass(parameters, hard, projection, update=update)
+    mean_gradient, first, square = _pass(parameters, simple, projection, batch_size, with_square=adam is not None)
+    update = _Update(adam, mean_gradient, square) if adam and square else None
+    hard_gradient, second, hard_update = _pass(parameters, hard, projection, batch_size, update=update)
     inner, hard_square = _dot(mean_gradient, hard_gradient), _dot(hard_gradient, hard_gradient)
     norms = (first.norm, second.norm)
     alignment = inner / hard_square if hard_square else None
@@ -176,7 +183,7 @@ def measure(learner: Learner, task: Task[Any], settings: GradientSettings) -> Al
     projection = Projection(settings.projection, settings.seed or 0) if settings.projection else None
     with only(learner, [parameter for _, parameter in learner.trained_parameters(settings.train)]) as parameters:
         simple, hard = (solution_samples(learner, task, level, settings) for level in levels)
-        return align(parameters, simple, hard, Adam() if settings.adam else None, projection)
+        return align(parameters, simple, hard, Adam() if settings.adam else None, projection, settings.batch_size)
 
 
 LOSSES = {
@@ -186,23 +193,21 @@ LOSSES = {
 }
 """Equations 4, 5 and 2: the view, and the piece of the response that the loss is of. The conversion sentence is given
 in all of them and has no loss."""
+_FORWARD_BATCH = 16
 
 
 @torch.no_grad()
 def losses(
-    learner: Learner, task: Task[Any], levels: Sequence[str], num: int, split: str, batch_size: int = 16
-) -> dict[str, dict[str, Mean]]:
-    """Level -> name in LOSSES -> mean over problems of the mean over tokens, with its interval."""
-    found: dict[str, dict[str, Mean]] = {}
+    learner: Learner, task: Task[Any], level: str, num: int, split: str, names: Sequence[str] = tuple(LOSSES)
+) -> dict[str, Mean]:
+    """By name the mean over problems of the mean over tokens, with its interval."""
+    values: dict[str, list[list[float]]] = {}
     with only(learner, []):
-        for level in levels:
-            rows: dict[str, list[Tensor]] = {}
-            for view in ("image_via_text", "image"):
-                for batch in _batches(learner, task, level, split, num, view, batch_size):
-                    rows.setdefault(view, []).append(piece_losses(learner, batch, 2).float().cpu())
-            values = {view: torch.cat(parts).T.tolist() for view, parts in rows.items()}
-            found[level] = {name: mean(values[view][number - 1]) for name, (view, number) in LOSSES.items()}
-    return found
+        for view in dict.fromkeys(LOSSES[name][0] for name in names):
+            batches = _batches(learner, task, level, split, num, view, _FORWARD_BATCH)
+            rows = [piece_losses(learner, batch, 2).float().cpu() for batch in batches]
+            values[view] = torch.cat(rows).T.tolist()
+    return {name: mean(values[view][number - 1]) for name in names for view, number in [LOSSES[name]]}
 
 
 def check_levels(task: Task[Any], levels: tuple[str, str] | None) -> tuple[str, str]:
@@ -274,7 +279,7 @@ def _batches(
     for start in range(0, num, batch_size):
         numbers = range(start, min(start + batch_size, num))
         examples = [encode_solution(learner, task, level, split, i, view, solution_only) for i in numbers]
-        yield to_device(learner, learner.processor.collate(examples))
+        yield to_device(learner, learner.processor.collate(examples, LENGTH_STEP))
 
 
 def _gradients(parameters: Sequence[nn.Parameter], samples: Samples) -> Iterator[tuple[float, Gradient]]:
@@ -293,6 +298,7 @@ def _pass(
     parameters: Sequence[nn.Parameter],
     samples: Samples,
     projection: Projection | None,
+    batch_size: int,
     with_square: bool = False,
     update: Callable[[Gradient], Iterable[Tensor]] | None = None,
 ) -> tuple[Gradient, SetGradient, Gradient | None]:
@@ -306,7 +312,8 @@ def _pass(
         added = [projection(gradient)] if projection else gradient
         total = _add(total, added)
         if with_square:
-            further = _add(further, (tensor.square() for tensor in gradient))
+            further = further or [torch.zeros_like(tensor) for tensor in gradient]
+            torch._foreach_addcmul_(further, gradient, gradient)
         elif update:
             further = _add(further, update(gradient))
     if total is None:
@@ -315,28 +322,42 @@ def _pass(
     for tensor in (*total, *(further or ())):
         tensor /= num
     square = _dot(total, total)
-    noise = None
-    if num > 1 and square:
-        noise = (sum(norm**2 for norm in norms) / num - square) / ((num - 1) * square)
-    return total, SetGradient(num, mean(values), square**0.5, mean(norms), noise), further
+    noise = example_norm = None
+    if num > 1:
+        spread = max(0.0, sum(norm**2 for norm in norms) / num - square) / (num - 1)  # of the mean over the samples
+        noise = spread / square if square else None
+        example_norm = max(0.0, square - spread + batch_size * num * spread) ** 0.5
+    return total, SetGradient(num, mean(values), square**0.5, mean(norms), example_norm, noise), further
 
 
 def _add(total: Gradient | None, tensors: Iterable[Tensor]) -> Gradient:
     if total is None:
         return [tensor.clone() for tensor in tensors]
-    for one, tensor in zip(total, tensors, strict=True):
-        one += tensor
+    torch._foreach_add_(total, list(tensors))
     return total
 
 
-def _update(adam: Adam, gradient: Gradient, first: Gradient, second: Gradient | None) -> Iterator[Tensor]:
-    assert second is not None
-    for g, m, v in zip(gradient, first, second, strict=True):
-        below = ((1 - adam.beta2) * g.square() + adam.beta2 * v).sqrt_() + adam.eps
-        yield ((1 - adam.beta1) * g + adam.beta1 * m) / below
+class _Update:
+    """The Adam update u of a gradient, from the mean gradient and mean square of the simple examples."""
+
+    def __init__(self, adam: Adam, first: Gradient, second: Gradient) -> None:
+        self.adam = adam
+        self.first, self.second = first, second
+
+    def __call__(self, gradient: Gradient) -> Iterator[Tensor]:
+        b1, b2, eps = self.adam.beta1, self.adam.beta2, self.adam.eps
+        for g, m, v in zip(gradient, self.first, self.second, strict=True):
+            below = torch.mul(v, b2).addcmul_(g, g, value=1 - b2).sqrt_().add_(eps)
+            yield torch.lerp(g, m, b1).div_(below)
 
 
 def _dot(one: Iterable[Tensor], other: Iterable[Tensor]) -> float:
-    sums = [(a * b).sum() for a, b in zip(one, other, strict=True)]
-    whole = [s.full_tensor() if isinstance(s, DTensor) else s for s in sums]
-    return float(torch.stack(whole).double().sum())
+    sums = [_product(a, b) for a, b in zip(one, other, strict=True)]
+    return float(torch.stack(sums).double().sum())
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    if isinstance(one, DTensor):
+        total: Any = (one * other).sum()
+        return torch.as_tensor(total.full_tensor())
+    return torch.dot(one.reshape(-1), other.reshape(-1))

@@ -33,8 +33,8 @@ def gradients_table(results: Sequence[Data]) -> str:
     head = ["checkpoint", "alignment", "cosine", "adam", "norm simple", "norm hard", "text|I", "solution|I,T"]
     rows = [[*head, "solution|I"]]
     for one in results:
-        scores, hard = one["alignment"], one["losses"][one["levels"][1]]
-        norms = (scores[name]["sample_norm"]["mean"] for name in ("simple", "hard"))
+        scores, hard = one["alignment"], one["losses"]
+        norms = (scores[name]["example_norm"] for name in ("simple", "hard"))
         values = [scores["alignment"], scores["cosine"], scores["adam"], *norms]
         values += [loss["mean"] for loss in hard.values()]
         rows.append([one["checkpoint"], *map(_number, values)])

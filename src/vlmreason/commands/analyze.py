@@ -103,7 +103,7 @@ def _failures(own: Settings, trained: dict[str, Any]) -> Path:
 def _gradients(own: Settings, trained: dict[str, Any]) -> Path:
     from dataclasses import asdict
 
-    from vlmreason.analysis.gradients import GradientSettings, check_levels, losses, measure
+    from vlmreason.analysis.gradients import LOSSES, GradientSettings, check_levels, losses, measure
     from vlmreason.analysis.tables import gradients_table
     from vlmreason.commands import build
     from vlmreason.structure import structure
@@ -121,7 +121,9 @@ def _gradients(own: Settings, trained: dict[str, Any]) -> Path:
         for name, place in places.items():
             learner = _load(trained, place, own.accelerator)
             found = measure(learner, task, settings)
-            each = losses(learner, task, levels, settings.num, settings.split)
+            known = {"solution_given_image": found.hard.loss} if settings.view == "image" else {}
+            missing = [loss for loss in LOSSES if loss not in known]
+            each = losses(learner, task, levels[1], settings.num, settings.split, missing) | known
             results.append({"checkpoint": name, "levels": levels, "alignment": found, "losses": each})
         return results
 
