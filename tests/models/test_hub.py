@@ -148,6 +148,16 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("preprocessor_config.json", cut, "preprocessor_config.json"),
     ("chat_template.jinja", Path.unlink, "model.template: the model has no chat template"),
     ("chat_template.jinja", lambda path: path.write_text("{{ nonsense"), "model.template: the chat template fails"),
+    (
+        "chat_template.jinja",
+        lambda path: path.write_text("{{ raise_exception('') }}"),
+        "the chat template fails (Templ",
+    ),
+    (
+        "chat_template.jinja",
+        lambda path: path.write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
+        "the chat template fails (access to attribute '__class__'",
+    ),
     ("chat_template.jinja", lambda path: path.write_text("always the same"), "writes the response 0 times"),
 ]
 
@@ -214,7 +224,7 @@ def test_code_of_a_repository_is_never_run(
     (saved / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: pass\n")
     content = json.loads((saved / place).read_text())
     kinds = ("AutoConfig", "AutoModelForImageTextToText", "AutoImageProcessor", "AutoProcessor")
-    content["auto_map"] = {kind: "evil.Evil" for kind in kinds} | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    content["auto_map"] = dict.fromkeys(kinds, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
     for key in ("tokenizer_class", "image_processor_type"):
         if key in content:
             content[key] = "Evil"

@@ -23,35 +23,42 @@ class TemplateSettings:
     end: str | None = None
 
 
-def read_template(tokenizer: Any, placeholder: str, ends: Sequence[str], settings: TemplateSettings) -> Template:
-    """The `Template` of a tokenizer's chat template.
+def read_template(tokenizer: Any, placeholder: str | None, ends: Sequence[str], settings: TemplateSettings) -> Template:
+    """The `Template` of a tokenizer's chat template, which is not asked where text, image and end are given.
 
     It is rendered with a marker for prompt and response, without and with a picture, and cut at the markers.
-    `placeholder`: the token that stands for a picture in it; `ends`: spelling of the model's end tokens.
-    Raises ValueError where a part cannot be found.
+    `placeholder`: the token that stands for a picture in it; None for a language model's, to which pictures are
+    unknown: they stand on a line before the prompt. `ends`: spelling of the model's end tokens. Raises ValueError
+    where a part cannot be found.
     """
     s = settings
     if tokenizer.chat_template is None and None in (s.text, s.image, s.end):
         raise ValueError("model.template: the model has no chat template; text, image and end must be given")
     lead, end = s.lead, s.end
-    if tokenizer.chat_template is not None and None in (lead, end):
-        found_lead, found_end = _around_response(tokenizer)
+    if None in (s.text, s.image, s.end) and None in (lead, end):
+        found_lead, found_end = _around_response(tokenizer, placeholder)
         lead = found_lead if lead is None else lead
         end = _end(found_end, ends) if end is None else end
     assert end is not None
     if not end.endswith(tuple(ends)):
         raise ValueError(f"model.template.end={end!r}: the model ends a response with {' or '.join(ends)}")
-    return Template(
-        text=s.text or _text(tokenizer), image=s.image or _image(tokenizer, placeholder), end=end, lead=lead or ""
-    )
+    text = s.text or _text(tokenizer, placeholder)
+    if s.image is not None:
+        image = s.image
+    else:
+        image = (text[0], "\n", text[1]) if placeholder is None else _image(tokenizer, placeholder)
+    return Template(text=text, image=image, end=end, lead=lead or "")
 
 
-def _render(tokenizer: Any, picture: bool = False, response: bool = False) -> str:
+def _render(tokenizer: Any, placeholder: str | None, picture: bool = False, response: bool = False) -> str:
     """A turn with the marker of the prompt, up to the response or with the marker of it."""
-    content = [{"type": "image"}] * picture + [{"type": "text", "text": PROMPT}]
+    content: Any = [{"type": "image"}] * picture + [{"type": "text", "text": PROMPT}]
+    answer: Any = [{"type": "text", "text": RESPONSE}]
+    if placeholder is None:  # language models know strings
+        content, answer = PROMPT, RESPONSE
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if response:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": RESPONSE}]})
+        messages.append({"role": "assistant", "content": answer})
     try:
         return str(
             tokenizer.apply_chat_template(
@@ -59,24 +66,26 @@ def _render(tokenizer: Any, picture: bool = False, response: bool = False) -> st
             )
         )
     except Exception as error:  # a template is a program: it may raise anything
-        raise ValueError(f"model.template: the chat template fails ({str(error).splitlines()[0]})") from error
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"model.template: the chat template fails ({line})") from error
 
 
-def _text(tokenizer: Any) -> tuple[str, str]:
-    before, after = _cut(_render(tokenizer), PROMPT, "the prompt")
+def _text(tokenizer: Any, placeholder: str | None) -> tuple[str, str]:
+    before, after = _cut(_render(tokenizer, placeholder), PROMPT, "the prompt")
     return before, after
 
 
 def _image(tokenizer: Any, placeholder: str) -> tuple[str, str, str]:
-    before, after = _cut(_render(tokenizer, picture=True), PROMPT, "the prompt of a turn with a picture")
+    turn = _render(tokenizer, placeholder, picture=True)
+    before, after = _cut(turn, PROMPT, "the prompt of a turn with a picture")
     first, between = _cut(before, placeholder, f"{placeholder} before the prompt")
     return first, between, after
 
 
-def _around_response(tokenizer: Any) -> tuple[str, str]:
+def _around_response(tokenizer: Any, placeholder: str | None) -> tuple[str, str]:
     """What stands between the turn and its response, and behind the response."""
-    turn = _render(tokenizer)
-    whole, end = _cut(_render(tokenizer, response=True), RESPONSE, "the response")
+    turn = _render(tokenizer, placeholder)
+    whole, end = _cut(_render(tokenizer, placeholder, response=True), RESPONSE, "the response")
     lead = whole.removeprefix(turn)
     if not whole.startswith(turn) or lead.strip():
         raise ValueError(

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from vlmreason.models.chat_template import DATE, TemplateSettings
+from vlmreason.models.chat_template import TemplateSettings, read_template
 from vlmreason.models.fusion import Fusion
 from vlmreason.models.hugging_face import download
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import BASE, load_nano
-from vlmreason.models.processor import Processor, Template
+from vlmreason.models.processor import Processor
 from vlmreason.models.towers import ComposedPictures, Fit, Tower, describe, vision_config
 
 PROBE = 4  # tokens on which the parts of a language model are compared with the whole
@@ -152,53 +152,13 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
     return _learner(model, tokenizer, template)
 
 
-def read_template(tokenizer: Any, ends: Sequence[str], settings: TemplateSettings) -> Template:
-    """The `Template` of a language model's chat template, with what `settings` has in its place.
-
-    Pictures are unknown to it: they stand on a line before the prompt. `ends`: spelling of the model's end tokens.
-    Raises ValueError where a part cannot be found.
-    """
-    s = settings
-    if s.text and s.image and s.end:
-        return Template(s.text, s.image, s.end, s.lead or "")
-    prompt, response = "promptgoeshere", "responsegoeshere"
-    missing = "the turn cannot be read off the chat template; text, image and end must be given"
-    if tokenizer.chat_template is None:
-        raise ValueError("model.template: the language model has no chat template; text, image and end must be given")
-    turn = [{"role": "user", "content": prompt}]
-    asked = _render(tokenizer, turn, True)
-    answered = _render(tokenizer, [*turn, {"role": "assistant", "content": response}], False)
-    lead, found, tail = answered.removeprefix(asked).partition(response)
-    places = [tail.index(token) + len(token) for token in ends if token in tail]
-    if not answered.startswith(asked) or asked.count(prompt) != 1 or lead.strip() or not found or not places:
-        raise ValueError(f"model.template: {missing}")
-    before, _, after = asked.partition(prompt)
-    bos = tokenizer.bos_token
-    if bos and not before.startswith(bos) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
-        before = bos + before  # the tokenizer's own
-    return Template(
-        text=s.text or (before, after),
-        image=s.image or (before, "\n", after),
-        end=s.end or tail[: min(places)],
-        lead=lead if s.lead is None else s.lead,
-    )
-
-
-def _render(tokenizer: Any, messages: list[dict[str, str]], asks: bool) -> str:
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks, date_string=DATE)
-    except Exception as error:  # a template is a program: it may raise anything
-        raise ValueError(f"model.template: the chat template fails ({str(error).splitlines()[0]})") from error
-    return str(text)
-
-
 def _learner(
     model: Any, tokenizer: Any, settings: TemplateSettings, source: Sequence[Mapping[str, str]] = ()
 ) -> Learner:
     config, listed = model.config, model.generation_config.eos_token_id
     found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     eos_ids = [token for token in dict.fromkeys(found) if token is not None]
-    template = read_template(tokenizer, tokenizer.convert_ids_to_tokens(eos_ids), settings)
+    template = read_template(tokenizer, None, tokenizer.convert_ids_to_tokens(eos_ids), settings)
     pictures = ComposedPictures(config.image_token_id, config.num_image_tokens, config.towers, config.fit)
     processor = Processor(tokenizer, template, pictures)
     processor.eos_ids = list(dict.fromkeys((processor.eos_id, *eos_ids)))

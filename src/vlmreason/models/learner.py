@@ -33,8 +33,10 @@ MAX_LOGITS = 2**27
 
 _ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
 _NO_INPUTS = ("labels", "segments", "attention_mask")
-"""What of a batch the model does not get. Padding lies behind the dialogue, where causal attention does not look: without
-a mask the kernels that skip what is not looked at can be used."""
+"""What of a batch the model does not get.
+
+Padding lies behind a dialogue, where causal attention does not look; without a mask it has its fastest kernels.
+"""
 
 
 @dataclass(frozen=True)
