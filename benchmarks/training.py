@@ -63,7 +63,7 @@ SETTINGS = {
               "num_key_value_heads": 2, "vocab_size": 151936},
         vision={"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "num_heads": 16, "out_hidden_size": 2048,
                 "fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112},
-        scale="paper", num_steps=10, batch_size=64, micro_tokens=16384, micro_examples=4, repeats=1,
+        scale="paper", num_steps=10, batch_size=64, micro_tokens=4096, micro_examples=2, repeats=1,
     ),
 }  # fmt: skip
 
@@ -161,9 +161,9 @@ def ours(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
         devices=1, num_workers=4 if torch.cuda.is_available() else 1, log_every=1, checkpoint_every=10**9,
         progress=False, packing="auto",
     )  # fmt: skip
-    attention = "sdpa"
+    dtype: Any = "bfloat16" if torch.cuda.is_available() else "float32"  # its weights train in float32 with both
     train(
-        HuggingFace(name="benchmark", checkpoint=str(folder), dtype="float32", attention=attention).load(),
+        HuggingFace(name="benchmark", checkpoint=str(folder), dtype=dtype, attention="sdpa").load(),
         {"table_readout": task},
         structure(Supervision, {"name": "benchmark", "phases": phases}),
         "table_readout",
