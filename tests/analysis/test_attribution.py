@@ -51,8 +51,8 @@ def test_all_falls_on_the_path_where_only_its_pixels_matter() -> None:
     assert path.share.mean == pytest.approx(1) and path.magnitude.mean == pytest.approx(1)
     assert path.top.mean == 1
     assert 0.2 < path.area.mean < 0.6
-    assert path.excess.mean == pytest.approx(1 - path.area.mean)
-    assert path.excess.ci_low > 0.2
+    assert path.over_area.mean == pytest.approx(1 - path.area.mean)
+    assert path.over_input.ci_low > 0.1
     assert found.own.share.mean < 0.5  # all stretches see the whole path: no stretch is about its own cells alone
 
 
@@ -66,7 +66,17 @@ def test_noise_falls_on_a_region_by_its_area() -> None:
     (found,) = attribute(Toy(noise), nano_task("visual_analogy"), settings)  # type: ignore[arg-type]
     for focus in (*found.regions.values(), found.own, *found.stretches.values()):
         assert focus.share.mean == pytest.approx(focus.area.mean, abs=0.02)
-        assert abs(focus.excess.mean) < 0.02
+        assert abs(focus.over_area.mean) < 0.02
+
+
+def test_a_gradient_of_noise_falls_on_a_region_by_its_input() -> None:
+    """The picture's background is nearly zero: with gradients that know nothing the path has more than its area."""
+    generator = torch.Generator().manual_seed(0)
+    toy = Toy(lambda pixels: torch.randn(pixels.shape, generator=generator))
+    (found,) = attribute(toy, nano_task(), dataclasses.replace(FEW, num=12, levels=("hard",)))  # type: ignore[arg-type]
+    path = found.regions["path"]
+    assert path.over_input.mean == pytest.approx(0, abs=0.01)
+    assert path.over_area.mean > 0.05
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +180,9 @@ def test_runs_end_where_the_path_turns_or_jumps() -> None:
 
 def test_shares_of_known_scores() -> None:
     scores, mask = np.array([[3.0, -1.0], [1.0, 0.0]]), np.array([[True, True], [False, False]])
-    assert shares(scores, mask, 1) == (0.5, 0.75, 0.8, 1.0)
-    assert shares(-np.abs(scores), mask, 1) is None
+    pixels = np.array([[1.0, 1.0], [3.0, 5.0]])
+    assert shares(scores, pixels, mask, 1) == (0.5, 0.2, 0.75, 0.8, 1.0)
+    assert shares(-np.abs(scores), pixels, mask, 1) is None
 
 
 @pytest.mark.parametrize(

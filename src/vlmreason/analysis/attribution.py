@@ -5,8 +5,9 @@ summed over its colors and averaged over the tokens of a stretch of the gold tra
 scores is the score of their mean loss. As in the paper a pixel counts where its score is positive, and the top 1 %
 are the ones shown; the share of the magnitude is given beside it.
 
-A share says how much of the attribution falls on a region, against the region's share of the picture: scores that
-know nothing of the region give the same number for both.
+A share says how much of the attribution falls on a region. It stands against two others: the region's share of the
+picture, which scores without any order would give; and its share of the input's magnitude, which a gradient without
+any order would give, as gradient times input is small where the input is (a picture's background).
 """
 
 from __future__ import annotations
@@ -56,13 +57,15 @@ class AttributionSettings:
 class Focus:
     """How much attribution falls on a region, over problems; None of a problem counts whose scores are all zero.
 
-    area: the region's share of the picture; share: of the positive scores; excess: share - area, problem by problem;
-    magnitude: of the absolute scores; top: of the top pixels.
+    area: the region's share of the picture; input: of the pixels' norms; share: of the positive scores; over_area,
+    over_input: share less these, problem by problem; magnitude: share of the absolute scores; top: of the top pixels.
     """
 
     area: Mean
+    input: Mean
     share: Mean
-    excess: Mean
+    over_area: Mean
+    over_input: Mean
     magnitude: Mean
     top: Mean
 
@@ -90,8 +93,9 @@ class Attribution:
     examples: tuple[Example, ...]
 
 
-Shares = tuple[float, float, float, float]
-"""Area, positive, magnitude, top of one problem and region."""
+Array = np.ndarray[Any, Any]
+Shares = tuple[float, float, float, float, float]
+"""Of one problem that fall on a region: area, input, positive scores, absolute scores, top pixels."""
 
 
 def attribute(learner: Learner, task: Task[Any], settings: AttributionSettings) -> list[Attribution]:
@@ -112,7 +116,7 @@ def pixel_scores(learner: Learner, batch: Mapping[str, Tensor], num_pieces: int)
     they were.
     """
     batch = dict(batch)
-    names = [name for name in batch if name.startswith("pixel_values") and batch[name].is_floating_point()]
+    names = _pixel_names(batch)
     for name in names:
         batch[name] = batch[name].detach().requires_grad_()
     pixels = [batch[name] for name in names]
@@ -125,14 +129,15 @@ def pixel_scores(learner: Learner, batch: Mapping[str, Tensor], num_pieces: int)
     return torch.stack(found, dim=1)
 
 
-def shares(scores: np.ndarray[Any, Any], mask: Mask, num_top: int) -> Shares | None:
-    """How much of the scores (H, W) falls on a region; None where no score is positive."""
+def shares(scores: Array, pixels: Array, mask: Mask, num_top: int) -> Shares | None:
+    """How much falls on a region, of scores (H, W) and of pixels' norms (H, W); None where no score is positive."""
     positive, magnitude = np.clip(scores, 0, None), np.abs(scores)
     if not positive.any():
         return None
     top = _top(scores, num_top)
     return (
         float(mask.mean()),
+        float(pixels[mask].sum() / pixels.sum()),
         float(positive[mask].sum() / positive.sum()),
         float(magnitude[mask].sum() / magnitude.sum()),
         float(mask.reshape(-1)[top].mean()),
@@ -144,21 +149,21 @@ def _attribute(learner: Learner, task: Task[Any], level: str, settings: Attribut
     own: list[Shares] = []
     stretches: dict[str, list[Shares]] = {}
     examples: list[Example] = []
-    for id, places, scores_KHW in _problems(learner, task, level, settings):
+    for id, places, pixels_HW, scores_KHW in _problems(learner, task, level, settings):
         height, width = scores_KHW.shape[1:]
         num_top = math.ceil(height * width * settings.top_percent / 100)
         trace = scores_KHW.mean(0)
         for name, mask in places.masks.items():
-            if found := shares(trace, mask, num_top):
+            if found := shares(trace, pixels_HW, mask, num_top):
                 whole.setdefault(name, []).append(found)
         mine = []
         for stretch, scores in zip(places.stretches, scores_KHW, strict=True):
-            if found := shares(scores, stretch.mask, num_top):
+            if found := shares(scores, pixels_HW, stretch.mask, num_top):
                 stretches.setdefault(stretch.name, []).append(found)
                 mine.append(found)
         if mine:
-            area, share, magnitude, top = (float(np.mean(values)) for values in zip(*mine, strict=True))
-            own.append((area, share, magnitude, top))
+            area, inputs, positive, magnitude, top = (float(np.mean(values)) for values in zip(*mine, strict=True))
+            own.append((area, inputs, positive, magnitude, top))
         if len(examples) < settings.num_examples:
             pairs = zip(places.stretches, scores_KHW, strict=True)
             top_pixels = {stretch.name: tuple(map(int, _top(scores, num_top))) for stretch, scores in pairs}
@@ -175,8 +180,8 @@ def _attribute(learner: Learner, task: Task[Any], level: str, settings: Attribut
 
 def _problems(
     learner: Learner, task: Task[Any], level: str, settings: AttributionSettings
-) -> Iterator[tuple[str, Regions, np.ndarray[Any, Any]]]:
-    """Problem by problem its id, regions, and scores (K, H, W) of its K stretches."""
+) -> Iterator[tuple[str, Regions, Array, Array]]:
+    """Problem by problem its id, regions, norms of its pixels (H, W) and scores (K, H, W) of its K stretches."""
     for start in range(0, settings.num, settings.batch_size):
         indices = range(start, min(start + settings.batch_size, settings.num))
         problems = [task.sample(level, settings.split, index) for index in indices]
@@ -191,28 +196,35 @@ def _problems(
         assert image is not None
         _check_pixels(batch, image.shape[:2])
         scores_BKHW = pixel_scores(learner, batch, max(len(found.stretches) for found in places)).cpu().numpy()
-        for problem, found, scores_KHW in zip(problems, places, scores_BKHW, strict=True):
-            yield problem.id, found, scores_KHW[: len(found.stretches)]
+        entered = [batch[name].float().square().sum(1) for name in _pixel_names(batch)]
+        pixels_BHW = torch.stack(entered).sum(0).sqrt().cpu().numpy()
+        for problem, found, pixels_HW, scores_KHW in zip(problems, places, pixels_BHW, scores_BKHW, strict=True):
+            yield problem.id, found, pixels_HW, scores_KHW[: len(found.stretches)]
 
 
 def _check_pixels(batch: Mapping[str, Tensor], size: Sequence[int]) -> None:
     num = len(batch["input_ids"])
-    entered = [tuple(tensor.shape) for name, tensor in batch.items() if name.startswith("pixel_values")]
-    for shape in entered:
+    shapes = [tuple(batch[name].shape) for name in _pixel_names(batch)]
+    for shape in shapes:
         if len(shape) != 4 or shape[0] != num or shape[-2:] != tuple(size):
             raise ValueError(
                 f"model: its processor tiles or resizes pictures ({' x '.join(map(str, shape))} numbers for {num} of "
                 f"{size[0]} x {size[1]} px): pixels cannot be followed back; choose a model that takes them as they are"
             )
-    assert entered, "a prompt with a picture has pixels"
+    assert shapes, "a prompt with a picture has pixels"
 
 
-def _top(scores: np.ndarray[Any, Any], num: int) -> np.ndarray[Any, Any]:
+def _pixel_names(batch: Mapping[str, Tensor]) -> list[str]:
+    """Where pictures enter, whatever the model: one tensor for each of its towers."""
+    return [name for name, tensor in batch.items() if name.startswith("pixel_values") and tensor.is_floating_point()]
+
+
+def _top(scores: Array, num: int) -> Array:
     """The places of the highest scores, highest first."""
     return np.argsort(-scores.reshape(-1), kind="stable")[:num]
 
 
 def _focus(found: Sequence[Shares]) -> Focus:
-    areas, positive, magnitude, top = ([values[i] for values in found] for i in range(4))
-    excess = [share - area for share, area in zip(positive, areas, strict=True)]
-    return Focus(mean(areas), mean(positive), mean(excess), mean(magnitude), mean(top))
+    areas, inputs, positive, magnitude, top = ([values[i] for values in found] for i in range(5))
+    over = [[share - other for share, other in zip(positive, others, strict=True)] for others in (areas, inputs)]
+    return Focus(mean(areas), mean(inputs), mean(positive), mean(over[0]), mean(over[1]), mean(magnitude), mean(top))

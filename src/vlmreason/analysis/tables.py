@@ -50,15 +50,13 @@ def gradients_table(results: Sequence[Data]) -> str:
 
 def attribution_table(results: Sequence[Data]) -> str:
     """One row per level and region: shares in %."""
-    rows = [["level", "region", "area", "attribution", "excess (95 %)", "top pixels"]]
+    rows = [["level", "region", "area", "attribution", "over area (95 %)", "over input (95 %)", "top pixels"]]
     for one in results:
         focuses = {**one["regions"], "own part of each stretch": one["own"]}
         for name, focus in focuses.items():
-            excess = focus["excess"]
-            span = "-" if excess["mean"] is None else _percents(excess["mean"], excess["ci_low"], excess["ci_high"])
-            means = (focus[key]["mean"] for key in ("area", "share", "top"))
-            area, share, top = ("-" if mean is None else f"{100 * mean:.1f}" for mean in means)
-            rows.append([one["level"], name.replace("_", " "), area, share, span, top])
+            area, share, top = (_mean_percent(focus[key]) for key in ("area", "share", "top"))
+            over = (_mean_percents(focus[key]) for key in ("over_area", "over_input"))
+            rows.append([one["level"], name.replace("_", " "), area, share, *over, top])
     return _align(rows)
 
 
@@ -66,6 +64,14 @@ def _percent(share: Data) -> str:
     if share["share"] is None:
         return "-"
     return f"{share['count']}/{share['num']} {_percents(share['share'], share['ci_low'], share['ci_high'])}"
+
+
+def _mean_percent(one: Data) -> str:
+    return "-" if one["mean"] is None else f"{100 * one['mean']:.1f}"
+
+
+def _mean_percents(one: Data) -> str:
+    return "-" if one["mean"] is None else _percents(one["mean"], one["ci_low"], one["ci_high"])
 
 
 def _percents(value: float, low: float | None, high: float | None) -> str:
