@@ -77,6 +77,21 @@ def test_half_precision_trains_answers_and_is_read_again(name: str, number: int,
     assert len(half(name, adapter, final).generate(prompts(2), 4)) == 2
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpointing_leaves_frozen_towers_without_a_backward_pass(name: str, tmp_path: Path) -> None:
+    learner = half(name, LORA)
+    seen: list[bool] = []
+    tower = learner.prefixes["vision_tower"]
+    for key, module in learner.model.named_modules():
+        if f"{key}.".startswith(tower) and isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _, __, output: seen.append(output.requires_grad))
+    tiny_run(
+        tmp_path, {"only": {"num_examples": 6}}, learner=learner, precision="bf16-mixed", gradient_checkpointing=True,
+        micro_tokens=3000, max_length=4096,
+    )  # fmt: skip
+    assert seen and not any(seen)
+
+
 def test_casts_carry_the_gradient_to_weights_in_float32() -> None:
     """Computed in bfloat16 throughout, summed in float32, the weights untouched."""
     learner, whole = half("qwen2_5_vl"), half("qwen2_5_vl")

@@ -144,6 +144,7 @@ def train(
         return final
     if settings.gradient_checkpointing:
         learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        learner.model.disable_input_require_grads()  # else frozen towers are passed backward for nothing
     half = precision.is_half(learner.model)
     logger = make_logger()
     stop = StopRequest()
