@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 NUM = 2
 
 
@@ -42,6 +44,7 @@ def _run(rank: int, port: int, sender: Any, function: Callable[..., Any], args: 
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(NUM), "RANK": str(rank),
         "LOCAL_RANK": str(rank),
     }  # fmt: skip
+    torch.set_num_threads(1)  # makes the pool of threads that was lost in the fork, before several threads want it
     try:
         result = function(*args, **kwargs)
     except BaseException as error:
