@@ -9,6 +9,10 @@ import pytest
 import torch
 from tiny import nano_task, tiny_learner
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from vlmreason.analysis.gradients import (
     LOSSES,
@@ -368,6 +372,32 @@ def test_memory_is_a_few_gradients_whatever_the_number_of_samples() -> None:
     align(parameters, samples, samples, Adam())
     assert len(counts) == 3
     assert 3 <= max(counts) <= 1 + 1 + 4 + 1  # model, gradient, means of both, squares, updates; one in the making
+
+
+@pytest.mark.skipif(not dist.is_available() or dist.is_initialized(), reason="needs a process group of its own")
+def test_sharded_parameters_give_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    inputs = points(8, 4).float() + 1
+
+    def scores(adam: Adam | None = None, projection: Projection | None = None) -> list[float]:
+        def samples(which: slice, target: float) -> Samples:
+            return lambda: ((model(x[None]) - target).square().mean() for x in inputs[which])
+
+        parameters = list(model.parameters())
+        found = align(parameters, samples(slice(0, 4), 0), samples(slice(4, 8), 1), adam, projection)
+        values = (found.alignment, found.cosine, found.adam, found.simple.example_norm)
+        return [value for value in values if value is not None]
+
+    whole = scores(Adam()) + scores(projection=Projection(64))
+    assert len(whole) == 7
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+        assert scores(Adam()) + scores(projection=Projection(64)) == pytest.approx(whole, rel=1e-4)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_samples_come_one_at_a_time() -> None:
