@@ -21,6 +21,7 @@ from vlmreason.models.fusion import Fusion
 from vlmreason.models.hugging_face import download
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import BASE, load_nano
+from vlmreason.models.norms import fuse_norms
 from vlmreason.models.processor import Processor
 from vlmreason.models.towers import ComposedPictures, Fit, Tower, describe, vision_config
 
@@ -155,6 +156,7 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
 def _learner(
     model: Any, tokenizer: Any, settings: TemplateSettings, source: Sequence[Mapping[str, str]] = ()
 ) -> Learner:
+    fuse_norms(model)
     config, listed = model.config, model.generation_config.eos_token_id
     found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     eos_ids = [token for token in dict.fromkeys(found) if token is not None]

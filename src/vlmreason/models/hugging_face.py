@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from vlmreason.models.chat_template import TemplateSettings, read_template
 from vlmreason.models.families import FAMILIES, Family
 from vlmreason.models.learner import Learner, Source
+from vlmreason.models.norms import fuse_norms
 from vlmreason.models.processor import Processor
 from vlmreason.models.text import TextCoder
 
@@ -69,6 +70,7 @@ class HuggingFace:
             model = self._model(place, commit)
             tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, trust_remote_code=False)
             pictures = family.pictures(model.config, self._image_processor(place, commit, family), TextCoder(tokenizer))
+        fuse_norms(model)
         if family.repair is not None:
             family.repair(model)
         tokenizer.chat_template = _chat_template(place, commit, tokenizer)  # saved with the tokenizer
