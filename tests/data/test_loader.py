@@ -1,6 +1,9 @@
 """Steps of a phase: each example once, any cut into micro-batches, any worker, any rank, from any step."""
 
 import itertools
+import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -185,3 +188,27 @@ def test_packed_rows_hold_every_example_and_keep_to_the_bound() -> None:
                 assert len(rows) == 1 or len(rows) * max(sum(map(len, row)) for row in rows) <= micro_tokens
                 assert not one_row or len(rows) == 1
     assert pack_rows([], 100, True) == []
+
+
+def test_an_error_of_a_worker_is_one_sentence_and_does_not_keep_the_process_alive() -> None:
+    """In a process of its own: what hung was its end."""
+    code = (
+        f"import sys; sys.path[:0] = {[path for path in sys.path if path]}\n"
+        "from test_loader import mixture, step_data, step_loader\n"
+        "kept = iter(step_loader(step_data(mixture(), max_length=20), 1))\n"
+        "try: next(kept)\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert re.fullmatch(r"table_readout-\S+ \(\w+\) has \d+ tokens: more than trainer.max_length=20\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_too_little_shared_memory_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(ValueError, match=r"^/dev/shm: too little room .*trainer.num_workers=0"):
+        next(iter(step_loader(step_data(mixture()), 1)))
+    assert next(iter(step_loader(step_data(mixture()), 0)))["num_examples"] == 8

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import multiprocessing
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vlmreason.data.mixture import Mixture
 from vlmreason.dialogue import build_dialogue
@@ -29,6 +32,13 @@ Step = dict[str, Any]
 Packing = Literal["rows", "row"]
 """Several examples in a row: rows of a few examples (a kernel that computes what it masks pays for long ones), or one
 row that holds the whole micro-batch, for attention kernels that skip what lies between examples."""
+
+
+class Unmade(ValueError):
+    """Why a step cannot be made. A worker's error arrives as its whole traceback, of which the end is kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition("Unmade: ")[2].strip())
 
 
 class StepData(Dataset[Step]):
@@ -68,6 +78,12 @@ class StepData(Dataset[Step]):
         return self.num_steps - self.first_step
 
     def __getitem__(self, number: int) -> Step:
+        try:
+            return self._make(number)
+        except (ValueError, OSError) as error:
+            raise Unmade(str(error)) from error
+
+    def _make(self, number: int) -> Step:
         start = (self.first_step + number) * self.batch_size
         stop = min(start + self.batch_size, len(self.mixture))
         encoded = [self.encode(i) for i in range(start + self.rank, stop, self.world_size)]
@@ -148,6 +164,7 @@ def pack_rows(examples: Sequence[Encoded], micro_tokens: int, one_row: bool) -> 
 def step_loader(data: StepData, num_workers: int, pin: bool = False) -> DataLoader[Step]:
     """Steps in order; the number of workers changes the speed and nothing else. `pin`: for copies to a GPU that no one
     waits for. About four steps are made ahead, however many make them: a step of large pictures takes gigabytes."""
+    _end_workers_at_exit()  # after an error they may still be there, and Python would wait: they ignore SIGTERM
     return DataLoader(
         data,
         batch_size=None,
@@ -155,8 +172,36 @@ def step_loader(data: StepData, num_workers: int, pin: bool = False) -> DataLoad
         num_workers=num_workers,
         prefetch_factor=-(-AHEAD // num_workers) if num_workers else None,
         pin_memory=pin,
+        collate_fn=_share,  # type: ignore[arg-type]  # with batch_size=None it gets one step
         worker_init_fn=_leave_signals_to_parent,
     )
+
+
+def _share(step: Step) -> Step:
+    """In a worker: move the tensors to shared memory here, where an error reaches the parent. In the thread that sends
+    them it would be printed only, and the parent would wait for ever."""
+    if get_worker_info() is not None:
+        try:
+            for tensor in (tensor for micro in step["micro_batches"] for tensor in micro.values()):
+                tensor.share_memory_()
+        except RuntimeError as error:
+            text = "/dev/shm: too little room for the data made ahead; make it larger, or take trainer.num_workers=0"
+            raise Unmade(f"{text} ({error})") from error
+    return step
+
+
+@functools.cache
+def _end_workers_at_exit() -> None:
+    import multiprocessing.util  # noqa: F401  # its own function, which waits for them, must run after this one
+
+    atexit.register(_end_workers)
+
+
+def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's own handler takes the end of a worker for an accident
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _leave_signals_to_parent(_: int) -> None:
