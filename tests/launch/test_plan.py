@@ -74,6 +74,16 @@ def test_a_job_runs_from_the_frozen_source(planned: Path, tmp_path: Path) -> Non
     assert source == str(directory.read_sweep(planned).source)
 
 
+def test_jobs_are_not_sent_without_the_frozen_source(vlmreason, planned: Path) -> None:
+    (planned / "source").rename(planned / "away")
+    done = vlmreason("sweep", "submit", "dir=s")
+    assert (done.code, done.err) == (
+        2,
+        f"vlmreason: {planned}/source: the frozen source is missing; plan into another directory\n",
+    )
+    assert not (planned / "submissions").exists()
+
+
 def test_planning_again_changes_nothing(vlmreason, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in planned.rglob("*") if path.is_file() and path.name != ".lock"}
     done = vlmreason("sweep", "plan", "plan=two.yaml", "dir=s")
@@ -144,6 +154,11 @@ def test_the_same_run_twice_is_left_out(vlmreason, tmp_path: Path, base: Path) -
         ("sweep plan plan=smoke set=[scale.num_example=3]", "did you mean 'scale.num_examples'?"),
         ("sweep plan plan=smoke set=[task=tabel_readout]", "did you mean 'table_readout'?"),
         ("sweep plan plan=smoke set=[seed]", "seed: settings are written key=value"),
+        ("sweep plan plan=smoke set=seed=1", "set='[seed=1]'"),
+        ("sweep plan plan=smoke set=[adapter.frozen=[vision]]", "adapter.frozen"),
+        ("sweep submit dir=s jobs=[]", "one number or more is expected"),
+        ("sweep plan=smoke profile=wrong.yaml", "wrong.yaml: trainer.strategy='fdsp'"),
+        ("job config=torn.yaml", "torn.yaml: a config.yaml is expected"),
         ("sweep plan plan=smoke set=[seed=x]", "seed='x': int is expected"),
         ("sweep plan plan=key.yaml", "key.yaml: grid: no such key"),
         ("sweep plan plan=empty.yaml", "empty.yaml: grids: one value or more is expected"),
@@ -154,6 +169,7 @@ def test_the_same_run_twice_is_left_out(vlmreason, tmp_path: Path, base: Path) -
 def test_mistakes(line: str, names: str, vlmreason, tmp_path: Path) -> None:
     (tmp_path / "key.yaml").write_text("command: train\ngrid: []\n")
     (tmp_path / "empty.yaml").write_text("command: train\ngrids: []\n")
+    (tmp_path / "wrong.yaml").write_text("kind: local\ntrainer: {strategy: fdsp}\n")
     (tmp_path / "torn.yaml").write_text("command: [train\n")
     before = sorted(tmp_path.iterdir())
     done = vlmreason(*line.split())

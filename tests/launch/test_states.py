@@ -30,6 +30,7 @@ from vlmreason.launch.state import (
     write_state,
     write_submission,
 )
+from vlmreason.provenance import SOURCE_RECORD
 
 ELSEWHERE = Process("another-node", 4711, "1")
 
@@ -45,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
     for job in jobs:
         write_text_atomic(directory.job_dir(folder, job.number) / "config.yaml", f"seed: {job.number}\n")
     write_json_atomic(folder / "sweep.json", json.loads(json.dumps(vars_of(jobs, tmp_path))))
+    write_json_atomic(folder / "source" / SOURCE_RECORD, {})
     return folder
 
 

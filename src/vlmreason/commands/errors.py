@@ -98,6 +98,8 @@ def check_words(command: str, words: list[str]) -> None:
             if flag not in known:
                 raise ValueError(f"{word}: {_about_flag(command, word, known)}")
             value_of = flag if flag in _FLAGS_WITH_VALUE and "=" not in word else None
+        elif actions and re.match(r"set=[^\['\"]", word):
+            raise ValueError(f"{word}: a list is expected, set='[{word[4:]}]'")
         elif "=" not in word and not word.startswith("~"):
             hint = nearest(word, [*catalog.FLAGS, *_names(command, {})])
             raise ValueError(f"{word}: settings are written key=value{hint}")

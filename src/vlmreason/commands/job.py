@@ -34,9 +34,11 @@ def run(cfg: dict[str, Any]) -> Path | None:
     path = Path(build.settings(Settings, cfg).config).resolve()
     if not path.is_file():
         raise ValueError(f"config={path}: no such file")
+    if path.name != "config.yaml":
+        raise ValueError(f"config={path}: a config.yaml is expected, of a planned job or of a run")
     here, folder = path.parent, path.parents[2]
     config = identity.read_config(here)
-    if path.name != "config.yaml" or here.parent.name != "jobs" or not (folder / "sweep.json").exists():
+    if here.parent.name != "jobs" or not (folder / "sweep.json").exists():
         return _call("train", config)
     sweep, number = directory.read_sweep(folder), int(here.name)
     submission = state.read_submission(here)

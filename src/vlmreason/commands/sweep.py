@@ -58,6 +58,8 @@ class Settings:
         for name in sorted(unused):
             if getattr(self, name) != defaults[name]:
                 raise ValueError(f"{name}: has no effect with {self.action}")
+        if self.jobs == ():
+            raise ValueError("jobs=[]: one number or more is expected; without jobs= all are taken")
         if self.watch and self.format == "json":
             raise ValueError("watch=true: has no effect with format=json")
 
@@ -157,7 +159,7 @@ def freeze(overrides: list[str], command: str) -> dict[str, Any]:
     module = importlib.import_module(catalog.module_name(command))
     build.settings(module.Settings, plain)
     build.build_tasks(plain)
-    for part in (build.build_optimizer, build.build_trainer, build.build_evaluation):
+    for part in (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_adapter):
         part(plain)
     return plain
 
@@ -178,7 +180,7 @@ def _profile(word: str) -> Any:
     """A launch profile by its name or file."""
     from vlmreason.commands import catalog, identity
     from vlmreason.launch.profiles import read_profile
-    from vlmreason.structure import nearest
+    from vlmreason.structure import nearest, structure
 
     path = catalog.sweep_file("profile", word)
     profile = read_profile(path)
@@ -187,6 +189,14 @@ def _profile(word: str) -> Any:
         if key not in allowed:
             hint = nearest(key, allowed)
             raise ValueError(f"{path}: trainer.{key}: is no launch setting; there are {', '.join(allowed)}{hint}")
+    if profile.trainer:
+        from vlmreason.training.runner import TrainerSettings
+
+        sizes = {"batch_size": 1, "micro_tokens": 1, "max_length": 1}  # of the job
+        try:
+            structure(TrainerSettings, {**profile.launch_trainer, **sizes}, "trainer")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return profile
 
 
@@ -209,7 +219,8 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
     keys = _varying(all_overrides)
     for place, overrides in enumerate(all_overrides):
         if len(all_overrides) > 20 and sys.stderr.isatty():
-            print(f"\rvlmreason: composing job {place + 1} of {len(all_overrides)}", end="", file=sys.stderr)
+            end = "\n" if place + 1 == len(all_overrides) else "\r"
+            print(f"vlmreason: composing job {place + 1} of {len(all_overrides)}", end=end, file=sys.stderr)
         try:
             cfg = freeze(overrides, plan.command)
         except ValueError as error:
@@ -233,8 +244,6 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
             )
         )
         configs.append(yaml.dump(cfg, Dumper=_dumper(), sort_keys=False))
-    if len(all_overrides) > 20 and sys.stderr.isatty():
-        print(file=sys.stderr)
     if repeated:
         what = f"{status.num_jobs(len(repeated))} of the plan"
         print(

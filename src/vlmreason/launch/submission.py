@@ -12,6 +12,7 @@ from vlmreason.launch import local, slurm
 from vlmreason.launch.directory import Sweep, job_dir, read_json
 from vlmreason.launch.profiles import Local, Profile, make_profile
 from vlmreason.launch.state import Submission, read_state, read_submission, write_state, write_submission
+from vlmreason.provenance import SOURCE_RECORD
 
 
 def send(folder: Path, sweep: Sweep, numbers: Sequence[int], profile: Profile) -> str:
@@ -19,6 +20,8 @@ def send(folder: Path, sweep: Sweep, numbers: Sequence[int], profile: Profile) -
 
     When it fails the jobs are again what they were before. Raises ValueError, OSError.
     """
+    if not (folder / "source" / SOURCE_RECORD).is_file():
+        raise ValueError(f"{folder / 'source'}: the frozen source is missing; plan into another directory")
     submission = folder / "submissions" / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}"
     write_json_atomic(submission / "profile.json", asdict(profile))
     record = Submission(

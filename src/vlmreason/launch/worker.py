@@ -103,7 +103,7 @@ def _begin(here: Path, state: State, submission: Submission | None) -> State:
             raise ValueError(f"{here}: the job is running already on {last.process.host}; nothing was started")
     now = time.time()
     if last and last.outcome == "running":
-        lost = replace(last, ended=now, outcome="failed", message="ended without a word")
+        lost = replace(last, ended=last.heartbeat, outcome="failed", message="ended without a word")
         state = state.with_last(lost)
     attempt = Attempt(Process.this(), own_id, now, now)
     state = replace(state.changed("running"), attempts=(*state.attempts, attempt))
