@@ -40,7 +40,7 @@ def command_help(command: str) -> str:
     parts = [f"usage: vlmreason {command}{actions} [key=value ...]\n", catalog.docstring(command).strip() + "\n"]
     if defaults:
         parts.append("Groups (the choice taken when none is given, then all choices):")
-        heads = {default.group: f"{default.group}={default.choice or '???'}" for default in defaults}
+        heads = {default.group: f"{default.group}={_choice(default)}" for default in defaults}
         width = max(map(len, heads.values())) + 2
         for default in defaults:
             choices = ", ".join(catalog.groups()[default.group])
@@ -60,6 +60,11 @@ def command_help(command: str) -> str:
     parts += ["", "Options:"]
     parts += [_entry(flag, 16, text) for flag, text in catalog.FLAGS.items()]
     return "\n".join(parts) + "\n"
+
+
+def _choice(default: catalog.Default) -> str:
+    """What a group starts from; a comment that begins with null: says what none means, else one must be given."""
+    return default.choice or ("null" if default.comment.startswith("null:") else "???")
 
 
 def _settings(settings: list[catalog.Setting], prefix: str) -> list[str]:

@@ -190,7 +190,7 @@ def _fill(
             total=len(mine),
             initial=len(mine) - len(todo),
             unit="examples",
-            disable=not progress or share.rank > 0,
+            disable=not progress or share.rank > 0 or None,  # None: no bar but on a terminal
             dynamic_ncols=True,
         )
         with bar:

@@ -448,6 +448,8 @@ class StopRequest:
 class ProgressBar(TQDMProgressBar):
     """Loss, examples and tokens per second, time left; counts the steps of the phase from its beginning."""
 
+    BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # 80 columns
+
     def __init__(self, phase: str, first_step: int) -> None:
         super().__init__(refresh_rate=1)
         self.phase, self.first_step = phase, first_step
