@@ -142,4 +142,4 @@ def test_time_limit(cluster: None, tmp_path: Path) -> None:
     wait_until(lambda: states(folder) == ["done", "done"], "all is done", seconds=900)
     assert [attempt.outcome for attempt in job_state(folder, 0).attempts] == ["stopped", "done"]
     assert len(job_state(folder, 1).attempts) == 1, "a task that was done is not run again"
-    assert steps_done(folder, 0) == 5000
+    assert steps_done(folder, 0) == 10_000
