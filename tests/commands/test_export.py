@@ -107,13 +107,17 @@ def test_of_an_earlier_phase(runs: dict[str, Path], tmp_path: Path, program: Any
         (("out=OUT",), "is there and not empty; choose another folder"),
         (("run=nowhere",), "nowhere: no run directory (config.yaml is missing)"),
         (("merge=perhaps",), "merge='perhaps'"),
+        (("run=PLAIN", "merge=false"), "was trained without an adapter"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], sentence: str, runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     given = {"run": str(runs["lora"]), "out": str(tmp_path / "new")}
-    given |= dict(word.replace("OUT", str(tmp_path / "full")).split("=", 1) for word in words)
+    places = {"OUT": tmp_path / "full", "PLAIN": runs["none"]}
+    for word in words:
+        key, value = word.split("=", 1)
+        given[key] = str(places.get(value, value))
     done = program("export", *(f"{key}={value}" for key, value in given.items()))
     assert done.code == 2
     assert sentence in done.err and done.err.count("\n") == 1

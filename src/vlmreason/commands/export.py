@@ -44,6 +44,8 @@ def run(cfg: dict[str, Any]) -> Path:
     trained = identity.read_config(run_folder)
     checkpoint = find_checkpoint(run_folder, own.phase)
     adapted = build.build_adapter(trained).name != "none"
+    if not own.merge and not adapted:
+        raise ValueError(f"merge=false: {run_folder} was trained without an adapter, so there is none to write apart")
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     if adapted and own.merge:
