@@ -92,3 +92,8 @@ def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
         except ValueError as error:
             errors.append(str(error))
     raise ValueError(errors[0] if len(errors) == 1 else f"{where}={data!r}: no allowed type fits ({'; '.join(errors)})")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

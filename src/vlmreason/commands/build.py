@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vlmreason.commands import catalog
-from vlmreason.structure import nearest, structure
+from vlmreason.structure import first_line, nearest, structure
 from vlmreason.tasks.base import Task
 
 Config = Mapping[str, Any]
@@ -281,4 +281,4 @@ def _class(target: object, group: str) -> Any:
     try:
         return get_class(str(target))
     except Exception as error:
-        raise ValueError(f"{group}._target_={target}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{group}._target_={target}: {first_line(error)}") from error

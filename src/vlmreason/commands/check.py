@@ -46,8 +46,7 @@ def run(cfg: dict[str, Any]) -> None:
 
     learner = build.build_learner(cfg)
     optimizers = phase_optimizers(optimizer, supervision, learner)
-    on_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = torch.device("cuda" if strategies.on_gpu(trainer.accelerator) else "cpu")
     num = math.prod(strategies.processes(trainer.devices, trainer.num_nodes, trainer.accelerator))
     for name, mixture in mixtures(supervision, task.name, own.seed).items():
         found = check_phase(learner, mixture, tasks, own.num, scale.max_length)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vlmreason.commands import build, catalog, errors
+from vlmreason.structure import first_line
 
 
 class _JobFailed(Exception):
@@ -95,6 +96,6 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key}: must be given ({error.full_key}=...)") from None
     except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{error.full_key}: {first_line(error)}") from None
     assert isinstance(plain, dict)
     return build.choose_sizes({str(key): value for key, value in plain.items()}, overrides)

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vlmreason.structure import first_line
+
 PARTS = ("vision_tower", "projector", "language_model")
 """What can be trained alone; every parameter belongs to exactly one."""
 
@@ -142,7 +144,7 @@ def load_adapter(model: Any, prefixes: Prefixes, settings: AdapterSettings, dire
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: the adapter is missing or damaged ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: the adapter is missing or damaged ({first_line(error)})") from error
     wanted = {_outer_name(name): name for name in _saved_names(model, prefixes, settings)}
     if different := sorted(wanted.keys() ^ tensors.keys()):
         raise ValueError(f"{path}: the weights are not those of this model and adapter ({different[0]})")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.models.processor import Template
+from vlmreason.structure import first_line
 
 PROMPT, RESPONSE = "promptgoeshere", "responsegoeshere"
 DATE = "26 Jul 2024"
@@ -66,7 +67,7 @@ def _render(tokenizer: Any, placeholder: str | None, picture: bool = False, resp
             )
         )
     except Exception as error:  # a template is a program: it may raise anything
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         raise ValueError(f"model.template: the chat template fails ({line})") from error
 
 

@@ -24,6 +24,7 @@ from vlmreason.models.nano import BASE, load_nano
 from vlmreason.models.norms import fuse_norms
 from vlmreason.models.processor import Processor
 from vlmreason.models.towers import ComposedPictures, Fit, Tower, describe, vision_config
+from vlmreason.structure import first_line
 
 PROBE = 4  # tokens on which the parts of a language model are compared with the whole
 
@@ -230,5 +231,5 @@ def _call(place: _Place, function: Any, **options: Any) -> Any:
     try:
         return function(place.id, revision=place.commit, trust_remote_code=False, **options)
     except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         raise ValueError(f"{place.where}: {place.id} cannot be loaded ({line})") from error

@@ -22,6 +22,7 @@ from vlmreason.models.learner import Learner, Source
 from vlmreason.models.norms import fuse_norms
 from vlmreason.models.processor import Processor
 from vlmreason.models.text import TextCoder
+from vlmreason.structure import first_line
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class HuggingFace:
         except (ImportError, ValueError) as error:
             if "attention" not in str(error).lower():
                 raise
-            raise ValueError(f"model.attention={self.attention}: {_first_line(error)}") from error
+            raise ValueError(f"model.attention={self.attention}: {first_line(error)}") from error
         model, found = loaded
         mismatched = [name for name, *_ in found["mismatched_keys"]]
         if wrong := sorted([*found["missing_keys"], *mismatched]):
@@ -164,7 +165,7 @@ def download(id: str, revision: str, name: str) -> Path:
     except EntryNotFoundError as error:
         raise ValueError(f"model.id={id}: the repository has no {name}") from error
     except OSError as error:
-        raise ValueError(f"model.id={id}: {_first_line(error)}") from error
+        raise ValueError(f"model.id={id}: {first_line(error)}") from error
 
 
 def check_source(recorded: Source | None, found: Source | None) -> None:
@@ -187,7 +188,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path.parent}: no model there, config.json is missing") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({_first_line(error)})") from error
+        raise ValueError(f"{path}: damaged ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged, not a JSON object")
     return content
@@ -229,9 +230,5 @@ def _one_sentence(place: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
-        line = _first_line(error)
+        line = first_line(error)
         raise ValueError(line if line.startswith((place, "model.")) else f"{place}: {line}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

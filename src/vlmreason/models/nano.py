@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import FixedPictures, Processor, Template
 from vlmreason.models.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
+from vlmreason.structure import first_line
 
 BASE = Path(__file__).parent / "nano_base"
 VOCABULARY = Path(__file__).parent / "nano_vocabulary.json"
@@ -129,7 +130,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
         )
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"{directory}: the model is damaged ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{directory}: the model is damaged ({first_line(error)})") from error
     model, found = loaded
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"], *mismatched]):

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmreason.models.processor import Pictures
+from vlmreason.structure import first_line
 from vlmreason.tasks.base import Picture
 
 Fit = Literal["pad", "stretch"]
@@ -73,9 +74,9 @@ def tower_grid(config: Mapping[str, Any], side: int, layer: int | None) -> tuple
             tower = build_tower(config).eval()
             _, height, width, channels = features(tower, torch.zeros(1, 3, side, side), layer).shape
         except ImportError as error:  # timm's towers
-            raise ValueError(f"{where}: {str(error).strip().splitlines()[0]}") from error
+            raise ValueError(f"{where}: {first_line(error)}") from error
         except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
-            raise ValueError(f"{where}: gives no grid of features ({str(error).splitlines()[0]})") from error
+            raise ValueError(f"{where}: gives no grid of features ({first_line(error)})") from error
     return height, width, channels
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from PIL import Image
 
+from vlmreason.structure import first_line
 from vlmreason.tasks.base import SPLITS, stream
 
 PLACEHOLDER = "<image>"
@@ -79,7 +80,7 @@ class DialogueFile:
                     raise ValueError(f"{opened.width} x {opened.height} px, more than task.max_megapixels")
                 return opened.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"task=llava_data: picture {_shown(image)}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"task=llava_data: picture {_shown(image)}: {first_line(error)}") from error
 
     @functools.cached_property
     def _records(self) -> list[Record]:
@@ -167,7 +168,7 @@ def _read(path: Path, max_gb: float) -> Iterator[object]:
     try:
         records = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"task.data={path}: not JSON ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"task.data={path}: not JSON ({first_line(error)})") from error
     if not isinstance(records, list) or not records:
         raise ValueError(f"task.data={path}: a list of records is expected")
     records.reverse()

@@ -16,6 +16,7 @@ from vlmreason.dialogue import build_dialogue
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import IGNORED, Encoded
 from vlmreason.models.text import Written
+from vlmreason.structure import first_line
 from vlmreason.tasks.base import Task
 
 
@@ -41,9 +42,7 @@ def check_phase(
         with torch.no_grad():
             losses_N, _ = learner.token_losses(batch)
     except (ValueError, IndexError, RuntimeError) as error:  # features that do not fit their placeholders, mostly
-        raise ValueError(
-            f"phase {mixture.phase}: the model refuses the batch ({str(error).splitlines()[0]})"
-        ) from error
+        raise ValueError(f"phase {mixture.phase}: the model refuses the batch ({first_line(error)})") from error
     if not torch.isfinite(losses_N).all():
         raise ValueError(f"phase {mixture.phase}: the loss of the first batch is not finite")
     return {

@@ -176,7 +176,9 @@ def train(
             trainer = _trainer(settings, run_dir, name, data, logger, keeper, half)
             where = f"in phase {name} after step %d of {data.num_steps}"
             try:
-                trainer.fit(module, step_loader(data, _num_workers(settings), pin=_on_gpu(settings)))
+                trainer.fit(
+                    module, step_loader(data, _num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
+                )
                 if module.step == data.num_steps:
                     state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
             except SystemExit:  # Lightning's own answer to the second Ctrl-C
@@ -206,15 +208,11 @@ def train(
     return final
 
 
-def _on_gpu(settings: TrainerSettings) -> bool:
-    return settings.accelerator != "cpu" and torch.cuda.is_available()
-
-
 def _num_workers(settings: TrainerSettings) -> int:
     """auto: a GPU learns faster than one process draws and cuts large pictures; there is a share of the cores."""
     if settings.num_workers != "auto":
         return int(settings.num_workers)
-    if not _on_gpu(settings):
+    if not strategies.on_gpu(settings.accelerator):
         return 1
     return max(1, min(AHEAD, strategies.num_cores(settings.devices) - 1))
 

@@ -51,6 +51,11 @@ GRACE = 10.0
 """Seconds that a process has to end by itself, with its own words, once another one has died."""
 
 
+def on_gpu(accelerator: str) -> bool:
+    """Whether a run with this `trainer.accelerator` uses a GPU here."""
+    return accelerator != "cpu" and torch.cuda.is_available()
+
+
 def processes(devices: int | str, num_nodes: int | str, accelerator: str) -> tuple[int, int]:
     """Processes per machine and machines; auto: those that torchrun or srun started, else one per GPU here."""
     found = (max(1, torch.cuda.device_count()) if accelerator != "cpu" else 1), 1
