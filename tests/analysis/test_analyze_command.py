@@ -4,11 +4,11 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from program import Done, runner
 
 from vlmreason import provenance
 from vlmreason.__main__ import main
@@ -21,30 +21,12 @@ SMALL = (
 TEXT = "evaluations/table_readout-00000000"
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    monkeypatch.delenv("VLMREASON_DEBUG", raising=False)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     fixed = {"commit": "abc", "dirty": False, "diff": "", "diff_cut": False, "untracked": []}
     monkeypatch.setattr(provenance, "source", lambda: fixed)
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr("sys.argv", ["vlmreason", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return Done(end.value.code, captured.out, captured.err)
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from program import Done, runner
 
-from vlmreason.__main__ import main
 from vlmreason.commands import catalog
 from vlmreason.commands.runner import resolve
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last_line(self) -> str:
-        return self.out.splitlines()[-1]
-
 
 GIVEN = {
     "generate": ["out=x"],
@@ -53,16 +40,5 @@ def program(
 ) -> Callable[..., Done]:
     """`program("train", "seed=1")`; the working directory is a temporary one."""
     monkeypatch.chdir(str(tmp_path))
-    monkeypatch.delenv("VLMREASON_DEBUG", raising=False)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # --info of Hydra adds one
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr("sys.argv", ["vlmreason", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return Done(end.value.code, captured.out, captured.err)
-
-    return run
+    return runner(monkeypatch, capsys)

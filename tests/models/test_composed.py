@@ -13,7 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from families import memorable, mixtures, picture
+from families import learn_by_heart, memorable, mixtures, picture
 from parts import SIDE, TOWERS, composed, language_model, part, tower
 from safetensors.torch import load_file, save_file
 from tiny import dialogues, prompts, shared_learner, tiny_run
@@ -58,21 +58,7 @@ def evaluating(settings: Composed) -> Learner:
 @functools.cache
 def trained(name: str) -> Learner:
     """After it has learned eight dialogues by heart."""
-    learner = MODELS[name]().load()
-    learner.model.train()
-    batch = learner.processor.collate([learner.processor.encode(d) for d in memorable(8)])
-    optimizer = torch.optim.Adam(learner.model.parameters(), lr=4e-3)
-    for _ in range(200):
-        loss = learner.token_losses(batch)[0].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 1.0)
-        optimizer.step()
-        if loss < 0.02:
-            break
-    assert loss < 0.1, (name, loss)
-    learner.model.eval()
-    return learner
+    return learn_by_heart(MODELS[name]().load(), num_steps=200)
 
 
 def asked(made: list[Dialogue]) -> list[Prompt]:

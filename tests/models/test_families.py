@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import STUDIED, TINY, memorable, mixtures, picture, write_tiny
+from families import STUDIED, TINY, learn_by_heart, memorable, mixtures, picture, write_tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import nano_task
@@ -48,21 +48,7 @@ def learner_of(name: str) -> Learner:
 @functools.cache
 def trained(name: str) -> Learner:
     """After it has learned eight dialogues by heart."""
-    learner = model_of(name).load()
-    learner.model.train()
-    batch = learner.processor.collate([learner.processor.encode(d) for d in memorable(8)])
-    optimizer = torch.optim.Adam(learner.model.parameters(), lr=4e-3)
-    for _ in range(300):
-        loss = learner.token_losses(batch)[0].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 1.0)
-        optimizer.step()
-        if loss < 0.02:
-            break
-    assert loss < 0.1, (name, loss)
-    learner.model.eval()
-    return learner
+    return learn_by_heart(model_of(name).load(), num_steps=300)
 
 
 def prompts(made: list[Dialogue]) -> list[Prompt]:
