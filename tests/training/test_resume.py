@@ -276,6 +276,24 @@ def test_checkpoints_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not any(name.startswith("optimizer.") for name in json.loads((last / "state.json").read_text())["shapes"])
 
 
+def test_snapshots_stay(tmp_path: Path) -> None:
+    """The weights after each third of a phase, without the optimizer's state; they do not change the run."""
+    plain, snapped = tmp_path / "plain", tmp_path / "snapped"
+    tiny_run(plain)
+    tiny_run(snapped, snapshots=3)
+    folder = snapped / "checkpoints" / "snapshots"
+    assert sorted(path.name for path in folder.iterdir()) == ["main-2", "main-4", "warmup-1", "warmup-3"]
+    state = json.loads((folder / "main-2" / "state.json").read_text())
+    assert not any(name.startswith("optimizer.") for name in state["shapes"])
+    assert outcome(plain) == outcome(snapped)
+    values = []
+    for checkpoint in checkpoints.complete(folder):
+        learner = tiny_learner()
+        checkpoint.restore(dict(learner.model.named_parameters()))
+        values.append(sum(float(parameter.detach().double().abs().sum()) for parameter in learner.model.parameters()))
+    assert len(set(values)) == 4, "each is of another step"
+
+
 def test_error_of_the_writing_thread_surfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(tensors: Any, path: Path) -> None:
         path.write_bytes(b"half")

@@ -251,7 +251,8 @@ def _checkpoints(run: Path, phase: str | None, phases: list[str]) -> dict[str, A
     from vlmreason.evaluation.checkpoints import find_checkpoint
     from vlmreason.training.checkpoints import complete
 
-    steps = {c.path.name: c for c in complete(run / "checkpoints" / "steps") if c.run.get("phase") is not None}
+    kept = [c for folder in ("steps", "snapshots") for c in complete(run / "checkpoints" / folder)]
+    steps = {c.path.name: c for c in sorted(kept, key=lambda c: c.run["step"]) if c.run.get("phase") is not None}
     if phase is not None:
         return {phase: steps[phase] if phase in steps else find_checkpoint(run, None if phase == "final" else phase)}
     found: dict[str, Any] = {}

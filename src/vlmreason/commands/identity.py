@@ -31,6 +31,7 @@ NOT_IDENTITY = (
     "trainer.peak_tflops",
     "trainer.checkpoint_every",
     "trainer.keep_checkpoints",
+    "trainer.snapshots",
     "trainer.timeout_minutes",
     "trainer.progress",
     "evaluation.batch_size",

@@ -120,13 +120,13 @@ def complete(folder: Path) -> list[Checkpoint]:
 
 
 class Writer:
-    """Saves a run's checkpoints below `folder`, as process `rank` of `num`, and keeps the last `keep` of them.
+    """Saves a run's checkpoints below `folder`, as process `rank` of `num`, and keeps the last `keep` of them (None: all).
 
     `save` copies the tensors to the processor's memory and returns; a thread writes them. The next `save`, `wait`
     and the end of a `with` wait for it and raise what it raised.
     """
 
-    def __init__(self, folder: Path, keep: int, rank: int = 0, num: int = 1) -> None:
+    def __init__(self, folder: Path, keep: int | None, rank: int = 0, num: int = 1) -> None:
         self.folder, self.keep, self.rank, self.num = folder, keep, rank, num
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -199,7 +199,8 @@ class Writer:
                 beside.unlink(missing_ok=True)
             if self.rank == 0:
                 write_json_atomic(path / STATE, state)
-                self.prune(self.keep)
+                if self.keep is not None:
+                    self.prune(self.keep)
         except BaseException as error:
             self._error = error
 

@@ -4,6 +4,7 @@
     timing.jsonl                speed, waiting for data and memory of the same steps (never the same twice)
     throughput.json             the same over the whole run
     checkpoints/steps/          the states to go on from, the last few (training/checkpoints.py)
+    checkpoints/snapshots/      the weights along the way, for figures over training; in the same format
     checkpoints/<phase>/        the model after each phase, in the Hugging Face layout
     checkpoints/final/          the model after the last phase
 
@@ -74,6 +75,7 @@ class TrainerSettings:
     log_every: int = 10
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
+    snapshots: int = 0
     packing: Literal["auto", "off", "rows", "row"] = "off"
     timeout_minutes: float = 30
     evaluate_every: int = 0
@@ -87,6 +89,8 @@ class TrainerSettings:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}={getattr(self, name)}: 1 or more is expected")
+        if self.snapshots < 0:
+            raise ValueError(f"trainer.snapshots={self.snapshots}: 0 or more is expected")
         for name in ("devices", "num_nodes"):
             value = getattr(self, name)
             if value != "auto" and (not isinstance(value, int) or value < 1):
@@ -306,6 +310,8 @@ class RunKeeper(Callback):
         self.stop_request, self.data, self.evaluate = stop, data, evaluate
         self.steps_before = steps_before  # of earlier phases: loggers count the steps of the whole run
         self.writer, self.changed = writer, changed  # `changed`: parameters that are not as the run found them
+        self.snapshots = Writer(run_dir / "checkpoints" / "snapshots", keep=None)
+        self.snapshot_steps = {data.num_steps * k // settings.snapshots for k in range(1, settings.snapshots)} - {0}
         self.checkpoint, self.faults = checkpoint, faults
         self.num_lines = state.num_lines
         self.writes = True
@@ -315,7 +321,8 @@ class RunKeeper(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.writes = trainer.is_global_zero
         self.data.rank, self.data.world_size = trainer.global_rank, trainer.world_size
-        self.writer.rank, self.writer.num = trainer.global_rank, trainer.world_size
+        for writer in (self.writer, self.snapshots):
+            writer.rank, writer.num = trainer.global_rank, trainer.world_size
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SupervisedFineTuning)
@@ -337,6 +344,7 @@ class RunKeeper(Callback):
         self._mark = time.perf_counter()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.snapshots.wait()
         if self._meter is not None:
             self._meter.close()
 
@@ -363,7 +371,10 @@ class RunKeeper(Callback):
             pl_module.stopping = self.stop_request.requested
         if not last and (step % self.settings.checkpoint_every == 0 or pl_module.stopping):
             self.state = replace(self.state, phase=self.phase, step=step, num_lines=self.num_lines)
-            self._save(trainer, pl_module, step, trainer.optimizers)
+            self._save(self.writer, self.state, pl_module, step, trainer.optimizers)
+            self._mark = time.perf_counter()
+        if step in self.snapshot_steps:
+            self._save(self.snapshots, replace(self.state, phase=self.phase, step=step), pl_module, step, [])
             self._mark = time.perf_counter()
         if pl_module.stopping:
             trainer.should_stop = True
@@ -380,7 +391,7 @@ class RunKeeper(Callback):
             self.state, done=(*self.state.done, self.phase), phase=None, step=0, finished=last,
             num_lines=self.num_lines,
         )  # fmt: skip
-        self._save(trainer, module, module.step, [])  # a phase begins with new optimizers
+        self._save(self.writer, self.state, module, module.step, [])  # a phase begins with new optimizers
         self.writer.wait()
         stops = strategies.gather_rows([self.stop_request.requested], module.device)  # also: all have written
         module.stopping = any(stop for [stop] in stops)
@@ -389,11 +400,11 @@ class RunKeeper(Callback):
         return self.state
 
     def _save(
-        self, trainer: L.Trainer, module: SupervisedFineTuning, step: int, optimizers: Sequence[Optimizer]
+        self, writer: Writer, state: RunState, module: SupervisedFineTuning, step: int, optimizers: Sequence[Optimizer]
     ) -> None:
-        run = {**vars(self.state), "done": list(self.state.done)}
+        run = {**vars(state), "done": list(state.done)}
         named = {name: value for name, value in module.model.named_parameters() if name in self.changed}
-        self.writer.save(f"{self.phase}-{step}", run, named, optimizers)
+        writer.save(f"{self.phase}-{step}", run, named, optimizers)
 
     def _log(self, trainer: L.Trainer, module: SupervisedFineTuning) -> None:
         assert self._meter is not None
