@@ -1,4 +1,4 @@
-"""Copies `conf/` and `sweeps/` from the root into the package when a wheel is built; all else is in pyproject.toml."""
+"""Copies `conf/`, `sweeps/` and `experiments/` from the root into the package when a wheel is built; all else is in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ class BuildWithConf(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:  # an editable install finds the folders in the checkout
-            for name in ("conf", "sweeps"):
+            for name in ("conf", "sweeps", "experiments"):
                 target = Path(self.build_lib) / "vlmreason" / name
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(Path(__file__).parent / name, target)

@@ -80,12 +80,13 @@ def run(cfg: dict[str, Any]) -> Path:
 def _failures(own: Settings, trained: dict[str, Any]) -> Path:
     from vlmreason.analysis.failures import analyze_files, finder
     from vlmreason.analysis.tables import failures_table
+    from vlmreason.commands import build
 
     if own.num_worst is not None and own.num_worst < 0:
         raise ValueError(f"num_worst={own.num_worst}: 0 or more is expected")
     folder = _evaluation_folder(Path(own.run), own.folder)
     record = _read_record(folder)
-    task = _evaluated_task(record, folder, trained)
+    task = build.evaluated_task(record, folder, trained)
     finder(task)
     paths = sorted((folder / "predictions").glob("*.jsonl"))
     if not any(path.stat().st_size for path in paths):
@@ -223,24 +224,6 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not {"task", "task_version", "task_config", "split"} <= record.keys():
         raise ValueError(f"{path}: the file is damaged: it does not say which task was evaluated")
     return record
-
-
-def _evaluated_task(record: dict[str, Any], folder: Path, trained: dict[str, Any]) -> Any:
-    """The task as it was evaluated, whatever the run's own is. Raises ValueError."""
-    from vlmreason.commands import build
-
-    scale = build.build_scale(trained)
-    target = build.task_config(str(record["task"]), scale)["_target_"]
-    try:
-        task = build.build_task({"scale": trained["scale"], "task": {**record["task_config"], "_target_": target}})
-    except (TypeError, KeyError):
-        raise ValueError(f"{folder / 'evaluation.json'}: the file is damaged: task_config") from None
-    if task.version != record["task_version"]:
-        raise ValueError(
-            f"{folder}: answers problems of version {record['task_version']} of {task.name}, and this is version "
-            f"{task.version}; evaluate the run again"
-        )
-    return task
 
 
 def _checkpoints(run: Path, phase: str | None, phases: list[str]) -> dict[str, Any]:

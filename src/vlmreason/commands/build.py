@@ -254,6 +254,22 @@ def task_identity(cfg: Config) -> dict[str, Any]:
     return {"task_config": task | {"trace": task.get("trace") or cfg["scale"]["trace"]}}
 
 
+def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
+    """The task of an evaluation.json as it was evaluated, whatever the run's own is. Raises ValueError."""
+    scale = build_scale(trained)
+    target = task_config(str(record["task"]), scale)["_target_"]
+    try:
+        task = build_task({"scale": trained["scale"], "task": {**record["task_config"], "_target_": target}})
+    except (TypeError, KeyError):
+        raise ValueError(f"{folder / 'evaluation.json'}: the file is damaged: task_config") from None
+    if task.version != record["task_version"]:
+        raise ValueError(
+            f"{folder}: answers problems of version {record['task_version']} of {task.name}, and this is version "
+            f"{task.version}; evaluate the run again"
+        )
+    return task
+
+
 def check_level(task: Task[Any], level: str) -> None:
     if level not in task.levels:
         raise ValueError(f"level={level}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}")

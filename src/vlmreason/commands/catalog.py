@@ -91,12 +91,18 @@ def as_settings(command: str, words: list[str]) -> list[str]:
 
 
 @functools.cache
+def data_dir(name: str) -> Path:
+    """A folder beside conf/: inside the installed package, or at the root of the checkout."""
+    for folder in (HERE.parent / name, HERE.parents[2] / name):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"{name}/: not beside {HERE.parent}; install the package again")
+
+
+@functools.cache
 def sweep_choices(setting: str) -> tuple[str, ...]:
     """Names of the launch profiles or plans that are there."""
-    for folder in (HERE.parent / "sweeps", HERE.parents[2] / "sweeps"):
-        if folder.is_dir():
-            return tuple(sorted(path.stem for path in (folder / SWEEP_FILES[setting]).glob("*.yaml")))
-    raise ValueError(f"sweeps/: not beside {HERE.parent}; install the package again")
+    return tuple(sorted(path.stem for path in (data_dir("sweeps") / SWEEP_FILES[setting]).glob("*.yaml")))
 
 
 def sweep_file(setting: str, word: str) -> Path:
@@ -111,11 +117,7 @@ def sweep_file(setting: str, word: str) -> Path:
             f"{setting}={word}: no such {setting}; there are {', '.join(names)}, or the path of a YAML file"
             + nearest(word, names)
         )
-    return next(
-        path
-        for folder in (HERE.parent / "sweeps", HERE.parents[2] / "sweeps")
-        if (path := folder / SWEEP_FILES[setting] / f"{word}.yaml").is_file()
-    )
+    return data_dir("sweeps") / SWEEP_FILES[setting] / f"{word}.yaml"
 
 
 def module_name(command: str) -> str:

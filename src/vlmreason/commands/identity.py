@@ -132,6 +132,38 @@ def first_difference(held: object, wanted: object, where: str = "") -> str | Non
     return f"{where} is {held!r} there, {wanted!r} here"
 
 
+def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
+    """The settings that only one of two runs has; None where a common one differs.
+
+    A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default.
+    """
+    only: list[str] = []
+
+    def same(a: Any, b: Any, place: str) -> bool:
+        if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+            return _canonical(a) == _canonical(b)
+        for key in dict.fromkeys([*a, *b]):
+            below = f"{place}.{key}" if place else str(key)
+            if key in a and key in b:
+                if not same(a[key], b[key], below):
+                    return False
+            elif key in b and any(name == below or name.startswith(f"{below}.") for name in named):
+                return False
+            else:
+                only.append(below)
+        return True
+
+    return only if same(_identity(held), _identity(wanted), "") else None
+
+
+def read_json_or_none(path: Path) -> Any:
+    """The content of a JSON file; None where it is none."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError):
+        return None
+
+
 def _identity(cfg: Config, where: str = "") -> dict[str, Any]:
     kept = {}
     for key, value in cfg.items():

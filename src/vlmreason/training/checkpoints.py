@@ -120,7 +120,7 @@ def complete(folder: Path) -> list[Checkpoint]:
 
 
 class Writer:
-    """Saves a run's checkpoints below `folder`, as process `rank` of `num`, and keeps the last `keep` of them (None: all).
+    """Saves a run's checkpoints below `folder`, as process `rank` of `num`, and keeps the last `keep` (None: all).
 
     `save` copies the tensors to the processor's memory and returns; a thread writes them. The next `save`, `wait`
     and the end of a `with` wait for it and raise what it raised.

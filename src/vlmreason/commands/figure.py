@@ -1,0 +1,53 @@
+"""Draw the paper's tables and figures from the runs that are there, the paper's own numbers beside them.
+
+Runs are found by their settings: records that came with the package (experiments/<study>/results) and the run
+directories in `runs`. Each artifact becomes a picture, a Markdown table and a JSON file in which every cell names its
+runs. Runs that are missing are listed, with the command that makes them; nothing is trained here.
+
+Examples:
+  vlmreason figure experiment=s2h/fig5
+  vlmreason figure 'experiment=glob(s2h/*)'
+  vlmreason figure experiment=[s2h/fig5,s2h/table8] scale=paper runs=outputs formats=[png,pdf]
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+CONFIG = "figure"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command's own keys; see conf/figure.yaml."""
+
+    experiment: str | tuple[str, ...]
+    set: tuple[str, ...]
+    runs: str
+    out: str
+    formats: tuple[Literal["png", "pdf", "svg"], ...]
+
+    def __post_init__(self) -> None:
+        if not self.formats:
+            raise ValueError("formats=[]: one or more of png, pdf, svg is expected")
+
+
+def run(cfg: dict[str, Any]) -> Path:
+    """Draw; returns the folder of the results."""
+    from vlmreason.commands import build, experiments
+    from vlmreason.report import drawing, writing
+
+    own = build.settings(Settings, cfg)
+    experiments.check_scale_words(sys.argv[2:])
+    out, scale, names = Path(own.out), build.build_scale(cfg).name, experiments.chosen(own.experiment)
+    library = experiments.Library(scale, experiments.studies(names), Path(own.runs))
+    for name in names:
+        result = experiments.collect(name, scale, library, own.set)
+        styles = experiments.read_study(name.partition("/")[0]).styles
+        drawing.draw(result, styles, library.records, out / name, own.formats)
+        writing.write(result, out / name)
+        print(experiments.line(result))
+    return out

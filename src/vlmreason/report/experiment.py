@@ -1,0 +1,282 @@
+"""What a table or figure is: a cube of cells, each a set of runs and what is measured on them.
+
+An experiment is a YAML file of `experiments/<study>/`. Its three axes (panels, series, x) are lists of entries; an
+entry adds settings of the runs (`set`) and says what is measured there (`measure`). A cell is one entry of each axis:
+its runs are the settings of all three on top of the experiment's and the study's, once per seed, and so the list of
+runs that an artifact needs is written nowhere else. The same cube is drawn as lines, bars, a table or points.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vlmreason.structure import structure
+
+Words = tuple[str, ...]
+
+GRADIENTS = ("alignment", "cosine", "adam", "norm", "loss_conversion", "loss_given_both", "loss_given_image")
+"""What `what=gradients` measures at every checkpoint: equations 3, 7, 8, the mean norm on simple examples, and the
+losses of equations 4, 5, 2."""
+
+WHERE = ("step", "examples")
+"""Where along a run a checkpoint is: optimizer steps, or examples seen, both over all phases."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is read off a run.
+
+    what: `accuracy` | `unparsed` | `cut_off` | `converted` | `conversion_exact` (shares of responses), `tokens`
+        (generated), `accuracy_conversion_exact` | `accuracy_conversion_wrong` (among responses with such a conversion),
+        `part:<name>` (a task's own measure in summary.json), `failures:<name>` (of `analyze what=failures`),
+        `gradients:<name>` (one of GRADIENTS: a curve over checkpoints), `attribution:<name>`, `imported:<name>` (a
+        column of the experiment's file of numbers from elsewhere), `length:<segment>` (generated tokens of a kind).
+    level, view: of the problems. conversion: auto (that of the run's own evaluation), or another one, which is
+        evaluated for it. task: on which it is evaluated; None: the run's own.
+    along: for curves, what is on the horizontal axis: `step`, `examples` or one of GRADIENTS.
+    at: for curves, one place along the run instead of all: share of the last phase's steps, 0 to 1.
+    percent: whether it is shown in percent; None: shares of responses are.
+    """
+
+    what: str = "accuracy"
+    level: str | None = None
+    view: str | None = None
+    conversion: Literal["auto", "free", "force", "forbid"] = "auto"
+    task: str | None = None
+    along: str = "examples"
+    at: float | None = None
+    percent: bool | None = None
+
+    def __post_init__(self) -> None:
+        kind, _, name = self.what.partition(":")
+        plain = (
+            "accuracy", "unparsed", "cut_off", "converted", "conversion_exact", "tokens",
+            "accuracy_conversion_exact", "accuracy_conversion_wrong",
+        )  # fmt: skip
+        named = ("part", "failures", "gradients", "attribution", "imported", "length")
+        if self.what not in plain and not (kind in named and name):
+            raise ValueError(f"measure.what={self.what}: allowed are {', '.join(plain)}, {':NAME, '.join(named)}:NAME")
+        if kind == "gradients" and name not in GRADIENTS:
+            raise ValueError(f"measure.what={self.what}: there are {', '.join(GRADIENTS)}")
+        if self.along not in (*WHERE, *GRADIENTS):
+            raise ValueError(f"measure.along={self.along}: allowed are {', '.join((*WHERE, *GRADIENTS))}")
+        if self.at is not None and (kind != "gradients" or not 0 <= self.at <= 1):
+            raise ValueError(f"measure.at={self.at}: a share from 0 to 1 is expected, of what=gradients:NAME")
+
+    @property
+    def kind(self) -> str:
+        """What it is read from: evaluation | failures | gradients | attribution | imported."""
+        kind = self.what.partition(":")[0]
+        return kind if kind in ("failures", "gradients", "attribution", "imported") else "evaluation"
+
+    @property
+    def is_curve(self) -> bool:
+        return self.kind == "gradients" and self.at is None
+
+    @property
+    def in_percent(self) -> bool:
+        if self.percent is not None:
+            return self.percent
+        shares = ("accuracy", "unparsed", "cut_off", "converted", "conversion_exact")
+        return self.what in shares or self.what.startswith("accuracy_")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One place of an axis. `set`: settings of `vlmreason train`; `measure`: keys of Measure.
+
+    style: `reference`: a dashed line of its own colour, not one of the compared series. name: what decides colour and
+    marker where it is not the label. only: labels of the panels that have this series; None: all.
+    """
+
+    label: str = ""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    measure: Mapping[str, Any] = field(default_factory=dict)
+    style: Literal["normal", "reference"] = "normal"
+    name: str | None = None
+    only: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The horizontal axis: entries, or a setting with its values.
+
+    paper_values: the values of the paper at the same places, so that its numbers find theirs at another scale.
+    """
+
+    label: str = ""
+    key: str | None = None
+    values: tuple[Any, ...] = ()
+    paper_values: tuple[Any, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+    def places(self) -> tuple[Entry, ...]:
+        if self.key is None:
+            return self.entries or (Entry(),)
+        return tuple(Entry(label=_short(value), set={self.key: value}) for value in self.values)
+
+    def place_of(self, value: Any) -> int | None:
+        """Number of the place that a paper's number belongs to."""
+        for values in (self.paper_values, [place.label for place in self.places()]):
+            for number, known in enumerate(values):
+                if known == value or str(known) == str(value):
+                    return number if number < len(self.places()) else None
+        return None
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """A number that the paper's text or tables give, with its place there. Labels of panel, series, x (None: none)."""
+
+    value: float
+    place: str
+    panel: str = ""
+    series: str = ""
+    x: Any = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What all runs of the artifact cost: as measured, or an estimate that says so."""
+
+    nano: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure. Labels of an axis are unique.
+
+    panels are drawn side by side (of a table: groups of columns), series as lines, bars or rows, x as the horizontal
+    axis or columns. `place`: of the paper. `expected`: what the paper found. `note`: what a reader must know at this
+    scale. `share_y`: panels have one vertical axis. `numbers`: CSV file with numbers from elsewhere, beside the YAML.
+    """
+
+    title: str
+    place: str
+    draw: Literal["lines", "bars", "table", "curves", "points", "pixels"]
+    cost: Cost
+    expected: str
+    seeds: tuple[int, ...]
+    set: Mapping[str, Any] = field(default_factory=dict)
+    measure: Mapping[str, Any] = field(default_factory=dict)
+    panels: tuple[Entry, ...] = (Entry(),)
+    series: tuple[Entry, ...] = (Entry(),)
+    x: Axis = field(default_factory=Axis)
+    y_label: str = ""
+    share_y: bool = False
+    paper: tuple[PaperNumber, ...] = ()
+    note: str = ""
+    numbers: str | None = None
+
+    def __post_init__(self) -> None:
+        for axis, entries in (("panels", self.panels), ("series", self.series), ("x", self.x.places())):
+            labels = [entry.label for entry in entries]
+            if not entries or len(set(labels)) < len(labels):
+                raise ValueError(f"{axis}: one entry or more is expected, with different labels")
+        if not self.seeds:
+            raise ValueError("seeds: one or more is expected")
+        for number in self.paper:
+            self._check_number(number)
+        for cell in self.cells():
+            if cell.measure.is_curve != (self.draw == "curves"):
+                raise ValueError(f"draw={self.draw}: what={cell.measure.what} is drawn otherwise")
+
+    def _check_number(self, number: PaperNumber) -> None:
+        panels, series = ([entry.label for entry in entries] for entries in (self.panels, self.series))
+        if number.panel not in panels:
+            raise ValueError(f"paper: panel={number.panel!r}: there are {', '.join(map(repr, panels))}")
+        if number.series not in series:
+            raise ValueError(f"paper: series={number.series!r}: there are {', '.join(map(repr, series))}")
+        known = {*map(str, self.x.paper_values), *(place.label for place in self.x.places())}
+        if number.x is not None and str(number.x) not in known:
+            raise ValueError(f"paper: x={number.x}: there are {', '.join(sorted(known))}")
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells, panel by panel, series by series."""
+        for panel, series, x in itertools.product(self.panels, self.series, self.x.places()):
+            if series.only is not None and panel.label not in series.only:
+                continue
+            settings: dict[str, Any] = {**self.set}
+            measured: dict[str, Any] = {**self.measure}
+            for entry in (panel, series, x):
+                settings |= entry.set
+                measured |= entry.measure
+            yield Cell(panel.label, series.label, x.label, settings, read_measure(measured), self.seeds)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one place, which differ in their seed, and what is measured on each."""
+
+    panel: str
+    series: str
+    x: str
+    set: Mapping[str, Any]
+    measure: Measure
+    seeds: tuple[int, ...]
+
+    def jobs(self) -> Iterator[dict[str, Any]]:
+        """The settings of `vlmreason train` of every run. No run for numbers from elsewhere."""
+        if self.measure.kind != "imported":
+            for seed in self.seeds:
+                yield {**self.set, "seed": seed}
+
+
+def read_measure(data: Mapping[str, Any]) -> Measure:
+    """Raises ValueError."""
+    return structure(Measure, data, "measure")
+
+
+def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]]) -> Words | None:
+    """The command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
+
+    `analyses`: the study's settings of each `analyze what=`.
+    """
+    if measure.kind == "imported":
+        return None
+    if measure.kind != "evaluation":
+        return ("analyze", f"what={measure.kind}", *_words(analyses.get(measure.kind, {})))
+    if measure.conversion == "auto" and measure.task is None:
+        return None
+    task = () if measure.task is None else (f"task={measure.task}",)
+    how = () if measure.conversion == "auto" else (
+        f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
+    )  # fmt: skip
+    return ("evaluate", *task, *how)
+
+
+def _words(settings: Mapping[str, Any]) -> Words:
+    return tuple(f"{key}={_short(value)}" for key, value in settings.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_short, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+@dataclass(frozen=True)
+class StudyScale:
+    """What all artifacts of a study share at one scale.
+
+    set: settings of every run. values: what `${name}` stands for in the experiments' files (those of the paper's
+    scale are `${at_paper.name}`). analyses: settings of `vlmreason analyze` by `what`.
+    """
+
+    set: Mapping[str, Any]
+    values: Mapping[str, Any]
+    analyses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """experiments/<study>/study.yaml. styles: colour and marker (matplotlib's) of a series by its name or label."""
+
+    title: str
+    source: str
+    scales: Mapping[str, StudyScale]
+    styles: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -1,0 +1,303 @@
+"""From records to the numbers of an artifact: every cell with its estimate, its runs and what is missing.
+
+This is the one place between records and whatever shows them (drawing, tables, the ledger, the page).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmreason.report.estimates import Estimate, Sample, estimate
+from vlmreason.report.experiment import Cell, Experiment, Measure
+from vlmreason.report.records import NONE, RIGHT, EvaluationCell, Record
+
+
+class NotThereError(Exception):
+    """A record lacks what a measure reads; the message says what."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure along one run; x and y have one value per checkpoint."""
+
+    run: str
+    seed: int
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run that is not there, or a part of one. `run`: None where there is none at all."""
+
+    set: Mapping[str, Any]
+    run: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record that matches the settings of a run. mark: in what it is not exactly that run ("": nothing)."""
+
+    record: Record
+    mark: str = ""
+
+
+Find = Callable[[Mapping[str, Any]], Found | None]
+"""The record of a run by its settings."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell shows: an estimate, or curves; `samples` and `runs` are one per run that is there."""
+
+    cell: Cell
+    estimate: Estimate | None
+    samples: tuple[Sample, ...]
+    curves: tuple[Curve, ...]
+    runs: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """An artifact with its numbers. `name` is as `s2h/fig5`. notes: what every reader must be told."""
+
+    name: str
+    scale: str
+    experiment: Experiment
+    cells: tuple[CellResult, ...]
+    notes: tuple[str, ...]
+
+    def cell(self, panel: str, series: str, x: str) -> CellResult | None:
+        for result in self.cells:
+            if (result.cell.panel, result.cell.series, result.cell.x) == (panel, series, x):
+                return result
+        return None
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """Each missing run once."""
+        seen: dict[str, Missing] = {}
+        for result in self.cells:
+            for missing in result.missing:
+                seen.setdefault(f"{missing.set}{missing.reason}", missing)
+        return tuple(seen.values())
+
+    @property
+    def num_runs(self) -> int:
+        """Different runs that are there."""
+        return len({run for result in self.cells for run in result.runs})
+
+
+def collect(
+    name: str, scale: str, experiment: Experiment, find: Find, numbers: Mapping[tuple[str, str], float] | None = None
+) -> Result:
+    """Every cell of an experiment from the records that `find` knows. `numbers`: imported, by series and column."""
+    used: dict[str, Found] = {}
+    cells = tuple(_cell(cell, find, used, numbers or {}) for cell in experiment.cells())
+    return Result(name, scale, experiment, cells, tuple(_notes(experiment, cells, used.values())))
+
+
+def sample(record: Record, measure: Measure, seed: int) -> Sample:
+    """What a run gave. Raises NotThereError."""
+    if measure.kind == "evaluation":
+        return _evaluation_sample(record, measure, seed)
+    if measure.kind == "failures":
+        name = measure.what.partition(":")[2]
+        return Sample(seed, (_failures(record, measure, name),), by_problem=False)
+    if measure.kind == "gradients" and measure.at is not None:
+        along = curve(record, measure, seed, "step")
+        last = record.steps[list(record.steps)[-1]]
+        before = sum(record.steps.values()) - last
+        place = min(range(len(along.x)), key=lambda i: abs(along.x[i] - before - last * measure.at))  # type: ignore[operator]
+        return Sample(seed, (along.y[place],), by_problem=False)
+    if measure.kind == "attribution":
+        return Sample(seed, (_attribution(record, measure),), by_problem=False)
+    raise NotThereError(f"{measure.what}: no value of a run")
+
+
+def curve(record: Record, measure: Measure, seed: int, along: str | None = None) -> Curve:
+    """A measure of `analyze what=gradients` over the checkpoints of a run. Raises NotThereError."""
+    rows = _analysis(record, "gradients")["results"]
+    batch = int(record.config["scale"]["batch_size"])
+    starts, total = {}, 0
+    for phase, steps in record.steps.items():
+        starts[phase] = total
+        total += steps
+    points = []
+    for row in rows:
+        phase, _, step = str(row["checkpoint"]).rpartition("-")
+        if phase in starts and step.isdigit():
+            place = starts[phase] + int(step)
+        elif row["checkpoint"] in starts:
+            place = starts[row["checkpoint"]] + record.steps[row["checkpoint"]]
+        else:
+            continue
+        known = _gradient_row(row) | {"step": float(place), "examples": float(place * batch)}
+        points.append((place, known.get(along or measure.along), known.get(measure.what.partition(":")[2])))
+    whole = [(x, y) for _, x, y in sorted(set(points), key=lambda point: point[0]) if x is not None and y is not None]
+    if not whole:
+        raise NotThereError(f"{measure.what} along {along or measure.along}: not in the analysis")
+    return Curve(record.run, seed, tuple(x for x, _ in whole), tuple(y for _, y in whole))
+
+
+def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Mapping[tuple[str, str], float]) -> CellResult:
+    if cell.measure.kind == "imported":
+        return _imported(cell, numbers)
+    samples, curves, runs, missing, marks = [], [], [], [], []
+    for settings in cell.jobs():
+        found = find(settings)
+        if found is None:
+            missing.append(Missing(settings, None, "no run"))
+            continue
+        try:
+            if cell.measure.is_curve:
+                curves.append(curve(found.record, cell.measure, settings["seed"]))
+            else:
+                samples.append(sample(found.record, cell.measure, settings["seed"]))
+        except NotThereError as reason:
+            missing.append(Missing(settings, found.record.run, str(reason)))
+            continue
+        used[found.record.run] = found
+        runs.append(found.record.run)
+        if found.mark:
+            marks.append(found.mark)
+    kinds = {s.by_problem for s in samples}
+    value = estimate(samples) if len(kinds) == 1 else None
+    return CellResult(
+        cell, value, tuple(samples), tuple(curves), tuple(runs), tuple(missing), tuple(dict.fromkeys(marks))
+    )
+
+
+def _imported(cell: Cell, numbers: Mapping[tuple[str, str], float]) -> CellResult:
+    column = cell.measure.what.partition(":")[2]
+    value = numbers.get((cell.series, column))
+    missing = () if value is not None else (Missing({}, None, f"{cell.series}: no {column} in the file of numbers"),)
+    found = None if value is None else Estimate(value, None, None, 0, None)
+    return CellResult(cell, found, (), (), (), missing, ())
+
+
+def _notes(experiment: Experiment, cells: Sequence[CellResult], used: Iterable[Found]) -> list[str]:
+    notes = [experiment.note] if experiment.note else []
+    missing = sum(len(cell.missing) for cell in cells)
+    if missing:
+        wanted = missing + sum(len(cell.runs) for cell in cells)
+        notes.append(f"{missing} of {wanted} values are missing.")
+    found = list(used)
+    commits = Counter(one.record.commit for one in found)
+    if len(commits) > 1:
+        several = ", ".join(f"{commit} ({num})" for commit, num in commits.most_common())
+        notes.append(f"Runs of {len(commits)} versions of the code: {several}.")
+    versions: dict[str, set[int]] = {}
+    for one in found:
+        for evaluation in one.record.evaluations:
+            versions.setdefault(evaluation.task, set()).add(evaluation.task_version)
+    notes += [
+        f"Runs of several versions of the task {task}: {', '.join(map(str, sorted(several_versions)))}."
+        for task, several_versions in versions.items()
+        if len(several_versions) > 1
+    ]
+    devices = Counter(_device(one.record) for one in found)
+    if devices:
+        notes.append("Computed on " + ", ".join(f"{device} ({num})" for device, num in devices.most_common()) + ".")
+    marked = Counter(one.mark for one in found if one.mark)
+    notes += [f"{num} runs marked: {mark}." for mark, num in marked.items()]
+    return notes
+
+
+def _device(record: Record) -> str:
+    hardware = record.provenance["hardware"]
+    return str((hardware.get("gpus") or [hardware.get("cpu", "an unknown machine")])[0])
+
+
+def _evaluation_sample(record: Record, measure: Measure, seed: int) -> Sample:
+    evaluation = record.evaluation(measure.task, measure.conversion)
+    if evaluation is None:
+        other = "" if measure.task is None else f" on {measure.task}"
+        raise NotThereError(f"no evaluation{other} with conversion={measure.conversion}")
+    cell = evaluation.cell(measure.level, measure.view)
+    if cell is None:
+        raise NotThereError(f"no evaluation of level={measure.level}, view={measure.view}")
+    if measure.what in ("accuracy", "accuracy_conversion_exact", "accuracy_conversion_wrong"):
+        return Sample(seed, _right(cell, measure.what), by_problem=True)
+    kind, _, name = measure.what.partition(":")
+    key = {"tokens": "mean_tokens", "length": f"tokens_{name}", "part": name}.get(kind, kind)
+    value = cell.row.get(key)
+    if kind in ("unparsed", "cut_off", "converted") and value is not None:
+        value = value / cell.row["num"]
+    if value is None:
+        raise NotThereError(f"{measure.what}: not in the summary of {cell.level} {cell.view}")
+    return Sample(seed, (float(value),), by_problem=False)
+
+
+def _right(cell: EvaluationCell, what: str) -> tuple[float | None, ...]:
+    wanted = {"accuracy": None, "accuracy_conversion_exact": RIGHT, "accuracy_conversion_wrong": "0"}[what]
+    values = tuple(
+        float(right == RIGHT) if wanted is None or converted == wanted else None
+        for right, converted in zip(cell.right, cell.converted, strict=True)
+    )
+    if all(value is None for value in values):
+        asked = (
+            "no conversion" if set(cell.converted) == {NONE} else f"no {'exact' if wanted == RIGHT else 'wrong'} one"
+        )
+        raise NotThereError(f"{what}: {asked} among the responses of {cell.level} {cell.view}")
+    return values
+
+
+def _analysis(record: Record, name: str) -> Mapping[str, Any]:
+    if name not in record.analyses:
+        raise NotThereError(f"no analysis: what={name}")
+    found: Mapping[str, Any] = record.analyses[name]
+    return found
+
+
+def _failures(record: Record, measure: Measure, name: str) -> float:
+    for group in _analysis(record, "failures")["results"]:
+        if group.get("level") in (measure.level, None) and group.get("view") in (measure.view, None):
+            value = _find_number(group, name)
+            if value is not None:
+                return value
+    raise NotThereError(f"failures: no {name} for {measure.level} {measure.view}")
+
+
+def _find_number(group: Mapping[str, Any], name: str) -> float | None:
+    """A figure of a group of `analyze what=failures`, wherever in it the name stands."""
+    for place, key in (("shares", "share"), ("means", "mean"), ("ratios", "ratio"), ("failures", "share")):
+        if name in group.get(place, {}):
+            return _number(group[place][name][key])
+    if isinstance(group.get(name), Mapping):
+        return _number(group[name].get("share", group[name].get("mean")))
+    return None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _gradient_row(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The figures of one checkpoint by the names of experiment.GRADIENTS."""
+    alignment, losses = row["alignment"], row["losses"]
+    return {
+        "alignment": _number(alignment["alignment"]),
+        "cosine": _number(alignment["cosine"]),
+        "adam": _number(alignment["adam"]),
+        "norm": _number(alignment["simple"]["example_norm"]),
+        "loss_conversion": _number(losses["text_given_image"]["mean"]),
+        "loss_given_both": _number(losses["solution_given_image_and_text"]["mean"]),
+        "loss_given_image": _number(losses["solution_given_image"]["mean"]),
+    }
+
+
+def _attribution(record: Record, measure: Measure) -> float:
+    """`attribution:<region>.<figure>`, as `attribution:path.over_input`, of the measure's level."""
+    region, _, figure = measure.what.partition(":")[2].partition(".")
+    for group in _analysis(record, "attribution")["results"]:
+        found = group["regions"].get(region, {}).get(figure or "over_input", {}).get("mean")
+        if measure.level in (None, group["level"]) and found is not None:
+            return float(found)
+    raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
