@@ -1,6 +1,7 @@
 """Help, completion and the files of `conf/` that they are made of."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -85,7 +86,9 @@ def test_every_key_has_a_comment() -> None:
 def test_examples_of_the_helps_are_accepted(program) -> None:
     """What the docstrings show composes (with --cfg, so that nothing runs)."""
     for command in catalog.commands():
-        lines = [line.split() for line in catalog.docstring(command).splitlines() if line.startswith("  vlmreason ")]
+        lines = [
+            shlex.split(line) for line in catalog.docstring(command).splitlines() if line.startswith("  vlmreason ")
+        ]
         assert lines, command
         for words in lines:
             assert words[1] == command
@@ -116,6 +119,17 @@ def test_completion(line: str, expected: list[str]) -> None:
     assert set(expected) <= set(found)
     if not expected:
         assert found == []
+
+
+def test_globs_of_experiments_and_lists_of_settings_need_no_quotes() -> None:
+    for typed, wanted in (
+        ("experiment=glob(s2h/*)", "experiment='glob(s2h/*)'"),
+        ("experiment=[s2h/fig5,glob(s2h/t*)]", "experiment=[s2h/fig5,'glob(s2h/t*)']"),
+        ("experiment='glob(*)'", "experiment='glob(*)'"),
+        ("set=[seed=1,task=x]", "set=['seed=1','task=x']"),
+    ):
+        assert catalog.as_settings("figure", [typed]) == [wanted]
+    assert catalog.as_settings("train", ["-m", "seed=glob(*)"]) == ["-m", "seed=glob(*)"]
 
 
 def test_completion_offers_all_commands_and_choices() -> None:

@@ -81,13 +81,18 @@ def actions(command: str) -> tuple[str, ...]:
 
 
 def as_settings(command: str, words: list[str]) -> list[str]:
-    """`words` in the form that Hydra reads: a first word that is an action as a setting, the settings in set=[...] in
-    quotes (a bare = may not stand in a list)."""
-    if not actions(command):
-        return words
+    """`words` in the form that Hydra reads: a first word that is an action as a setting, the settings in set=[...] and
+    what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside of -m)."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
-    return [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
+    keys = [setting.key for setting in settings(commands()[command])]
+    if "set" in keys:
+        words = [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
+    if "experiment" in keys:
+        words = [
+            re.sub(r"glob\([^()'\"]*\)(?!['\"])", r"'\g<0>'", w) if w.startswith("experiment=") else w for w in words
+        ]
+    return words
 
 
 @functools.cache

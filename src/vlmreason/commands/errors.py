@@ -98,7 +98,7 @@ def check_words(command: str, words: list[str]) -> None:
             if flag not in known:
                 raise ValueError(f"{word}: {_about_flag(command, word, known)}")
             value_of = flag if flag in _FLAGS_WITH_VALUE and "=" not in word else None
-        elif actions and re.match(r"set=[^\['\"]", word):
+        elif re.match(r"set=[^\['\"]", word) and "set" in _names(command, {}):
             raise ValueError(f"{word}: a list is expected, set='[{word[4:]}]'")
         elif "=" not in word and not word.startswith("~"):
             hint = nearest(word, [*catalog.FLAGS, *_names(command, {})])
