@@ -133,14 +133,22 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
 
 def condense(run_dir: Path, config: Mapping[str, Any], load_task: Callable[[Mapping[str, Any]], Task[Any]]) -> Record:
     """The record of a finished run. `load_task`: the task of an evaluation.json. Raises ValueError."""
+    try:
+        return Record(json.loads(json.dumps(_data(run_dir, config, load_task))), run_dir)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run_dir}: damaged run ({type(error).__name__}: {error})") from error
+
+
+def _data(
+    run_dir: Path, config: Mapping[str, Any], load_task: Callable[[Mapping[str, Any]], Task[Any]]
+) -> dict[str, Any]:
     provenance = read_json(run_dir / "provenance.json")
     keys = ("config_hash", "time", "seeds", "versions", "hardware", "model")
     source = {key: provenance["source"][key] for key in ("commit", "dirty")}
-    throughput = run_dir / "throughput.json"
-    folders = [run_dir, *sorted(path.parent for path in run_dir.glob("evaluations/*/evaluation.json"))]
-    own = run_dir / "evaluation.json"
+    throughput, own = run_dir / "throughput.json", run_dir / "evaluation.json"
     final = read_json(own)["checkpoint"] if own.exists() else None
-    data = {
+    others = sorted(path.parent for path in run_dir.glob("evaluations/*/evaluation.json"))
+    return {
         "format": FORMAT,
         "run": run_dir.name,
         "config": config,
@@ -149,11 +157,10 @@ def condense(run_dir: Path, config: Mapping[str, Any], load_task: Callable[[Mapp
         "steps": _steps(run_dir),
         "evaluations": [
             _evaluation(folder, folder == run_dir, final, load_task)
-            for folder in (folders if own.exists() else folders[1:])
+            for folder in ([run_dir, *others] if own.exists() else others)
         ],
         "analyses": {path.stem: _analysis(path) for path in sorted((run_dir / "analysis").glob("*.json"))},
     }
-    return Record(json.loads(json.dumps(data)), run_dir)
 
 
 def fingerprint(run_dir: Path) -> str:
@@ -176,21 +183,17 @@ def _evaluation(
     folder: Path, own: bool, final: str | None, load_task: Callable[[Mapping[str, Any]], Task[Any]]
 ) -> dict[str, Any]:
     identity, summary = read_json(folder / "evaluation.json"), read_json(folder / "summary.json")
-    try:
-        task = load_task(identity)
-        cells = [_cell(folder, task, str(identity["split"]), row) for row in summary["cells"]]
-        return {
-            "own": own,
-            "task": identity["task"],
-            "task_version": identity["task_version"],
-            "conversion": identity["conversion"],
-            "split": identity["split"],
-            "phase": "final" if identity["checkpoint"] == final else "other",
-            "identity": identity,
-            "cells": cells,
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: damaged evaluation ({error})") from None
+    task = load_task(identity)
+    return {
+        "own": own,
+        "task": identity["task"],
+        "task_version": identity["task_version"],
+        "conversion": identity["conversion"],
+        "split": identity["split"],
+        "phase": "final" if identity["checkpoint"] == final else "other",
+        "identity": identity,
+        "cells": [_cell(folder, task, str(identity["split"]), row) for row in summary["cells"]],
+    }
 
 
 def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Experiments as cubes: what is in a cell, which runs it needs, what is refused."""
+
+from typing import Any
+
+import pytest
+from studies import ARTIFACT
+
+from vlmreason.report.experiment import Experiment, follow_up, read_measure
+from vlmreason.structure import structure
+
+
+def artifact(**changes: Any) -> Experiment:
+    x = {**ARTIFACT["x"], "values": [10, 20], "paper_values": [100, 200]}
+    return structure(Experiment, {**ARTIFACT, "seeds": [0, 1], "x": x, **changes})
+
+
+def test_a_cell_joins_its_three_entries() -> None:
+    cells = list(artifact().cells())
+    assert [(c.panel, c.series, c.x) for c in cells] == [
+        ("as image", "Mix", "10"), ("as image", "Mix", "20"), ("as image", "Image", "10"), ("as image", "Image", "20"),
+        ("as text", "Mix", "10"), ("as text", "Mix", "20"),
+    ]  # fmt: skip
+    assert cells[1].set == {"task": "table_readout", "supervision": "mix", "scale.num_examples": 20}
+    assert (cells[1].measure.level, cells[1].measure.view, cells[5].measure.view) == ("hard", "image", "text")
+    assert [job["seed"] for job in cells[0].jobs()] == [0, 1]
+
+
+def test_later_axes_win() -> None:
+    cells = artifact(
+        series=[{"label": "Mix", "set": {"task": "grid_navigation"}, "measure": {"level": "simple"}}]
+    ).cells()
+    assert {(c.set["task"], c.measure.level) for c in cells} == {("grid_navigation", "simple")}
+
+
+def test_a_number_of_the_paper_finds_its_place_at_another_scale() -> None:
+    axis = artifact().x
+    assert axis.place_of(200) == 1
+    assert axis.place_of(10) == 0
+    assert axis.place_of(300) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"series": [{"label": "A"}, {"label": "A"}]}, "series: one entry or more is expected, with different labels"),
+        ({"seeds": []}, "seeds: one or more"),
+        ({"paper": [{"value": 1, "place": "p", "series": "Mix", "panel": "nowhere"}]}, "paper: panel='nowhere'"),
+        ({"paper": [{"value": 1, "place": "p", "series": "Mox", "panel": "as text"}]}, "paper: series='Mox'"),
+        ({"paper": [{"value": 1, "place": "p", "series": "Mix", "panel": "as text", "x": 7}]}, "paper: x=7"),
+        ({"measure": {"what": "gradients:alignment"}}, "draw=lines: what=gradients:alignment is drawn otherwise"),
+        ({"draw": "curves"}, "draw=curves: what=accuracy is drawn otherwise"),
+        ({"measure": {"what": "acuracy"}}, "measure.what=acuracy: allowed are accuracy"),
+        ({"measure": {"levle": "hard"}}, "measure.levle: no such key"),
+        ({"measure": {"what": "gradients:aligned"}}, "there are alignment"),
+        ({"measure": {"at": 0.5}}, "measure.at=0.5"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        artifact(**changes)
+
+
+def test_what_follows_training() -> None:
+    assert follow_up(read_measure({}), {}) is None
+    assert follow_up(read_measure({"what": "imported:MMMU"}), {}) is None
+    assert follow_up(read_measure({"conversion": "force"}), {}) == (
+        "evaluate", "evaluation.conversion=force", "evaluation.views=[image]",
+    )  # fmt: skip
+    assert follow_up(read_measure({"task": "grid_navigation"}), {}) == ("evaluate", "task=grid_navigation")
+    gradients = read_measure({"what": "gradients:cosine", "at": 0.5})
+    assert follow_up(gradients, {"gradients": {"num": 8, "adam": False, "levels": ["simple", "hard"]}}) == (
+        "analyze", "what=gradients", "num=8", "adam=false", "levels=[simple,hard]",
+    )  # fmt: skip

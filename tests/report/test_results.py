@@ -1,0 +1,134 @@
+"""From records to the numbers of a cell: what is read, what is missing, what a reader is told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from studies import ARTIFACT, make_record
+
+from vlmreason.report import results
+from vlmreason.report.experiment import Experiment, read_measure
+from vlmreason.report.records import Record
+from vlmreason.report.results import Found, NotThereError, Result, collect, curve, sample
+from vlmreason.structure import structure
+
+
+def artifact(**changes: Any) -> Experiment:
+    x = {**ARTIFACT["x"], "values": [10, 20], "paper_values": [100, 200]}
+    return structure(Experiment, {**ARTIFACT, "seeds": [0, 1], "x": x, **changes})
+
+
+def collected(records: dict[tuple[str, int, int], Record], mark: str = "", **changes: Any) -> Result:
+    """With the records of (supervision, examples, seed)."""
+
+    def find(settings: Mapping[str, Any]) -> Found | None:
+        key = (settings["supervision"], settings["scale.num_examples"], settings["seed"])
+        return Found(records[key], mark) if key in records else None
+
+    return collect("made_up/fig1", "nano", artifact(**changes), find)
+
+
+MARKS = {("hard", "image"): "1100", ("hard", "text"): "1110"}
+
+
+def test_a_cell_names_its_runs_and_those_that_are_missing() -> None:
+    result = collected({("mix", 20, 0): make_record(MARKS, run="one")})
+    cell = result.cell("as image", "Mix", "20")
+    assert cell is not None and cell.estimate is not None
+    assert (cell.estimate.mean, cell.runs) == (0.5, ("one",))
+    assert [missing.set["seed"] for missing in cell.missing] == [1]
+    text = result.cell("as text", "Mix", "20")
+    assert text is not None and text.estimate is not None and text.estimate.mean == 0.75
+    empty = result.cell("as image", "Image", "10")
+    assert empty is not None and empty.estimate is None and len(empty.missing) == 2
+    assert result.num_runs == 1
+    assert len(result.missing) == 2 * 2 * 2 - 1, "each run once, although two panels want it"
+    assert "10 of 12 values are missing." in result.notes
+
+
+def test_versions_are_told_apart() -> None:
+    found = {
+        ("mix", 20, 0): make_record(MARKS, run="one", commit="a" * 40),
+        ("mix", 20, 1): make_record(MARKS, seed=1, run="two", commit="b" * 40),
+    }
+    notes = collected(found, mark="made before the settings trainer.new").notes
+    assert any(note.startswith("Runs of 2 versions of the code: ") and "aaaaaaaaaaaa" in note for note in notes)
+    assert "2 runs marked: made before the settings trainer.new." in notes
+    other = make_record(MARKS, seed=1, run="two")
+    other.data["evaluations"][0]["task_version"] = 2
+    found[("mix", 20, 1)] = Record(other.data, other.path)
+    assert any("several versions of the task table_readout: 1, 2" in note for note in collected(found).notes)
+
+
+def test_a_run_without_the_evaluation_is_missing_it() -> None:
+    result = collected(
+        {("mix", 20, 0): make_record(MARKS, run="one")}, measure={"level": "hard", "conversion": "force"}
+    )
+    cell = result.cell("as image", "Mix", "20")
+    assert cell is not None
+    assert (cell.missing[0].run, cell.missing[0].reason) == ("one", "no evaluation with conversion=force")
+
+
+def test_accuracy_where_the_conversion_was_wrong() -> None:
+    record = make_record({("hard", "image"): "110100"}, converted="1100-0")
+    wrong = sample(record, read_measure({"what": "accuracy_conversion_wrong"}), 0)
+    assert wrong.values == (None, None, 0.0, 1.0, None, 0.0)
+    exact = sample(record, read_measure({"what": "accuracy_conversion_exact"}), 0)
+    assert exact.values == (1.0, 1.0, None, None, None, None)
+    with pytest.raises(NotThereError, match="no conversion among the responses"):
+        sample(make_record(MARKS), read_measure({"what": "accuracy_conversion_wrong", "view": "image"}), 0)
+
+
+def row(checkpoint: str, value: float) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint,
+        "alignment": {"alignment": value, "cosine": 0.5, "adam": None, "simple": {"example_norm": 2 * value}},
+        "losses": {name: {"mean": value} for name in (
+            "text_given_image", "solution_given_image_and_text", "solution_given_image",
+        )},
+    }  # fmt: skip
+
+
+def test_a_curve_over_checkpoints_of_all_phases() -> None:
+    rows = [row("align", 1.0), row("main-10", 2.0), row("main-20", 3.0), row("main", 4.0), row("main-40", 4.0)]
+    record = make_record(MARKS, analyses={"gradients": {"results": rows}})
+    found = curve(record, read_measure({"what": "gradients:alignment", "along": "examples"}), 0)
+    assert found.x == (20, 40, 60, 100), "steps of the phases before count, and a batch has 2 examples"
+    assert found.y == (1, 2, 3, 4)
+    along_norm = curve(record, read_measure({"what": "gradients:alignment", "along": "norm"}), 0)
+    assert along_norm.x == (2, 4, 6, 8)
+    with pytest.raises(NotThereError, match="gradients:adam"):
+        curve(record, read_measure({"what": "gradients:adam"}), 0)
+    early = sample(record, read_measure({"what": "gradients:alignment", "at": 0.25}), 0)
+    assert early.values == (2.0,), "a quarter of the last phase"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("shortcut", 0.1), ("first_error", 7.0), ("precision", 0.9), ("left", 0.4)]
+)
+def test_figures_of_the_failures(name: str, value: float) -> None:
+    group = {
+        "level": "hard", "view": "image", "shares": {"shortcut": {"share": 0.1}}, "first_error": {"mean": 7.0},
+        "ratios": {"precision": {"ratio": 0.9}}, "failures": {"left": {"share": 0.4}},
+    }  # fmt: skip
+    record = make_record(MARKS, analyses={"failures": {"results": [group | {"view": "text", "shares": {}}, group]}})
+    measure = read_measure({"what": f"failures:{name}", "level": "hard", "view": "image"})
+    assert sample(record, measure, 0).values == (value,)
+    with pytest.raises(NotThereError, match="no nothing"):
+        sample(record, read_measure({"what": "failures:nothing"}), 0)
+
+
+def test_imported_numbers() -> None:
+    changes: dict[str, Any] = {"measure": {"what": "imported:MMMU"}, "panels": [{}], "paper": [], "x": {},
+                               "series": [{"label": "ours"}, {"label": "theirs"}], "draw": "table"}  # fmt: skip
+    found = collect("made_up/t", "nano", artifact(**changes), lambda _: None, {("ours", "MMMU"): 35.4})
+    ours, theirs = found.cells
+    assert ours.estimate is not None and ours.estimate.mean == 35.4
+    assert theirs.estimate is None and theirs.missing[0].reason == "theirs: no MMMU in the file of numbers"
+
+
+def test_nothing_is_read_twice_under_two_names() -> None:
+    """Every name of GRADIENTS is filled from a row."""
+    from vlmreason.report.experiment import GRADIENTS
+
+    assert tuple(results._gradient_row(row("main", 1.0))) == GRADIENTS
