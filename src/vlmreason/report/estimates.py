@@ -1,15 +1,17 @@
 """Means over runs and problems, and paired differences of them, with 95 % intervals.
 
 Runs that differ in their seed answer the same problems, so the values form a table of seeds times problems, and both
-are drawn from more. The variance of its mean is that of two crossed clusters (Cameron, Gelbach and Miller 2011: by seed
-plus by problem less by single value), the degrees of freedom are Satterthwaite's. With one seed the interval is over
-problems alone and says nothing about other seeds. Values per run, without problems, have Student's interval.
+are drawn from more. The variance of its mean is that of crossed random effects (Searle, Casella and McCulloch 1992,
+chapter 4): by seed, plus by problem, less the single values that both contain; the degrees of freedom are
+Satterthwaite's. The cluster formula for many clusters (Cameron, Gelbach and Miller 2011) takes deviations from the mean
+for the single values and makes the intervals of three seeds too narrow. With one seed the interval is over problems
+alone and says nothing about other seeds. Values per run, without problems, have Student's interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -17,11 +19,12 @@ from scipy import stats
 from vlmreason.evaluation.statistics import wilson_interval
 
 CONFIDENCE = 0.95
+NUM_SWEEPS = 20  # exact after one where no value is missing
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run gave: a value per problem (None: the measure does not exist for it), or one value."""
+    """What one run gave: a value per problem, 0 to 1 (None: the measure does not exist for it), or one value."""
 
     seed: int
     values: tuple[float | None, ...]
@@ -40,75 +43,82 @@ class Estimate:
 
 
 def estimate(samples: Sequence[Sample]) -> Estimate | None:
-    """The mean over runs and problems; None where there is no value. Shares stay within 0 and 1."""
-    table_SP = _table(samples)
-    if table_SP is None:
-        return None
-    found = _mean(table_SP, samples[0].by_problem)
-    present = table_SP[~np.isnan(table_SP)]
-    if not samples[0].by_problem or not np.isin(present, (0.0, 1.0)).all():
-        return found
-    if (present == present[0]).all():  # no spread at all: what this many problems can say
-        num = int((~np.isnan(table_SP)).any(axis=0).sum())
-        low, high = wilson_interval(num if present[0] else 0, num, CONFIDENCE)
-        return Estimate(found.mean, low, high, found.num_seeds, found.num_problems)
-    assert found.ci_low is not None and found.ci_high is not None
-    return Estimate(
-        found.mean, max(0.0, found.ci_low), min(1.0, found.ci_high), found.num_seeds, found.num_problems
-    )  # fmt: skip
+    """The mean over runs and the problems that all of them have; None where there is no value."""
+    return _estimate(samples, lowest=0.0)
 
 
 def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | None:
     """Mean of left minus right, paired by seed and problem; None where they share none."""
     pairs = [(a, b) for a in left for b in right if a.seed == b.seed]
-    if not pairs or any(a.by_problem != b.by_problem for a, b in pairs):
+    if any(a.by_problem != b.by_problem for a, b in pairs):
         return None
-    num = min(len(sample.values) for pair in pairs for sample in pair)
-    samples = [
-        Sample(
-            a.seed,
-            tuple(
-                None if x is None or y is None else x - y for x, y in zip(a.values[:num], b.values[:num], strict=True)
-            ),
-            a.by_problem,
-        )
-        for a, b in pairs
-    ]
+    return _estimate([_minus(a, b) for a, b in pairs], lowest=-1.0)
+
+
+def _minus(left: Sample, right: Sample) -> Sample:
+    both = zip(left.values, right.values, strict=False)
+    return Sample(left.seed, tuple(None if None in (x, y) else x - y for x, y in both), left.by_problem)  # type: ignore[operator]
+
+
+def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
+    """Values by problem lie between `lowest` and 1, and so does their interval."""
     table_SP = _table(samples)
-    return None if table_SP is None else _mean(table_SP, samples[0].by_problem)
+    if table_SP is None:
+        return None
+    by_problem = samples[0].by_problem
+    found, low, high = _mean(table_SP, by_problem), np.nanmin(table_SP), np.nanmax(table_SP)
+    if not by_problem or low < lowest or high > 1:
+        return found
+    if low == high:  # no spread to go by: what this many problems can say
+        assert found.num_problems is not None
+        _, others = wilson_interval(0, found.num_problems, CONFIDENCE)
+        return replace(
+            found,
+            ci_low=found.mean - others * (found.mean - lowest),
+            ci_high=found.mean + others * (1 - found.mean),
+        )
+    assert found.ci_low is not None and found.ci_high is not None
+    return replace(found, ci_low=max(lowest, found.ci_low), ci_high=min(1.0, found.ci_high))
 
 
 def _table(samples: Sequence[Sample]) -> np.ndarray | None:
     """Seeds times problems, NaN for no value; the problems that all runs have."""
-    if not samples:
-        return None
-    num = min(len(sample.values) for sample in samples)
+    num = min((len(sample.values) for sample in samples), default=0)
     table_SP = np.array([[np.nan if v is None else v for v in sample.values[:num]] for sample in samples], dtype=float)
     return None if np.isnan(table_SP).all() else table_SP
 
 
 def _mean(table_SP: np.ndarray, by_problem: bool) -> Estimate:
     present = ~np.isnan(table_SP)
-    num_seeds, num_problems = int(present.any(axis=1).sum()), int(present.any(axis=0).sum())
-    mean, num = float(table_SP[present].mean()), int(present.sum())
+    num_seeds, num_problems, num = int(present.any(1).sum()), int(present.any(0).sum()), int(present.sum())
+    mean = float(table_SP[present].mean())
     errors_SP = np.where(present, table_SP - mean, 0.0)
-    by_seed = _clustered(errors_SP.sum(axis=1), num_seeds, num)
-    if not by_problem:
-        variance, df = by_seed, float(num_seeds - 1)
-    else:
-        of_problem = _clustered(errors_SP.sum(axis=0), num_problems, num)
-        if num_seeds == 1:
-            variance, df = of_problem, float(num_problems - 1)
-        else:
-            single = float(np.square(errors_SP).sum()) / num**2
-            rest = max(0.0, of_problem - single)
-            variance = by_seed + rest
-            weights = by_seed**2 / (num_seeds - 1) + rest**2 / max(1, num_problems - 1)
-            df = variance**2 / weights if weights else 1.0
+    by_seed, by_each = (_clustered(errors_SP.sum(axis), n, num) for axis, n in ((1, num_seeds), (0, num_problems)))
+    variance, df = by_seed, float(num_seeds - 1)
+    if by_problem and num_seeds == 1:
+        variance, df = by_each, float(num_problems - 1)
+    elif by_problem and num_problems > 1:
+        rest = max(1, num - num_seeds - num_problems + 1)
+        single = float(np.square(_residuals(errors_SP, present)).sum()) / rest / num
+        single = min(single, by_seed, by_each)
+        variance = by_seed + by_each - single
+        spread = by_seed**2 / (num_seeds - 1) + by_each**2 / (num_problems - 1) + single**2 / rest
+        df = max(1.0, variance**2 / spread) if spread else 1.0
+    shown = num_problems if by_problem else None
     if df < 1:
-        return Estimate(mean, None, None, num_seeds, num_problems if by_problem else None)
+        return Estimate(mean, None, None, num_seeds, shown)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * variance**0.5
-    return Estimate(mean, mean - half, mean + half, num_seeds, num_problems if by_problem else None)
+    return Estimate(mean, mean - half, mean + half, num_seeds, shown)
+
+
+def _residuals(errors_SP: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """What neither the seed nor the problem explains."""
+    rest_SP = errors_SP
+    for _ in range(1 if present.all() else NUM_SWEEPS):
+        for axis in (0, 1):
+            mean = rest_SP.sum(axis, keepdims=True) / np.maximum(1, present.sum(axis, keepdims=True))
+            rest_SP = np.where(present, rest_SP - mean, 0.0)
+    return rest_SP
 
 
 def _clustered(sums: np.ndarray, num_clusters: int, num: int) -> float:
