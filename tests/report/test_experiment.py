@@ -32,6 +32,25 @@ def test_later_axes_win() -> None:
     assert {(c.set["task"], c.measure.level) for c in cells} == {("grid_navigation", "simple")}
 
 
+def test_an_entry_is_at_its_places_of_another_axis_with_further_settings() -> None:
+    x = {"label": "all examples", "values": [30, 40]}
+    here = {"30": {"scale.num_examples": 30}}, {"40": {"scale.num_examples": 30}}
+    series = [{"label": name, "set": {"supervision": name}, "at": at} for name, at in zip("ab", here, strict=True)]
+    cells = list(artifact(x=x, series=series, paper=[]).cells())
+    assert [(c.panel, c.series, c.x, c.set["scale.num_examples"]) for c in cells] == [
+        ("as image", "a", "30", 30), ("as image", "b", "40", 30),
+        ("as text", "a", "30", 30), ("as text", "b", "40", 30),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"a: at=\['50'\]: labels of one other axis"):
+        artifact(x=x, series=[{"label": "a", "at": {"50": {}}}], paper=[])
+
+
+def test_no_run_is_needed_where_only_the_paper_has_a_number() -> None:
+    series = [{"label": "Mix"}, {"label": "another model", "paper_only": True}]
+    cells = artifact(series=series).cells()
+    assert {cell.series for cell in cells if list(cell.jobs())} == {"Mix"}
+
+
 def test_a_number_of_the_paper_finds_its_place_at_another_scale() -> None:
     axis = artifact().x
     assert axis.place_of(200) == 1
@@ -67,6 +86,7 @@ def test_what_follows_training() -> None:
         "evaluate", "evaluation.conversion=force", "evaluation.views=[image]",
     )  # fmt: skip
     assert follow_up(read_measure({"task": "grid_navigation"}), {}) == ("evaluate", "task=grid_navigation")
+    assert follow_up(read_measure({"task": "grid_navigation"}), {}, own_task="grid_navigation") is None
     gradients = read_measure({"what": "gradients:cosine", "at": 0.5})
     assert follow_up(gradients, {"gradients": {"num": 8, "adam": False, "levels": ["simple", "hard"]}}) == (
         "analyze", "what=gradients", "num=8", "adam=false", "levels=[simple,hard]",

@@ -86,7 +86,7 @@ def needed(name: str, scale: str, extra: Sequence[str] = ()) -> list[tuple[dict[
     experiment, analyses = read_experiment(name, scale), read_study(name.partition("/")[0]).scales[scale].analyses
     runs: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {}
     for cell in experiment.cells():
-        command = follow_up(cell.measure, analyses)
+        command = follow_up(cell.measure, analyses, cell.set.get("task"))
         for job in cell.jobs():
             settings = with_extra(job, extra)
             _, commands = runs.setdefault(repr(sorted(settings.items(), key=str)), (settings, []))
@@ -113,13 +113,24 @@ def overrides(settings: Mapping[str, Any]) -> list[str]:
 
 
 class Composer:
-    """Resolved configurations of `vlmreason train`, composed once per choice of groups: that is what takes time."""
+    """Resolved configurations of `vlmreason train`.
+
+    Composing and resolving take most of a figure's time: it is composed once per choice of groups and resolved once
+    for all seeds, to which no other setting refers.
+    """
 
     def __init__(self) -> None:
         self._bases: dict[tuple[str, ...], Any] = {}
+        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Raises ValueError for settings that do not exist."""
+        words = tuple(overrides({key: value for key, value in settings.items() if key != "seed"}))
+        if words not in self._resolved:
+            self._resolved[words] = self._resolve(settings)
+        return self._resolved[words] | ({"seed": settings["seed"]} if "seed" in settings else {})
+
+    def _resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         from hydra import compose
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
@@ -133,14 +144,13 @@ class Composer:
         words, all_words = tuple(overrides(choices)), overrides(settings)
         try:
             errors.check_words("train", all_words)
+            if any(isinstance(value, Mapping) or key[0] in "+~" for key, value in values.items()):
+                return runner.resolve(compose("train", all_words), all_words)
             if words not in self._bases:
                 self._bases[words] = compose("train", list(words))
             cfg = copy.deepcopy(self._bases[words])
-            if any(isinstance(value, Mapping) or key[0] in "+~" for key, value in values.items()):
-                cfg = compose("train", all_words)
-            else:
-                for key, value in values.items():
-                    OmegaConf.update(cfg, key, value, merge=False)
+            for key, value in values.items():
+                OmegaConf.update(cfg, key, value, merge=False)
         except (HydraException, OmegaConfBaseException) as error:
             raise errors.explain("train", all_words, error) from error
         return runner.resolve(cfg, all_words)

@@ -89,7 +89,9 @@ class Entry:
     """One place of an axis. `set`: settings of `vlmreason train`; `measure`: keys of Measure.
 
     style: `reference`: a dashed line of its own colour, not one of the compared series. name: what decides colour and
-    marker where it is not the label. only: labels of the panels that have this series; None: all.
+    marker where it is not the label. only: labels of the panels that have this series; None: all. at: further settings
+    by the label of a place of another axis; the entry is at these places of it alone. paper_only: shown with the
+    paper's numbers, no run is made for it (at this scale).
     """
 
     label: str = ""
@@ -98,11 +100,13 @@ class Entry:
     style: Literal["normal", "reference"] = "normal"
     name: str | None = None
     only: tuple[str, ...] | None = None
+    at: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    paper_only: bool = False
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The horizontal axis: entries, or a setting with its values.
+    """The horizontal axis: entries, or a setting with its values; values without a key are labels.
 
     paper_values: the values of the paper at the same places, so that its numbers find theirs at another scale.
     """
@@ -114,9 +118,9 @@ class Axis:
     entries: tuple[Entry, ...] = ()
 
     def places(self) -> tuple[Entry, ...]:
-        if self.key is None:
+        if not self.values:
             return self.entries or (Entry(),)
-        return tuple(Entry(label=_short(value), set={self.key: value}) for value in self.values)
+        return tuple(Entry(label=_short(value), set={self.key: value} if self.key else {}) for value in self.values)
 
     def place_of(self, value: Any) -> int | None:
         """Number of the place that a paper's number belongs to."""
@@ -179,11 +183,20 @@ class Experiment:
                 raise ValueError(f"{axis}: one entry or more is expected, with different labels")
         if not self.seeds:
             raise ValueError("seeds: one or more is expected")
+        self._check_at()
         for number in self.paper:
             self._check_number(number)
         for cell in self.cells():
             if cell.measure.is_curve != (self.draw == "curves"):
                 raise ValueError(f"draw={self.draw}: what={cell.measure.what} is drawn otherwise")
+
+    def _check_at(self) -> None:
+        axes = (self.panels, self.series, self.x.places())
+        for own in axes:
+            others = [{entry.label for entry in axis} for axis in axes if axis is not own]
+            for entry in own:
+                if entry.at and not any(set(entry.at) <= labels for labels in others):
+                    raise ValueError(f"{entry.label}: at={list(entry.at)}: labels of one other axis are expected")
 
     def _check_number(self, number: PaperNumber) -> None:
         panels, series = ([entry.label for entry in entries] for entries in (self.panels, self.series))
@@ -202,15 +215,23 @@ class Experiment:
                 continue
             settings: dict[str, Any] = {**self.set}
             measured: dict[str, Any] = {**self.measure}
-            for entry in (panel, series, x):
+            entries = (panel, series, x)
+            others = [{other.label for other in entries if other is not entry} for entry in entries]
+            if any(entry.at and not labels & set(entry.at) for entry, labels in zip(entries, others, strict=True)):
+                continue
+            for entry in entries:
                 settings |= entry.set
                 measured |= entry.measure
-            yield Cell(panel.label, series.label, x.label, settings, read_measure(measured), self.seeds)
+            for entry, labels in zip(entries, others, strict=True):
+                for label in labels:
+                    settings |= entry.at.get(label, {})
+            seeds = () if any(entry.paper_only for entry in entries) else self.seeds
+            yield Cell(panel.label, series.label, x.label, settings, read_measure(measured), seeds)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one place, which differ in their seed, and what is measured on each."""
+    """The runs of one place, which differ in their seed, and what is measured on each; no seeds: the paper's alone."""
 
     panel: str
     series: str
@@ -231,18 +252,19 @@ def read_measure(data: Mapping[str, Any]) -> Measure:
     return structure(Measure, data, "measure")
 
 
-def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]]) -> Words | None:
+def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_task: str | None = None) -> Words | None:
     """The command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
 
-    `analyses`: the study's settings of each `analyze what=`.
+    `analyses`: the study's settings of each `analyze what=`. `own_task`: of the run, which training evaluates.
     """
     if measure.kind == "imported":
         return None
     if measure.kind != "evaluation":
         return ("analyze", f"what={measure.kind}", *_words(analyses.get(measure.kind, {})))
-    if measure.conversion == "auto" and measure.task is None:
+    other_task = measure.task not in (None, own_task)
+    if measure.conversion == "auto" and not other_task:
         return None
-    task = () if measure.task is None else (f"task={measure.task}",)
+    task = () if not other_task else (f"task={measure.task}",)
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip

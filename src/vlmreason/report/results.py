@@ -185,6 +185,8 @@ def _imported(cell: Cell, numbers: Mapping[tuple[str, str], float]) -> CellResul
 def _notes(experiment: Experiment, cells: Sequence[CellResult], used: Iterable[Found]) -> list[str]:
     notes = [experiment.note] if experiment.note else []
     missing = sum(len(cell.missing) for cell in cells)
+    if any(not cell.cell.seeds for cell in cells):
+        notes.append("Places without a value have the paper's numbers alone: no run is made for them at this scale.")
     if missing:
         wanted = missing + sum(len(cell.runs) for cell in cells)
         notes.append(f"{missing} of {wanted} values are missing.")

@@ -50,6 +50,8 @@ def shown(cell: CellResult | None) -> str:
     """A cell as text: mean with interval and number of runs, or what a curve ends at, or that it is missing."""
     if cell is None:
         return ""
+    if not cell.cell.seeds:
+        return "-"
     marks = "†" if cell.marks else ""
     if cell.curves:
         last = [curve.y[-1] for curve in cell.curves]
