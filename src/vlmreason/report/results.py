@@ -21,12 +21,13 @@ class NotThereError(Exception):
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure along one run; x and y have one value per checkpoint."""
+    """A measure along one run; x and y have one value per checkpoint. last_phase: number of its first checkpoint."""
 
     run: str
     seed: int
     x: tuple[float, ...]
     y: tuple[float, ...]
+    last_phase: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,12 @@ def curve(record: Record, measure: Measure, seed: int, along: str | None = None)
             continue
         known = _gradient_row(row) | {"step": float(place), "examples": float(place * batch)}
         points.append((place, known.get(along or measure.along), known.get(measure.what.partition(":")[2])))
-    whole = [(x, y) for _, x, y in sorted(set(points), key=lambda point: point[0]) if x is not None and y is not None]
+    ordered = sorted(set(points), key=lambda point: point[0])
+    whole = [(x, y) for _, x, y in ordered if x is not None and y is not None]
+    last_phase = sum(place <= starts[list(starts)[-1]] and None not in (x, y) for place, x, y in ordered)
     if not whole:
         raise NotThereError(f"{measure.what} along {along or measure.along}: not in the analysis")
-    return Curve(record.run, seed, tuple(x for x, _ in whole), tuple(y for _, y in whole))
+    return Curve(record.run, seed, tuple(x for x, _ in whole), tuple(y for _, y in whole), last_phase)
 
 
 def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Mapping[tuple[str, str], float]) -> CellResult:

@@ -1,0 +1,396 @@
+"""The claims ledger: what the paper found, as statements over the cells of experiments, and whether they hold here.
+
+`experiments/<study>/claims.yaml` is a list of claims. A claim compares cells of one experiment, which are named by the
+labels of its axes, in one contrast or several: left against right, or left against a bound. What is measured is the
+difference paired by seed and problem with its 95 % interval (vlmreason.report.estimates). A contrast holds where the
+interval lies entirely on the claimed side, fails where it lies entirely on the other, and is not decided in between.
+Contrasts are judged one by one at 95 %, without a correction for how many there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vlmreason.report.estimates import Estimate, Sample, difference, estimate
+from vlmreason.report.experiment import Cell, Experiment
+from vlmreason.report.results import CellResult, Curve, Missing, Result
+from vlmreason.structure import nearest, structure
+
+Label = str | int | float
+Judgement = Literal["holds", "fails", "not decided", "no runs"]
+
+OF = ("mean", "weighted", "first", "last", "min", "max")
+BEGIN, END = "<!-- ledger -->", "<!-- end of ledger -->"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Cells of an experiment by their labels; of several, the mean. x: also `first` and `last`, or the paper's value.
+
+    An axis that has one place need not be named.
+    """
+
+    panel: Label | tuple[Label, ...] | None = None
+    series: Label | tuple[Label, ...] | None = None
+    x: Label | tuple[Label, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """left is above | below right by `margin`, or within `margin` of it; or left is above | below `bound`.
+
+    Numbers are percentage points where the measure is in percent. ratio: instead of a difference, left is more or less
+    than so many times right (within: neither is so many times the other), for measures that are one number per run. of:
+    one number of a curve over the checkpoints of the last phase; `weighted`: mean with the horizontal axis as weight.
+    """
+
+    left: Side
+    relation: Literal["above", "below", "within"]
+    right: Side | None = None
+    bound: float | None = None
+    margin: float = 0.0
+    ratio: float | None = None
+    of: Literal["mean", "weighted", "first", "last", "min", "max"] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.right is None) == (self.bound is None):
+            raise ValueError("one of right and bound is expected")
+        if self.right is None and (self.margin or self.ratio or self.relation == "within"):
+            raise ValueError("bound: is above or below, without margin and ratio")
+        if self.ratio is not None and (self.margin or self.ratio <= 0):
+            raise ValueError(f"ratio={self.ratio}: a number above 0 is expected, without margin")
+        if self.relation == "within" and max(self.margin, (self.ratio or 1) - 1) <= 0:
+            raise ValueError("relation=within: a margin above 0 or a ratio above 1 is expected")
+
+    def limits(self) -> tuple[float, float]:
+        """The effect is claimed to lie between these."""
+        if self.relation == "within":
+            return (1 / self.ratio, self.ratio) if self.ratio else (-self.margin, self.margin)
+        side = 1 if self.relation == "above" else -1
+        limit = next((value for value in (self.bound, self.ratio) if value is not None), side * self.margin)
+        return (limit, math.inf) if side > 0 else (-math.inf, limit)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One finding of the paper. hold: whether all contrasts must hold, or any. tried: what was tried where it fails."""
+
+    id: str
+    text: str
+    place: str
+    experiment: str
+    contrasts: tuple[Contrast, ...]
+    hold: Literal["all", "any"] = "all"
+    tried: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.contrasts:
+            raise ValueError(f"{self.id}: contrasts: one or more is expected")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A contrast with its effect: in percentage points where the measure is in percent, as ratio where one is asked."""
+
+    contrast: Contrast
+    effect: Estimate | None
+    verdict: Judgement
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """contrasts: in the order of the claim. deciding: the weakest where all must hold, else the strongest."""
+
+    claim: Claim
+    scale: str
+    verdict: Judgement
+    deciding: Judged
+    contrasts: tuple[Judged, ...]
+    runs: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    marks: tuple[str, ...]
+
+    @property
+    def effect(self) -> Estimate | None:
+        return self.deciding.effect
+
+
+def read_claims(path: Path, load: Callable[[str], Experiment] | None = None) -> tuple[Claim, ...]:
+    """The claims of a study. `load`: an experiment by its name, to check labels against. Raises ValueError."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(data, list):
+        raise ValueError(f"{path}: a list of claims is expected")
+    claims: dict[str, Claim] = {}
+    for number, item in enumerate(data):
+        name = item.get("id", f"claim {number + 1}") if isinstance(item, dict) else f"claim {number + 1}"
+        try:
+            claim = structure(Claim, _whole(item))
+            if claim.id in claims:
+                raise ValueError("there are two of this id")
+            if load is not None:
+                check(claim, load(claim.experiment))
+        except ValueError as error:
+            raise ValueError(f"{path}, {name}: {error}") from None
+        claims[claim.id] = claim
+    return tuple(claims.values())
+
+
+def check(claim: Claim, experiment: Experiment) -> None:
+    """Raises ValueError where a claim names what the experiment does not have, or compares different measures."""
+    cells = {(cell.panel, cell.series, cell.x): cell for cell in experiment.cells()}
+    for contrast in claim.contrasts:
+        sides = [side for side in (contrast.left, contrast.right) if side is not None]
+        named = [cells[_existing(key, cells)] for side in sides for key in _labels(side, experiment)]
+        _check_measures(contrast, named)
+
+
+def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
+    """The verdict from an artifact's numbers; `results` by the names of experiments. Raises ValueError."""
+    if claim.experiment not in results:
+        raise ValueError(f"{claim.id}: the result of {claim.experiment} is needed")
+    result = results[claim.experiment]
+    check(claim, result.experiment)
+    contrasts = tuple(_judged(contrast, result) for contrast in claim.contrasts)
+    order: list[Judgement] = ["fails", "no runs", "not decided", "holds"]
+    if claim.hold == "any":
+        order = ["holds", "no runs", "not decided", "fails"]
+    deciding = min(contrasts, key=lambda judged: (order.index(judged.verdict), _distance(judged, claim.hold)))
+    cells = [cell for contrast in claim.contrasts for cell in _cells(contrast, result)]
+    missing = {repr((gap.set, gap.reason)): gap for cell in cells for gap in cell.missing}
+    return Verdict(
+        claim, result.scale, deciding.verdict, deciding, contrasts,
+        runs=tuple(dict.fromkeys(run for cell in cells for run in cell.runs)),
+        missing=tuple(missing.values()),
+        marks=tuple(dict.fromkeys(mark for cell in cells for mark in cell.marks)),
+    )  # fmt: skip
+
+
+def ledger(verdicts: Sequence[Verdict]) -> list[str]:
+    """Lines of Markdown: a table, the counts, what was tried where a claim does not hold."""
+    lines = ["| claim | paper | effect (95 %) | claimed | seeds x problems | verdict |", "|---" * 6 + "|"]
+    for verdict in verdicts:
+        words = (
+            verdict.claim.text, verdict.claim.place, shown_effect(verdict.deciding) + _of_several(verdict),
+            shown_claimed(verdict.deciding.contrast), shown_size(verdict.effect),
+            f"**{verdict.verdict}**" + ("†" if verdict.marks else ""),
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(words)} |")
+    lines += ["", counts(verdicts)]
+    tried = [verdict for verdict in verdicts if verdict.claim.tried and verdict.verdict in ("fails", "not decided")]
+    lines += ["", *(f"- {verdict.claim.text}: {verdict.claim.tried}" for verdict in tried)] if tried else []
+    marks = dict.fromkeys(mark for verdict in verdicts for mark in verdict.marks)
+    lines += ["", f"† with runs {'; '.join(marks)}"] if marks else []
+    return lines
+
+
+def counts(verdicts: Sequence[Verdict]) -> str:
+    """As `11 hold, 3 fail, 5 not decided, 9 without runs.`"""
+    number = Counter(verdict.verdict for verdict in verdicts)
+    return (
+        f"{number['holds']} hold, {number['fails']} fail, {number['not decided']} not decided, "
+        f"{number['no runs']} without runs."
+    )
+
+
+def shown_effect(judged: Judged) -> str:
+    """As `+12.3 (+8.1 to +16.5)`; a bound's without signs, a ratio's with an x."""
+    if judged.effect is None:
+        return "-"
+    contrast, effect = judged.contrast, judged.effect
+    sign, unit = ("", " x") if contrast.ratio else ("", "") if contrast.right is None else ("+", "")
+    largest = max(abs(value) for value in (effect.mean, effect.ci_low or 0.0, effect.ci_high or 0.0))
+    digits = 1 if largest >= 10 else 2 if largest >= 1 else 3
+    mean, low, high = (
+        "" if value is None else f"{value:{sign}.{digits}f}" for value in (effect.mean, effect.ci_low, effect.ci_high)
+    )
+    return f"{mean}{unit}" + (f" ({low} to {high})" if low else "")
+
+
+def shown_claimed(contrast: Contrast) -> str:
+    """As `> 0` or `-5 to 5`."""
+    low, high = contrast.limits()
+    if low == -math.inf:
+        return f"< {high:g}"
+    return f"> {low:g}" if high == math.inf else f"{low:.3g} to {high:.3g}"
+
+
+def shown_size(effect: Estimate | None) -> str:
+    """As `3 x 200`, or `3` for one number per run."""
+    if effect is None:
+        return "-"
+    return f"{effect.num_seeds}" + ("" if effect.num_problems is None else f" x {effect.num_problems}")
+
+
+def insert(text: str, lines: Sequence[str]) -> str:
+    """`text` (of a README) with the lines of the ledger between its markers. Raises ValueError."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{BEGIN} and {END} are expected in the text")
+    return "\n".join([head + begin, *lines, end + tail])
+
+
+def _whole(item: Any) -> Any:
+    """A claim as it is written, with what its contrasts share (`at`: labels of both sides) put into each."""
+    if not isinstance(item, dict):
+        return item
+    keys = ("left", "right", "relation", "bound", "margin", "ratio", "of", "at")
+    shared, own = ({key: v for key, v in item.items() if (key in keys) == inside} for inside in (True, False))
+    contrasts = own.get("contrasts", [{}])
+    if not isinstance(contrasts, list) or not all(isinstance(contrast, dict) for contrast in contrasts):
+        raise ValueError("contrasts: a list of settings is expected")
+    return {**own, "contrasts": [_sides({**shared, **contrast}) for contrast in contrasts]}
+
+
+def _sides(contrast: Mapping[str, Any]) -> dict[str, Any]:
+    at = contrast.get("at", {})
+    return {
+        key: {**at, **value} if key in ("left", "right") and isinstance(value, dict) else value
+        for key, value in contrast.items()
+        if key != "at"
+    }
+
+
+def _labels(side: Side, experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Panel, series and x of the cells of a side."""
+    panels, series = ([entry.label for entry in entries] for entries in (experiment.panels, experiment.series))
+    return itertools.product(
+        _chosen("panel", side.panel, panels), _chosen("series", side.series, series), _places(side, experiment)
+    )
+
+
+def _chosen(axis: str, wanted: Label | tuple[Label, ...] | None, labels: Sequence[str]) -> list[str]:
+    if wanted is None:
+        if len(labels) > 1:
+            raise ValueError(f"{axis}: one of {', '.join(labels)} is expected")
+        return [*labels]
+    chosen = [str(label) for label in (wanted if isinstance(wanted, tuple) else (wanted,))]
+    for label in chosen:
+        if label not in labels:
+            raise ValueError(f"{axis}={label!r}: there are {', '.join(labels)}{nearest(label, labels)}")
+    return chosen
+
+
+def _places(side: Side, experiment: Experiment) -> list[str]:
+    labels = [place.label for place in experiment.x.places()]
+    wanted = side.x if isinstance(side.x, tuple) or side.x is None else (side.x,)
+    if wanted is None:
+        return _chosen("x", None, labels)
+    ends = {"first": 0, "last": len(labels) - 1}
+    numbers = [ends[str(one)] if str(one) in ends else experiment.x.place_of(one) for one in wanted]
+    return [
+        labels[number] if number is not None else _chosen("x", one, labels)[0]
+        for number, one in zip(numbers, wanted, strict=True)
+    ]
+
+
+def _existing(key: tuple[str, str, str], cells: Mapping[tuple[str, str, str], Cell]) -> tuple[str, str, str]:
+    if key not in cells:
+        raise ValueError(f"panel={key[0]}, series={key[1]}, x={key[2]}: the experiment has no such cell")
+    return key
+
+
+def _check_measures(contrast: Contrast, cells: Sequence[Cell]) -> None:
+    measures = [cell.measure for cell in cells]
+    if len({measure.in_percent for measure in measures}) > 1:
+        raise ValueError("percentages are compared with other numbers")
+    if any(measure.is_curve for measure in measures) != (contrast.of is not None):
+        raise ValueError(f"of={contrast.of}: one of {', '.join(OF)} is expected for curves, nothing for others")
+    if contrast.of == "weighted" and any(measure.along in ("step", "examples") for measure in measures):
+        raise ValueError("of=weighted: the horizontal axis is no weight")
+    if contrast.ratio is not None and measures[0].in_percent:
+        raise ValueError("ratio: a measure in percent has differences")
+
+
+def _cells(contrast: Contrast, result: Result, side: Side | None = None) -> list[CellResult]:
+    sides = [side] if side else [side for side in (contrast.left, contrast.right) if side is not None]
+    found = [result.cell(*key) for side in sides for key in _labels(side, result.experiment)]
+    return [cell for cell in found if cell is not None]
+
+
+def _judged(contrast: Contrast, result: Result) -> Judged:
+    sides = [side for side in (contrast.left, contrast.right) if side is not None]
+    samples = [_mean([_samples(cell, contrast) for cell in _cells(contrast, result, side)]) for side in sides]
+    if contrast.ratio is not None:
+        samples = [[replace(run, values=tuple(map(_log, run.values))) for run in side] for side in samples]
+    effect = estimate(samples[0]) if contrast.right is None else difference(*samples)
+    if effect is None:
+        return Judged(contrast, None, "no runs")
+    percent = _cells(contrast, result)[0].cell.measure.in_percent
+    effect = _each(effect, math.exp if contrast.ratio else lambda value: value * (100 if percent else 1))
+    return Judged(contrast, effect, _side(effect, contrast.limits()))
+
+
+def _side(effect: Estimate, limits: tuple[float, float]) -> Judgement:
+    if effect.ci_low is None or effect.ci_high is None:
+        return "not decided"
+    if limits[0] < effect.ci_low and effect.ci_high < limits[1]:
+        return "holds"
+    return "fails" if effect.ci_high < limits[0] or effect.ci_low > limits[1] else "not decided"
+
+
+def _distance(judged: Judged, hold: str) -> float:
+    """For the order among contrasts of one verdict: how far the mean is on the claimed side, in half intervals."""
+    effect = judged.effect
+    if effect is None or effect.ci_low is None or effect.ci_high is None:
+        return 0.0
+    low, high = judged.contrast.limits()
+    inside = min(effect.mean - low, high - effect.mean) / max(1e-12, effect.ci_high - effect.ci_low)
+    return inside if hold == "all" else -inside
+
+
+def _samples(cell: CellResult, contrast: Contrast) -> list[Sample]:
+    if contrast.of is None:
+        return [*cell.samples]
+    return [Sample(curve.seed, (_number(curve, contrast.of),), by_problem=False) for curve in cell.curves]
+
+
+def _number(curve: Curve, of: str) -> float:
+    x, y = curve.x[curve.last_phase :], curve.y[curve.last_phase :]
+    if of == "weighted":
+        return sum(a * b for a, b in zip(x, y, strict=True)) / sum(x)
+    if of == "mean":
+        return sum(y) / len(y)
+    return {"first": y[0], "last": y[-1], "min": min(y), "max": max(y)}[of]
+
+
+def _mean(cells: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """Mean over cells, seed by seed, problem by problem."""
+    if len(cells) == 1:
+        return [*cells[0]]
+    by_seed = [{run.seed: run for run in samples} for samples in cells]
+    means = []
+    for seed in by_seed[0]:
+        if not all(seed in samples for samples in by_seed):
+            continue
+        runs = [samples[seed] for samples in by_seed]
+        rows = zip(*(run.values for run in runs), strict=False)
+        values = tuple(None if None in row else sum(row) / len(row) for row in rows)
+        means.append(Sample(seed, values, runs[0].by_problem))
+    return means
+
+
+def _log(value: float | None) -> float | None:
+    return None if value is None or value <= 0 else math.log(value)
+
+
+def _each(effect: Estimate, change: Callable[[float], float]) -> Estimate:
+    low, high = (None if value is None else change(value) for value in (effect.ci_low, effect.ci_high))
+    return replace(effect, mean=change(effect.mean), ci_low=low, ci_high=high)
+
+
+def _of_several(verdict: Verdict) -> str:
+    if len(verdict.contrasts) == 1:
+        return ""
+    return f", {'weakest' if verdict.claim.hold == 'all' else 'strongest'} of {len(verdict.contrasts)}"
