@@ -169,7 +169,7 @@ class Library:
             self.records += found
             self.faults += faults
         self.records += self._local(runs)
-        self._composer = Composer()
+        self.composer = Composer()
         self._places: dict[tuple[str, str, int], list[Any]] = {}
         for record in self.records:
             self._places.setdefault(_place(record.config), []).append(record)
@@ -183,7 +183,7 @@ class Library:
         """
         from vlmreason.report.results import Found
 
-        wanted = self._composer.config(settings)
+        wanted = self.composer.config(settings)
         best = None
         for record in self._places.get(_place(wanted), []):
             difference = identity.difference_of_common(record.config, wanted, settings)
