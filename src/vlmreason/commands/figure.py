@@ -47,7 +47,9 @@ def run(cfg: dict[str, Any]) -> Path:
     for name in names:
         result = experiments.collect(name, scale, library, own.set)
         styles = experiments.read_study(name.partition("/")[0]).styles
-        drawing.draw(result, styles, library.records, out / name, own.formats)
+        drawing.draw(
+            result, styles, library.records, out / name, own.formats, lambda record: build.build_task(record.config)
+        )
         writing.write(result, out / name)
         print(experiments.line(result))
     return out

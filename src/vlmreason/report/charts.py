@@ -1,0 +1,324 @@
+"""Lines over the places of an axis, and grouped bars: means with 95 % intervals, the paper's numbers hollow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from vlmreason.report.experiment import Entry, Experiment
+from vlmreason.report.looks import (
+    FAINT,
+    HATCH,
+    INK,
+    SMALL,
+    SOFT,
+    TINY,
+    Body,
+    Box,
+    Look,
+    absent,
+    axis_label,
+    factor,
+    key,
+    limits,
+    panels,
+    place_labels,
+    placed,
+    point,
+    say_missing,
+    shape,
+    spaced,
+    text_width,
+    wrapped,
+    y_label,
+)
+from vlmreason.report.results import CellResult, Result
+
+STRIP = 0.12  # of a panel's height, below 0: where lines say what is missing
+BARS = 0.84  # of a group's width
+
+
+def lines(result: Result, looks: Mapping[str, Look]) -> Body:
+    """A line per series over the places; a missing place interrupts it and has a cross below the panel's zero."""
+    experiment = result.experiment
+    numbers, notes = placed(experiment)
+    positions = spaced(experiment.x)
+    share_y = experiment.share_y
+    width = max(2.75, 0.62 * (positions[-1] + 1) + 1.0)
+    rows, columns = shape(len(experiment.panels))
+
+    def paint(figure: Figure, box: Box) -> None:
+        found = panels(figure, box, [panel.label for panel in experiment.panels], width - 0.6)
+        spans = _spans(result)
+        for place, (axes, panel) in enumerate(zip(found, experiment.panels, strict=True)):
+            _label_axes(axes, result, panel, place % columns == 0)
+            if all(absent(cell) for cell in result.cells if cell.cell.panel == panel.label):
+                say_missing(axes)
+            _lines(axes, result, panel, looks, positions, spans[panel.label])
+            below = STRIP if any(absent(c) for c in result.cells if share_y or c.cell.panel == panel.label) else 0.03
+            _vertical(axes, spans[panel.label], below)
+            _x_places(axes, experiment, positions, bool(numbers), width - 0.6)
+
+    legend: list[Artist] = [key(entry, looks[entry.label]) for entry in experiment.series if entry.label]
+    if numbers:
+        legend.append(_hollow("paper", SOFT, "o"))
+    if any(absent(cell) for cell in result.cells):
+        legend.append(Line2D([], [], color=SOFT, marker="x", linestyle="", markersize=5, label="missing"))
+    return Body(columns * width + 0.3, rows * 2.75, paint, legend, notes)
+
+
+def bars(result: Result, looks: Mapping[str, Look]) -> Body:
+    """Groups of bars, a group per place; with one place, bars with the series' names under them."""
+    experiment = result.experiment
+    numbers, notes = placed(experiment)
+    places, compared = experiment.x.places(), [entry for entry in experiment.series if entry.style == "normal"]
+    alone = len(places) == 1
+    words = [_longest(entry.label) for entry in compared] if alone else []
+    slot = max([0.62 if alone else 0.5, *(word / 0.96 for word in words)])
+    width = max(2.6, slot * (len(compared) * len(places) + (0 if alone else 0.5 * len(places))) + 0.7)
+    rows, columns = shape(len(experiment.panels))
+    room = (width - 0.7) / (max(1, len(compared)) if alone else len(places))
+
+    def paint(figure: Figure, box: Box) -> None:
+        found = panels(figure, box, [panel.label for panel in experiment.panels], width - 0.6)
+        spans = _spans(result)
+        for place, (axes, panel) in enumerate(zip(found, experiment.panels, strict=True)):
+            _label_axes(axes, result, panel, place % columns == 0)
+            _bars(axes, result, panel, looks, spans[panel.label], room)
+
+    legend: list[Artist] = []
+    for entry in experiment.series:
+        if entry.style == "reference":
+            legend.append(key(entry, looks[entry.label]))
+        elif entry.label and not alone:
+            legend.append(Patch(facecolor=looks[entry.label].colour, label=entry.label))
+    if numbers:
+        legend.append(_hollow("paper", INK, "D"))
+    return Body(columns * width + 0.3, rows * 2.75, paint, legend, notes)
+
+
+def _longest(label: str) -> float:
+    """Inches of the longest part of a label that is not broken."""
+    return (
+        max(
+            (text_width(part, SMALL - 0.5) for part in label.replace("-", "- ").replace("+", "+ ").split()), default=0.0
+        )
+        / 0.98
+    )
+
+
+def _spans(result: Result) -> dict[str, tuple[float, float]]:
+    """The vertical span of each panel; all the same where they share it."""
+    experiment = result.experiment
+    values: dict[str, list[float]] = {panel.label: [] for panel in experiment.panels}
+    percent: dict[str, bool] = {}
+    for cell in result.cells:
+        percent[cell.cell.panel] = percent.get(cell.cell.panel, True) and cell.cell.measure.in_percent
+        values[cell.cell.panel] += point(cell) or ()
+    for number, _ in placed(experiment)[0]:
+        values[number.panel].append(number.value)
+    if experiment.share_y:
+        every = [value for some in values.values() for value in some]
+        return {label: limits(every, all(percent.values())) for label in values}
+    return {label: limits(some, percent.get(label, False)) for label, some in values.items()}
+
+
+def _label_axes(axes: Axes, result: Result, panel: Entry, first: bool) -> None:
+    cells = [cell for cell in result.cells if cell.cell.panel == panel.label]
+    words = list(dict.fromkeys(y_label(result.experiment, cell.cell.measure) for cell in cells))
+    if first or not (result.experiment.share_y or result.experiment.y_label):
+        axes.set_ylabel(wrapped("; ".join(words), 2.5, SMALL), fontsize=SMALL)
+    axes.tick_params(labelsize=TINY + 0.5, color=SOFT)
+
+
+def _x_places(axes: Axes, experiment: Experiment, positions: Sequence[float], with_paper: bool, width: float) -> None:
+    """`width`: inches of the horizontal axis."""
+    gap = min([1.0, *(b - a for a, b in itertools.pairwise(positions))])
+    room = width * gap / (positions[-1] + 0.9)
+    axes.set_xticks(positions, [wrapped(label, room, TINY + 0.5) for label in place_labels(experiment.x, with_paper)])
+    axes.set_xlim(positions[0] - 0.45, positions[-1] + 0.45)
+    if experiment.x.label:
+        axes.set_xlabel(wrapped(axis_label(experiment.x, with_paper), 2.9, SMALL), fontsize=SMALL)
+
+
+def _lines(
+    axes: Axes,
+    result: Result,
+    panel: Entry,
+    looks: Mapping[str, Look],
+    positions: Sequence[float],
+    span: tuple[float, float],
+) -> None:
+    experiment = result.experiment
+    low, top = span
+    compared = [entry.label for entry in experiment.series if entry.style == "normal"]
+    step = 0.8 / len(compared) if len(positions) == 1 and compared else min(0.075, 0.5 / max(1, len(compared)))
+    shift = {label: (number - (len(compared) - 1) / 2) * step for number, label in enumerate(compared)}
+    for entry in experiment.series:
+        look = looks[entry.label]
+        cells = [result.cell(panel.label, entry.label, place.label) for place in experiment.x.places()]
+        x = np.array(positions) + shift.get(entry.label, 0.0)
+        points = [point(cell) if cell else None for cell in cells]
+        mean, below, above = np.array([p or (np.nan,) * 3 for p in points], dtype=float).T
+        if look.dashes is not None:
+            _reference(axes, look, x, mean, below, above)
+        else:
+            axes.errorbar(
+                x, mean, [mean - below, above - mean], color=look.colour, marker=look.marker,
+                markersize=8.5 if look.marker == "*" else 6, linewidth=1.5, elinewidth=0.9, capsize=2,
+                markeredgecolor="white", markeredgewidth=0.5, zorder=3, label=entry.label,
+            )  # fmt: skip
+        for where, cell, at in zip(x, cells, mean, strict=True):
+            if cell is not None and absent(cell):
+                axes.plot(
+                    where, low - 0.5 * STRIP * (top - low), marker="x", color=look.colour, markersize=4, label="missing"
+                )
+            elif cell is not None and cell.marks:
+                axes.annotate("†", (where, at), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
+    for number, place in placed(experiment)[0]:
+        if number.panel == panel.label:
+            look = looks[number.series]
+            axes.plot(
+                positions[place] + shift.get(number.series, 0.0), number.value, linestyle="", marker=look.marker or "o",
+                markersize=8, markerfacecolor="none", markeredgecolor=look.colour, markeredgewidth=1.2, zorder=4,
+                label="paper", clip_on=False,
+            )  # fmt: skip
+
+
+def _vertical(axes: Axes, span: tuple[float, float], below: float) -> None:
+    low, top = span
+    axes.set_ylim(low - below * (top - low), top + 0.03 * (top - low))
+    axes.set_yticks(_ticks(span))
+    if below == STRIP:
+        edges = low - STRIP * (top - low), low - 0.02 * (top - low)
+        axes.axhspan(*edges, facecolor="#f0f1f4", edgecolor="none", zorder=0)
+
+
+def _ticks(span: tuple[float, float]) -> list[float]:
+    low, top = span
+    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, top)
+    return [float(tick) for tick in ticks if low - 1e-9 <= tick <= top + 1e-9]
+
+
+def _reference(axes: Axes, look: Look, x: np.ndarray, mean: np.ndarray, below: np.ndarray, above: np.ndarray) -> None:
+    """A dashed curve with a band; with one place, across the panel."""
+    if len(x) == 1:
+        x = np.array([-10.0, 10.0])
+        mean, below, above = (np.repeat(values, 2) for values in (mean, below, above))
+    axes.plot(x, mean, color=look.colour, linestyle=(0, look.dashes or ()), linewidth=1.5, zorder=2)
+    axes.fill_between(x, below, above, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
+
+
+def _bars(
+    axes: Axes, result: Result, panel: Entry, looks: Mapping[str, Look], span: tuple[float, float], room: float
+) -> None:
+    experiment = result.experiment
+    places, (low, top) = experiment.x.places(), span
+    here = [entry for entry in experiment.series if entry.only is None or panel.label in entry.only]
+    compared = [entry for entry in here if entry.style == "normal"]
+    alone = len(places) == 1
+    width = 0.66 if alone else BARS / max(1, len(compared))
+    numbers = {(n.series, place): n.value for n, place in placed(experiment)[0] if n.panel == panel.label}
+    middles = []
+    for group, place in enumerate(places):
+        for number, entry in enumerate(compared):
+            cell = result.cell(panel.label, entry.label, place.label)
+            at = float(number) if alone else group + (number - (len(compared) - 1) / 2) * width
+            if cell is not None:
+                middles.append(at)
+                inches = width * room
+                _bar(axes, cell, looks[entry.label], at, width * 0.92, inches, span, numbers.get((entry.label, group)))
+    for entry in here:
+        if entry.style == "reference":
+            _bar_references(axes, result, panel, entry, looks[entry.label], max(1, len(compared)) if alone else 0)
+    axes.set_ylim(low, low + (top - low) * 1.14)
+    axes.set_yticks(_ticks(span))
+    if low < 0:
+        axes.axhline(0, color=SOFT, linewidth=0.8)
+    if alone:
+        labels = [wrapped(entry.label, room * 0.97, SMALL - 0.5) for entry in compared]
+        axes.set_xticks(range(len(compared)), labels, fontsize=SMALL - 0.5)
+        axes.set_xlim(-0.6, len(compared) - 0.4)
+    else:
+        labels = place_labels(experiment.x, bool(numbers))
+        axes.set_xticks(
+            range(len(places)), [wrapped(label, room, SMALL - 0.5) for label in labels], fontsize=SMALL - 0.5
+        )
+        axes.set_xlim(-0.55, len(places) - 0.45)
+    axes.tick_params(axis="x", length=0)
+    if experiment.x.label:
+        axes.set_xlabel(wrapped(axis_label(experiment.x, bool(numbers)), 3.0, SMALL), fontsize=SMALL)
+
+
+def _bar(
+    axes: Axes,
+    cell: CellResult,
+    look: Look,
+    at: float,
+    width: float,
+    inches: float,
+    span: tuple[float, float],
+    paper: float | None,
+) -> None:
+    """A bar with its interval and value, or a hatched slot; the paper's number as a hollow diamond."""
+    low, top = span
+    unit = (top - low) / 100
+    found = point(cell)
+    if absent(cell):
+        axes.bar(
+            at, 45 * unit, width, color="white", edgecolor=FAINT, hatch=HATCH, linewidth=0.6, linestyle=(0, (3, 2)),
+            label="missing",
+        )  # fmt: skip
+        axes.text(
+            at, 22 * unit, "missing", rotation=90, ha="center", va="center", fontsize=TINY, color=SOFT,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+    elif found is not None:
+        mean, below, above = found
+        axes.bar(at, mean, width, color=look.colour, zorder=2)
+        if above > below:
+            axes.errorbar(at, mean, [[mean - below], [above - mean]], color=INK, elinewidth=0.9, capsize=2, zorder=3)
+        label_at = max(above, mean, 0.0) + 1.5 * unit
+        text = _short(cell, mean) + ("†" if cell.marks else "")
+        size = min(TINY, TINY * inches / max(0.01, text_width(text, TINY)))
+        if paper is not None and label_at - 3 * unit < paper < label_at + 7 * unit:
+            label_at = paper + 3.5 * unit
+        axes.text(at, label_at, text, ha="center", va="bottom", fontsize=max(4.5, size), color=INK, zorder=5)
+    if paper is not None:
+        axes.plot(
+            at, paper, marker="D", markersize=5.5, markerfacecolor="white", markeredgecolor=INK, markeredgewidth=1.0,
+            linestyle="", zorder=4, label="paper", clip_on=False,
+        )  # fmt: skip
+
+
+def _bar_references(axes: Axes, result: Result, panel: Entry, entry: Entry, look: Look, bars_alone: int) -> None:
+    """A dashed line over each group (over all bars where they are no groups)."""
+    for group, place in enumerate(result.experiment.x.places()):
+        cell = result.cell(panel.label, entry.label, place.label)
+        found = point(cell) if cell else None
+        left, right = (-0.6, bars_alone - 0.4) if bars_alone else (group - 0.48, group + 0.48)
+        if cell is not None and absent(cell):
+            axes.text(right, 0, f"{entry.label}: missing", ha="right", va="bottom", fontsize=TINY, color=SOFT)
+        if found is None:
+            continue
+        axes.plot([left, right], [found[0]] * 2, color=look.colour, linestyle=(0, look.dashes or ()), zorder=3)
+        if cell is not None and cell.marks:
+            axes.text(right, found[0], "†", ha="right", va="bottom", fontsize=SMALL, color=INK)
+
+
+def _short(cell: CellResult, mean: float) -> str:
+    return f"{mean:.1f}" if factor(cell.cell.measure) == 100 or abs(mean) >= 10 else f"{mean:.2g}"
+
+
+def _hollow(label: str, colour: str, marker: str) -> Line2D:
+    return Line2D(
+        [], [], linestyle="", marker=marker, markersize=7, markerfacecolor="none", markeredgecolor=colour, label=label
+    )

@@ -1,0 +1,226 @@
+"""Figures in which every run is seen for itself: curves over its checkpoints, and one point per run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+from scipy import stats
+
+from vlmreason.report.experiment import WHERE, Entry
+from vlmreason.report.looks import (
+    INK,
+    SMALL,
+    SOFT,
+    TINY,
+    Body,
+    Box,
+    Look,
+    absent,
+    along_words,
+    brief,
+    factor,
+    key,
+    measure_words,
+    panels,
+    placed,
+    say_missing,
+    shape,
+    wrapped,
+)
+from vlmreason.report.results import CellResult, Result
+
+SIDE = 2.9  # inches of a panel
+OUTLIERS = 20  # times the spread of four fifths of the values: beyond it a scale becomes logarithmic
+
+
+def curves(result: Result, looks: Mapping[str, Look]) -> Body:
+    """A thin line per run with a mark per checkpoint; over anything but time, from a hollow mark to an arrow."""
+    experiment = result.experiment
+    pairs = [(panel, place) for panel in experiment.panels for place in experiment.x.places()]
+    titles = [", ".join(label for label in (panel.label, place.label) if label) for panel, place in pairs]
+    cells = [[_cell(result, panel, entry, place) for entry in experiment.series] for panel, place in pairs]
+    titles = [_with_missing(title, result, [c for c in row if c]) for title, row in zip(titles, cells, strict=True)]
+    rows, columns = shape(len(titles))
+    directed = any(cell.cell.measure.along not in WHERE for cell in result.cells)
+    _, notes = placed(experiment)
+
+    def paint(figure: Figure, box: Box) -> None:
+        found = panels(figure, box, titles, SIDE - 0.5)
+        for axes, row in zip(found, cells, strict=True):
+            shown = [cell for cell in row if cell is not None]
+            axes.tick_params(labelsize=TINY + 0.5, color=SOFT)
+            if not any(cell.curves for cell in shown):
+                say_missing(axes)
+                axes.set_xticks([])
+                axes.set_yticks([])
+                continue
+            for cell in shown:
+                for curve in cell.curves:
+                    _curve(axes, curve.x, curve.y, cell, looks[cell.cell.series])
+            measure = shown[0].cell.measure
+            xs, ys = ([value for cell in shown for c in cell.curves for value in getattr(c, side)] for side in "xy")
+            across = _scale(axes, "x", xs, along_words(measure.along))
+            up = _scale(axes, "y", [y * factor(measure) for y in ys], experiment.y_label or measure_words(measure))
+            axes.set_xlabel(across, fontsize=SMALL)
+            axes.set_ylabel(wrapped(up, 2.1, SMALL), fontsize=SMALL)
+
+    legend = _legend(result, looks, joined=True)
+    if directed:
+        legend.append(_first_checkpoint())
+    return Body(columns * SIDE + 0.3, rows * 2.75, paint, legend, notes)
+
+
+def points(result: Result, looks: Mapping[str, Look]) -> Body:
+    """A point per run: the measure of the first place across, that of the second up; Spearman's rank correlation.
+
+    Raises ValueError where there are not two places.
+    """
+    experiment = result.experiment
+    if len(experiment.x.places()) != 2:
+        raise ValueError(f"{result.name}: draw=points: x has {len(experiment.x.places())} places; two are expected")
+    across, up = experiment.x.places()
+    found = {
+        panel.label: {entry.label: _pairs(result, panel, entry) for entry in experiment.series}
+        for panel in experiment.panels
+    }
+    titles = []
+    for panel in experiment.panels:
+        pairs = [pair for some in found[panel.label].values() for pair in some]
+        cells = [cell for cell in result.cells if cell.cell.panel == panel.label]
+        titles.append(_with_missing("\n".join(filter(None, (panel.label, _spearman(pairs)))), result, cells))
+    rows, columns = shape(len(titles))
+    _, notes = placed(experiment)
+
+    def paint(figure: Figure, box: Box) -> None:
+        for axes, panel in zip(panels(figure, box, titles, SIDE + 0.3), experiment.panels, strict=True):
+            axes.tick_params(labelsize=TINY + 0.5, color=SOFT)
+            axes.grid(axis="x", color="#ececf0", linewidth=0.7)
+            if not any(found[panel.label].values()):
+                say_missing(axes)
+                axes.set_xticks([])
+                axes.set_yticks([])
+                continue
+            for entry in experiment.series:
+                look, values = looks[entry.label], found[panel.label][entry.label]
+                axes.plot(
+                    [x for x, _, _ in values], [y for _, y, _ in values], linestyle="", marker=look.marker or "o",
+                    color=look.colour, markersize=6, markeredgecolor="white", markeredgewidth=0.5, label=entry.label,
+                )  # fmt: skip
+                for x, y, marked in values:
+                    if marked:
+                        axes.annotate("†", (x, y), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
+            cells = [cell for cell in result.cells if cell.cell.panel == panel.label]
+            labels = [
+                place.label or measure_words(next(c.cell.measure for c in cells if c.cell.x == place.label))
+                for place in (across, up)
+            ]
+            axes.set_xlabel(wrapped(labels[0], SIDE - 0.4, SMALL), fontsize=SMALL)
+            axes.set_ylabel(wrapped(labels[1], 2.0, SMALL), fontsize=SMALL)
+            axes.margins(0.08)
+
+    legend = _legend(result, looks, joined=False)
+    return Body(columns * (SIDE + 0.4) + 0.3, rows * 3.0, paint, legend, notes)
+
+
+def _cell(result: Result, panel: Entry, entry: Entry, place: Entry) -> CellResult | None:
+    return result.cell(panel.label, entry.label, place.label)
+
+
+def _with_missing(title: str, result: Result, cells: Sequence[CellResult]) -> str:
+    """The title of a panel with the series of which nothing is here, but elsewhere."""
+    nowhere = _nowhere(result)
+    names = list(dict.fromkeys(c.cell.series for c in cells if absent(c) and c.cell.series not in nowhere))
+    return f"{title}\n(missing: {', '.join(names)})".strip() if names and not all(map(absent, cells)) else title
+
+
+def _nowhere(result: Result) -> list[str]:
+    """Series of which nothing is there at all; their entry of the legend says so."""
+    labels = [entry.label for entry in result.experiment.series]
+    return [label for label in labels if all(absent(cell) for cell in result.cells if cell.cell.series == label)]
+
+
+def _legend(result: Result, looks: Mapping[str, Look], joined: bool) -> list[Artist]:
+    found: list[Artist] = []
+    for entry in result.experiment.series:
+        if entry.label:
+            handle = key(entry, looks[entry.label])
+            if not joined:
+                handle.set_linestyle("none")
+            if entry.label in _nowhere(result):
+                handle.set(label=f"{entry.label} (missing)", alpha=0.35)
+            found.append(handle)
+    return found
+
+
+def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], cell: CellResult, look: Look) -> None:
+    up = np.array(y) * factor(cell.cell.measure)
+    along_time = cell.cell.measure.along in WHERE
+    style = (0, look.dashes) if look.dashes is not None else "-"
+    axes.plot(
+        x, up, color=look.colour, marker=look.marker, linestyle=style, markersize=3.8 if along_time else 3.2,
+        linewidth=1.0 if along_time else 0.7, markeredgewidth=0, alpha=0.85, label=cell.cell.series,
+    )  # fmt: skip
+    if not along_time:
+        axes.plot(
+            x[0], up[0], marker=look.marker or "o", markersize=6.5, markerfacecolor="white", linestyle="",
+            markeredgecolor=look.colour, markeredgewidth=1.2, zorder=4, label="first checkpoint",
+        )  # fmt: skip
+        if len(x) > 1:
+            arrow = {"arrowstyle": "-|>", "color": look.colour, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+            axes.annotate("", (x[-1], up[-1]), (x[-2], up[-2]), arrowprops=arrow)
+    if cell.marks:
+        axes.annotate("†", (x[-1], up[-1]), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
+
+
+def _scale(axes: Axes, name: str, values: Sequence[float], label: str) -> str:
+    """Set the scale of an axis; its label, which says where it is logarithmic."""
+    low, high = np.quantile(values, [0.1, 0.9])
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    if max(values) - min(values) > OUTLIERS * (high - low) > 0:
+        near = float(np.quantile(np.abs(values), 0.75))
+        set_scale = axes.set_xscale if name == "x" else axes.set_yscale
+        set_scale("symlog", linthresh=10 ** math.floor(math.log10(near)) if near else 1.0)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return f"{label} (log scale)"
+    axis.set_major_formatter(FuncFormatter(lambda value, _: brief(round(value, 10))))
+    return label
+
+
+def _pairs(result: Result, panel: Entry, entry: Entry) -> list[tuple[float, float, bool]]:
+    """What both places measure of the runs that have both, and whether they are marked."""
+    cells = [_cell(result, panel, entry, place) for place in result.experiment.x.places()]
+    sides = [dict(_values(cell)) if cell else {} for cell in cells]
+    marked = any(cell.marks for cell in cells if cell)
+    return [(sides[0][seed], sides[1][seed], marked) for seed in sides[0] if seed in sides[1]]
+
+
+def _values(cell: CellResult) -> Iterator[tuple[int, float]]:
+    """Of every run its seed and value as it is shown."""
+    for sample in cell.samples:
+        there = [value for value in sample.values if value is not None]
+        if there:
+            yield sample.seed, sum(there) / len(there) * factor(cell.cell.measure)
+
+
+def _spearman(pairs: Sequence[tuple[float, float, bool]]) -> str:
+    runs = f"{len(pairs)} run{'' if len(pairs) == 1 else 's'}"
+    xs, ys = [x for x, _, _ in pairs], [y for _, y, _ in pairs]
+    if not pairs:
+        return ""
+    if len(set(xs)) < 2 or len(set(ys)) < 2 or len(pairs) < 3:
+        return f"{runs}: no rank correlation"
+    return f"Spearman's rank correlation {stats.spearmanr(xs, ys).statistic:.2f}, n = {runs}"
+
+
+def _first_checkpoint() -> Line2D:
+    return Line2D(
+        [], [], linestyle="", marker="o", markersize=6.5, markerfacecolor="white", markeredgecolor=SOFT,
+        label="first checkpoint (arrow: last)",
+    )  # fmt: skip

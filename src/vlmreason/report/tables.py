@@ -1,0 +1,163 @@
+"""A table as a picture: a row per series, a column per panel and place; the paper's numbers in grey under ours."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from vlmreason.report.looks import (
+    FAINT,
+    HATCH,
+    INK,
+    SMALL,
+    SOFT,
+    TINY,
+    Body,
+    Box,
+    Look,
+    absent,
+    line_height,
+    measure_words,
+    placed,
+    text_width,
+    wrapped,
+)
+from vlmreason.report.results import CellResult, Result
+from vlmreason.report.writing import shown
+
+PAD, NUMBER, HEAD = 0.16, 9.0, 1.25  # inches between columns, points of a value, most inches of a column's head
+NAMES = 2.6  # inches that the names of the rows may take
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What a cell says: value, then smaller lines under it."""
+
+    value: str
+    under: tuple[str, ...]
+    missing: bool = False
+
+    @property
+    def width(self) -> float:
+        return max([text_width(self.value, NUMBER), *(text_width(line, TINY) for line in self.under)])
+
+    @property
+    def height(self) -> float:
+        return line_height(NUMBER) + len(self.under) * line_height(TINY)
+
+
+def table(result: Result, looks: Mapping[str, Look]) -> Body:
+    """`looks` is of no use here: all rows are written alike."""
+    experiment = result.experiment
+    numbers, notes = placed(experiment)
+    paper = {(n.panel, n.series, place): n.value for n, place in numbers}
+    places = list(enumerate(experiment.x.places()))
+    columns = [(panel, number, place) for panel in experiment.panels for number, place in places]
+    texts = [
+        [_text(result.cell(p.label, e.label, place.label), paper.get((p.label, e.label, n))) for p, n, place in columns]
+        for e in experiment.series
+    ]
+    heads = [wrapped(place.label, HEAD, SMALL) for _, _, place in columns]
+    widths = [
+        PAD + max([0.5, *(text_width(line, SMALL) for line in head.split("\n")), *(t.width for t in cells if t)])
+        for head, *cells in zip(heads, *texts, strict=True)
+    ]
+    num_places = len(places)
+    for start in range(0, len(columns), num_places):  # a panel's name is over all of its columns
+        lack = text_width(columns[start][0].label, SMALL, True) + PAD - sum(widths[start : start + num_places])
+        for column in range(start, start + num_places):
+            widths[column] += max(0.0, lack) / num_places
+    names = [wrapped(entry.label, NAMES, SMALL) for entry in experiment.series]
+    first = PAD + max(text_width(line, SMALL) for name in names for line in name.split("\n"))
+    heights = [
+        max([line_height(SMALL) * (name.count("\n") + 1), *(t.height for t in row if t)]) + 0.12
+        for name, row in zip(names, texts, strict=True)
+    ]
+    panel_row = line_height(SMALL) + 0.1 if any(panel.label for panel in experiment.panels) else 0.0
+    place_row = line_height(SMALL) * (max(head.count("\n") for head in heads) + 1) + 0.1 if any(heads) else 0.0
+    width, height = first + sum(widths), panel_row + place_row + sum(heights) + 0.1
+
+    def paint(figure: Figure, box: Box) -> None:
+        axes = figure.add_axes(box)
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.set_axis_off()
+        lefts = [first + sum(widths[:column]) for column in range(len(widths))]
+        _rule(axes, 0, width, 0.03, 1.2)
+        for start in range(0, len(columns), num_places) if panel_row else ():
+            left, right = lefts[start], lefts[start] + sum(widths[start : start + num_places])
+            _write(axes, (left + right) / 2, 0.03 + panel_row / 2, columns[start][0].label, SMALL, bold=True)
+            if place_row:
+                _rule(axes, left + 0.06, right - 0.06, panel_row + 0.02, 0.6)
+        for left, extent, head in zip(lefts, widths, heads, strict=True):
+            _write(axes, left + extent / 2, 0.03 + panel_row + place_row / 2, head, SMALL)
+        top = panel_row + place_row + 0.03
+        _rule(axes, 0, width, top, 0.8)
+        for name, extent, row in zip(names, heights, texts, strict=True):
+            _write(axes, 0.04, top + extent / 2, name, SMALL, align="left")
+            for left, across, text in zip(lefts, widths, row, strict=True):
+                if text:
+                    _cell(axes, text, (left, top, across, extent))
+            top += extent
+        _rule(axes, 0, width, top, 1.2)
+
+    return Body(width + 0.3, height, paint, (), [*_what(result), *notes])
+
+
+def _text(cell: CellResult | None, paper: float | None) -> _Text | None:
+    """None where the table has no cell."""
+    if cell is None:
+        return None
+    grey = () if paper is None else (f"paper {paper:g}",)
+    if absent(cell):
+        return _Text("missing", grey, missing=True)
+    value, _, interval = shown(cell).partition(" (")
+    if not interval:
+        return _Text(value, grey)
+    interval, _, rest = interval.partition(")")
+    return _Text(value + rest.split(" ")[0], (interval, *textwrap.wrap(rest.partition(" ")[2], 30), *grey))
+
+
+def _what(result: Result) -> list[str]:
+    """What the numbers are, where they are all of one kind."""
+    if result.experiment.y_label:
+        return [f"Values: {result.experiment.y_label}."]
+    words = list(dict.fromkeys(measure_words(cell.cell.measure) for cell in result.cells))
+    return [f"Values: {'; '.join(words)}."] if len(words) <= 4 else []
+
+
+def _cell(axes: Axes, text: _Text, place: tuple[float, float, float, float]) -> None:
+    left, top, width, height = place
+    middle, y = left + width / 2, top + (height - text.height) / 2
+    if text.missing:
+        patch = Rectangle(
+            (left + 0.04, top + 0.03), width - 0.08, height - 0.06, facecolor="white", edgecolor=FAINT, hatch=HATCH,
+            linewidth=0.0, label="missing",
+        )  # fmt: skip
+        axes.add_patch(patch)
+    pad = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if text.missing else None
+    size = SMALL if text.missing else NUMBER
+    for number, line in enumerate((text.value, *text.under)):
+        row = line_height(TINY if number else NUMBER)
+        colour = SOFT if number or text.missing else INK
+        axes.text(
+            middle, y + row / 2, line, fontsize=TINY if number else size, color=colour, ha="center", va="center",
+            bbox=pad, style="italic" if line.startswith("paper ") else "normal",
+        )  # fmt: skip
+        y += row
+
+
+def _rule(axes: Axes, left: float, right: float, y: float, width: float) -> None:
+    axes.plot([left, right], [y, y], color=INK, linewidth=width, clip_on=False)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, size: float, bold: bool = False, align: str = "center") -> None:
+    axes.text(
+        x, y, text, fontsize=size, fontweight="bold" if bold else "normal", ha=align, va="center", color=INK,
+        linespacing=1.2,
+    )  # fmt: skip
