@@ -5,13 +5,13 @@ The page is self-contained (pictures as base64 PNG, no script) and everything on
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from vlmreason.data.export import png_bytes
-from vlmreason.dialogue import VIEWS, Response, build_dialogue
+from vlmreason.dialogue import VIEWS, build_dialogue
+from vlmreason.report import markup
 from vlmreason.tasks.base import Problem, Task
 
 _VIEW_TITLES = {
@@ -21,21 +21,9 @@ _VIEW_TITLES = {
 }
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #5d6778; --line: #d9dee6; --page: #f6f7f9; --card: #fff;
-  --convert: #e3ecfb; --thought: #fdf1d7; --answer: #dcf3e1; --mark: #2f5fb3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ef; --soft: #98a2b3; --line: #343b47; --page: #14171c;
-  --card: #1c2027; --convert: #22345a; --thought: #4a3b16; --answer: #1d4429; --mark: #8fb3f5; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 main, header { max-width: 1240px; margin: 0 auto; padding: 0 24px; }
 header { padding-top: 32px; }
-h1 { margin: 0 0 4px; font-size: 26px; }
-h2 { margin: 40px 0 12px; padding-bottom: 6px; border-bottom: 2px solid var(--line); font-size: 21px; }
-h3 { margin: 0; font-size: 16px; }
-h4 { margin: 0 0 6px; font-size: 13px; color: var(--soft); font-weight: 600; }
-p { margin: 0 0 8px; }
-nav a { margin-right: 16px; color: var(--mark); }
-.soft { color: var(--soft); }
+nav a { margin-right: 16px; }
 .views .soft { margin: 10px 0 4px; font-size: 13px; }
 .id { font: 12px/1.4 "DejaVu Sans Mono", monospace; color: var(--soft); }
 .problem { margin: 0 0 20px; padding: 16px;
@@ -46,11 +34,6 @@ nav a { margin-right: 16px; color: var(--mark); }
   image-rendering: var(--rendering, auto); border: 1px solid var(--line); background: #fff; }
 .views { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 16px; }
 @media (max-width: 900px) { .given, .views { grid-template-columns: minmax(0, 1fr); } }
-pre { margin: 0; padding: 10px; max-height: 340px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere;
-  border: 1px solid var(--line); border-radius: 6px; font: 12px/1.5 "DejaVu Sans Mono", monospace; }
-.kind { padding: 1px 0; border-radius: 3px; -webkit-box-decoration-break: clone; box-decoration-break: clone; }
-.convert { background: var(--convert); } .thought { background: var(--thought); } .answer { background: var(--answer); }
-.key span { padding: 2px 8px; margin-right: 8px; }
 """
 
 
@@ -60,15 +43,12 @@ def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: in
         raise ValueError(f"num={num}: 1 or more is expected")
     links = "".join(f'<a href="#{escape(task.name)}">{escape(task.name)}</a>' for task in tasks)
     sections = "".join(_task(task, scale, split, range(first, first + num)) for task in tasks)
-    kinds = "".join(f'<span class="kind {kind}">{kind}</span>' for kind in ("convert", "thought", "answer"))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>vlmreason gallery</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    body = (
         f"<header><h1>vlmreason gallery</h1><p class=soft>Sizes: {escape(scale)}. Split: {escape(split)}.</p>"
-        f"<p class=key>A response is made of segments: {kinds}</p><nav>{links}</nav></header>\n"
-        f"<main>\n{sections}</main>\n</body>\n</html>\n"
+        f"<p class=key>A response is made of segments: {markup.KEY}</p><nav>{links}</nav></header>\n"
+        f"<main>\n{sections}</main>\n"
     )
+    return markup.document("vlmreason gallery", _STYLE, body)
 
 
 def _task(task: Task[Any], scale: str, split: str, indices: range) -> str:
@@ -83,13 +63,12 @@ def _problem(task: Task[Any], problem: Problem[Any], scale: str) -> str:
     enlarged = width < 420  # nano pictures are shown larger than they are, pixel by pixel
     rendering = ' style="--rendering: pixelated"' if enlarged else ""
     shown = 420 if enlarged or width < 1.5 * height else 640
-    source = base64.b64encode(png_bytes(picture)).decode()
     views = "".join(_view(task, problem, view) for view in VIEWS)
     return (
         f'<article class="problem">\n<div class="top"><h3>{escape(problem.level)}</h3>'
         f'<span class="id">{escape(problem.id)}</span></div>\n<div class="given" style="--shown: {shown}px">'
         f"<div><h4>Picture ({width} x {height} px)</h4>"
-        f'<img alt="{escape(problem.id)}" src="data:image/png;base64,{source}"{rendering}></div>'
+        f"{markup.image(png_bytes(picture), problem.id, rendering)}</div>"
         f"<div><h4>Text form</h4><pre>{escape(task.text(state))}</pre></div></div>\n"
         f'<div class="views">{views}</div>\n</article>\n'
     )
@@ -99,11 +78,5 @@ def _view(task: Task[Any], problem: Problem[Any], view: str) -> str:
     dialogue = build_dialogue(task, problem, view)
     return (
         f"<div><h4>{escape(_VIEW_TITLES[view])}</h4><p class=soft>Prompt</p><pre>{escape(dialogue.prompt)}</pre>"
-        f"<p class=soft>Response</p><pre>{_response(dialogue.response)}</pre></div>"
-    )
-
-
-def _response(response: Response) -> str:
-    return "".join(
-        f'<span class="kind {escape(segment.kind)}">{escape(segment.text)}</span>' for segment in response.segments
+        f"<p class=soft>Response</p><pre>{markup.response(dialogue.response)}</pre></div>"
     )

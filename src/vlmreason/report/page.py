@@ -1,0 +1,490 @@
+"""The report of a study as one HTML page: ledger, artifacts, examples, runs, each cell leading to the runs behind it.
+
+Nothing is loaded from anywhere, and the page reads without its script, which only sorts the list of runs. Records are
+text from outside: whatever comes from them is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from vlmreason.report import claims, markup, writing
+from vlmreason.report.contents import VIEWS, Artifact, Report, Run, rank, seeds_and_runs
+from vlmreason.report.examples import Answer, Example
+from vlmreason.report.experiment import PaperNumber
+from vlmreason.report.results import CellResult
+
+_STYLE = """
+:root { --holds: #1c7c3c; --fails: #b3261e; --open: #9a6200; --none: #5d6778; --wash: #eef1f5; --wrong: #f7c9c5; }
+@media (prefers-color-scheme: dark) { :root { --holds: #55c47b; --fails: #f28b82; --open: #f0b429; --none: #98a2b3;
+  --wash: #232934; --wrong: #8c2f2a; } }
+html { scroll-padding-top: 12px; }
+.layout { display: grid; grid-template-columns: 250px minmax(0, 1fr); gap: 36px; max-width: 1560px; margin: 0 auto;
+  padding: 0 28px 80px; }
+header { padding: 32px 0 4px; }
+h1 { font-size: 30px; line-height: 1.25; letter-spacing: -0.01em; }
+h2 { margin-top: 52px; }
+.toc { position: sticky; top: 0; align-self: start; max-height: 100vh; overflow: auto; padding: 34px 4px 24px 0;
+  font-size: 13px; line-height: 1.4; }
+.toc a { color: inherit; text-decoration: none; display: block; padding: 2px 0 2px 2px; }
+.toc a:hover { color: var(--mark); }
+.toc strong { display: block; margin: 14px 0 4px; }
+.toc .sub a { display: grid; grid-template-columns: 12px 68px 1fr; gap: 6px; color: var(--soft); }
+.toc .sub a > span:last-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.dot { width: 8px; height: 8px; border-radius: 4px; margin-top: 5px; border: 1px solid var(--none); }
+.dot.complete { background: var(--holds); border-color: var(--holds); }
+.dot.partial { background: linear-gradient(90deg, var(--open) 50%, transparent 50%); border-color: var(--open); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0 8px; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
+.tile b { display: block; font-size: 24px; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: 13px; }
+.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 2px 16px; margin: 16px 0; }
+.facts dt { color: var(--soft); } .facts dd { margin: 0; overflow-wrap: anywhere; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 18px 20px;
+  margin: 0 0 22px; }
+.eyebrow { color: var(--soft); font-size: 13px; display: flex; gap: 12px; flex-wrap: wrap;
+  justify-content: space-between; }
+.card h3 { font-size: 18px; margin: 0 0 8px; }
+.figure { margin: 14px 0; padding: 10px; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
+.figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+.scroll { overflow-x: auto; margin: 12px 0; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+thead th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
+th:first-child, td.word { text-align: left; } tbody th { font-weight: 600; white-space: nowrap; }
+thead .group { text-align: center; color: var(--ink); }
+.first { border-left: 1px solid var(--line); }
+.numbers tbody th, .numbers thead th:first-child { position: sticky; left: 0; background: var(--card); }
+.numbers td small { display: block; color: var(--soft); white-space: nowrap; font-size: 11px; line-height: 1.35; }
+.numbers td .paper { color: var(--fails); }
+.numbers td .by { opacity: .75; }
+.none { color: var(--soft); }
+.badge { display: inline-block; padding: 1px 10px; border-radius: 10px; font-size: 12px; font-weight: 600;
+  white-space: nowrap; color: var(--tone); border: 1px solid var(--tone); --tone: var(--none); }
+.badge.holds, .badge.right, .badge.complete { --tone: var(--holds); }
+.badge.fails, .badge.wrong { --tone: var(--fails); } .badge.not_decided, .badge.partial { --tone: var(--open); }
+.badge.holds, .badge.fails { color: var(--card); background: var(--tone); }
+ul { margin: 8px 0; padding-left: 20px; } li { margin: 2px 0; }
+details { margin: 8px 0; } summary { cursor: pointer; color: var(--mark); }
+code { font: 12px/1.5 "DejaVu Sans Mono", monospace; background: var(--wash); padding: 1px 5px; border-radius: 4px;
+  overflow-wrap: anywhere; }
+.missing { column-width: 340px; font-size: 13px; }
+.runs th[data-sort] { cursor: pointer; } .runs th[aria-sort]::after { content: " \\2191"; }
+.runs th[aria-sort=descending]::after { content: " \\2193"; }
+.runs td, .runs tbody th { white-space: nowrap; } .runs tbody th { font-weight: 400; }
+.runs .settings { white-space: normal; min-width: 180px; max-width: 320px; overflow-wrap: anywhere; }
+tr:target { background: var(--thought); }
+.given { display: grid; grid-template-columns: minmax(0, 260px) minmax(0, 1fr); gap: 20px; margin: 10px 0 14px; }
+.given img { width: 100%; max-height: 420px; object-fit: contain; object-position: left top; background: #fff;
+  border: 1px solid var(--line); image-rendering: var(--rendering, auto); }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 12px 20px; }
+.answers pre, .given pre { max-height: 230px; padding: 8px 10px; }
+.answers p { margin: 0 0 3px; display: flex; gap: 8px; align-items: baseline; font-size: 13px; }
+mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 1px 2px;
+  outline: 1px solid var(--fails); }
+.else mark { background: transparent; outline: 1px dotted var(--soft); }
+.claim { display: grid; grid-template-columns: 104px minmax(0, 1fr) minmax(170px, 230px); gap: 4px 18px;
+  padding: 12px 0; border-bottom: 1px solid var(--line); }
+.claim p { margin: 0 0 4px; } .claim .effect { text-align: right; font-variant-numeric: tabular-nums; }
+.claim .effect b { font-size: 17px; }
+.claim small { color: var(--soft); font-size: 13px; }
+@media (max-width: 1050px) {
+  .layout { display: block; padding: 0 16px 60px; }
+  .toc { position: static; max-height: none; padding: 8px 0; border-bottom: 1px solid var(--line); }
+}
+@media (max-width: 640px) {
+  h1 { font-size: 24px; } .card { padding: 14px; } .figure { padding: 4px; margin: 12px -6px; }
+  .facts { grid-template-columns: minmax(0, 1fr); } .facts dd { margin-bottom: 8px; }
+  .claim { grid-template-columns: minmax(0, 1fr); } .claim .effect { text-align: left; }
+  .given { grid-template-columns: minmax(0, 1fr); } .given img { max-width: 260px; }
+  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+}
+@media print { .layout { display: block; } .toc { position: static; max-height: none; } .card { break-inside: avoid; } }
+"""
+
+_SCRIPT = """
+for (const head of document.querySelectorAll("th[data-sort]")) {
+  head.tabIndex = 0;
+  const sort = () => {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const body = head.closest("table").tBodies[0], place = head.cellIndex;
+    const value = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
+    const order = (a, b) => a === b ? 0 : a === "" ? 1 : b === "" ? -1 : a.localeCompare(b, "en", {numeric: true});
+    const rows = [...body.rows].map(row => [value(row), row]);
+    const by = head.dataset.sort === "number"
+      ? (a, b) => (a === "") - (b === "") || (down ? b - a : a - b) : (a, b) => down ? order(b, a) : order(a, b);
+    rows.sort((a, b) => by(a[0], b[0]));
+    body.append(...rows.map(row => row[1]));
+  };
+  head.addEventListener("click", sort);
+  head.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
+}
+"""
+
+
+def page(report: Report) -> str:
+    """The page. Raises OSError where a picture cannot be read."""
+    sections = (
+        _header(report),
+        _ledger(report),
+        f'<section id="artifacts"><h2>Tables and figures</h2>{"".join(_artifact(a, report) for a in report.artifacts)}'
+        "</section>",
+        _examples(report.examples),
+        _runs(report),
+        _passed_over(report),
+    )
+    body = f'<div class="layout">\n{_toc(report)}\n<main>\n{"".join(sections)}</main>\n</div>\n'
+    return markup.document(f"{report.study.title} ({report.scale})", _STYLE, body, _SCRIPT)
+
+
+def anchor(run: str) -> str:
+    """The place of a run in the page."""
+    return "run-" + re.sub(r"[^\w.-]", "_", run, flags=re.ASCII)
+
+
+def _header(report: Report) -> str:
+    missing = sum(artifact.num_missing for artifact in report.artifacts)
+    complete = sum(artifact.state == "complete" for artifact in report.artifacts)
+    tiles = [
+        (f"{complete} of {len(report.artifacts)}", "tables and figures complete"),
+        (str(len(report.runs)), "runs behind them"),
+        (f"{missing}", "values still missing"),
+        (f"{report.hours:.1f} h", "of training, all runs together"),
+    ]
+    facts = [
+        ("Scale", escape(report.scale)),
+        ("Source", _source(report.study.source)),
+        ("Made", f"{escape(report.time)} by code version <code>{escape(report.version)}</code>"),
+        ("Runs by version", _counted(report.commits, code=True)),
+        ("Runs by machine", _counted(report.machines)),
+        ("Make it again", f"<code>vlmreason report study={escape(report.name)} scale={escape(report.scale)}</code>"),
+    ]
+    shown = "".join(f"<div class=tile><b>{value}</b><span>{what}</span></div>" for value, what in tiles)
+    return (
+        f"<header><h1>{escape(report.study.title)}</h1>"
+        '<p class="soft">Every table, figure and claim of the study, from this project\'s own runs at the '
+        f"{escape(report.scale)} scale. Numbers are means over runs with 95 % intervals over seeds and problems; those "
+        "of the paper stand beside them and come from other models and sizes. What no run has shown yet is listed, not "
+        f'left blank.</p><div class="tiles">{shown}</div>{_facts(facts)}</header>\n'
+    )
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    return f'<dl class="facts">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)}</dl>'
+
+
+def _counted(items: Sequence[tuple[str, int]], code: bool = False) -> str:
+    shown = [f"<code>{escape(word)}</code>" if code else escape(word) for word, _ in items]
+    return "; ".join(f"{word} ({num})" for word, (_, num) in zip(shown, items, strict=True)) or "none"
+
+
+def _source(text: str) -> str:
+    """The study's source, where it is one of arXiv's as a link."""
+    number = re.search(r"\d{4}\.\d{4,5}", text)
+    if not number or "arxiv" not in text.lower():
+        return escape(text)
+    return f'<a href="https://arxiv.org/abs/{number.group()}" rel="noreferrer">{escape(text)}</a>'
+
+
+def _toc(report: Report) -> str:
+    artifacts = "".join(
+        f'<a href="#{escape(a.name)}" title="{escape(a.result.experiment.title)}"><span class="dot {a.state}"></span>'
+        f"<span>{escape(_short(a))}</span><span>{escape(a.result.experiment.title)}</span></a>"
+        for a in report.artifacts
+    )
+    tasks = dict.fromkeys(example.task for example in report.examples)
+    examples = "".join(f'<a href="#examples-{escape(task)}">{escape(_words(task))}</a>' for task in tasks)
+    return (
+        '<nav class="toc" aria-label="Contents"><strong><a href="#claims">Claims</a></strong>'
+        f'<strong><a href="#artifacts">Tables and figures</a></strong><div class="sub">{artifacts}</div>'
+        f'<strong><a href="#examples">Answers, right and wrong</a></strong>{examples}'
+        '<strong><a href="#runs">Runs</a></strong></nav>'
+    )
+
+
+def _short(artifact: Artifact) -> str:
+    """`Figure 5` of `figure 5, section 4`."""
+    return artifact.result.experiment.place.partition(",")[0].capitalize()
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _ledger(report: Report) -> str:
+    """The claims, first those that are decided."""
+    if not report.verdicts:
+        return ""
+    rows = "".join(_claim(verdict, report) for verdict in report.verdicts)
+    return (
+        f'<section id="claims"><h2>Claims</h2><p>{escape(claims.counts(report.verdicts))} A claim holds where the 95 % '
+        "interval of its effect lies on the claimed side, fails where it lies on the other, and is not decided in "
+        "between; claims are judged one by one, without a correction for their number. Effects are percentage points "
+        f'where the measure is a share.</p><div class="card">{rows}</div></section>\n'
+    )
+
+
+def _claim(verdict: claims.Verdict, report: Report) -> str:
+    claim = verdict.claim
+    several = f"{'weakest' if claim.hold == 'all' else 'strongest'} of {len(verdict.contrasts)}"
+    contrasts = _list(
+        f"{_badge(judged.verdict)} {escape(_contrast(judged.contrast))}: {escape(claims.shown_effect(judged))}, "
+        f"claimed {escape(claims.shown_claimed(judged.contrast))}"
+        for judged in verdict.contrasts
+    )
+    compared = (
+        f"{len(verdict.contrasts)} comparisons, {claim.hold} must hold" if len(verdict.contrasts) > 1 else "Compared"
+    )
+    links = " ".join(f'<a href="#{anchor(run)}">{escape(run)}</a>' for run in verdict.runs)
+    runs = f"<details><summary>{len(verdict.runs)} runs</summary><small>{links}</small></details>" if links else ""
+    missing = f"<p><small>{len(verdict.missing)} values missing</small></p>" if verdict.missing else ""
+    marks = f"<p><small>Runs {escape('; '.join(verdict.marks))}</small></p>" if verdict.marks else ""
+    tried = f"<p><small>Tried: {escape(claim.tried)}</small></p>" if claim.tried else ""
+    mean, _, interval = claims.shown_effect(verdict.deciding).partition(" (")
+    size = claims.shown_size(verdict.effect)
+    effect = (
+        f"<b>{escape(mean)}</b><br><small>{escape(interval.rstrip(')'))}<br>"
+        f"claimed {escape(claims.shown_claimed(verdict.deciding.contrast))}"
+        f"{f'<br>seeds x problems: {escape(size)}' if verdict.effect else ''}"
+        f"{f'<br>{several}' if len(verdict.contrasts) > 1 else ''}</small>"
+    )
+    artifact = claim.experiment.rpartition("/")[2]
+    return (
+        f'<div class="claim" id="claim-{escape(claim.id)}"><div>{_badge(verdict.verdict)}</div><div>'
+        f"<p>{escape(claim.text)}</p><p><small>{escape(_place(claim.place))}; from "
+        f'<a href="#{escape(artifact)}">{escape(artifact)}</a></small></p>{tried}{missing}{marks}'
+        f"<details><summary>{compared}</summary>{contrasts}</details>{runs}</div>"
+        f'<div class="effect">{effect}</div></div>\n'
+    )
+
+
+def _badge(verdict: str) -> str:
+    return f'<span class="badge {verdict.replace(" ", "_")}">{verdict}</span>'
+
+
+def _contrast(contrast: claims.Contrast) -> str:
+    """`Mix+, last above Mix, last`, `Text below 25`."""
+    right = f"{contrast.bound:g}" if contrast.right is None else _side(contrast.right)
+    return f"{_side(contrast.left)} {contrast.relation} {right}"
+
+
+def _side(side: claims.Side) -> str:
+    named = (value if isinstance(value, tuple) else (value,) for value in (side.series, side.panel, side.x))
+    return ", ".join(" and ".join(map(str, values)) for values in named if values != (None,)) or "the value"
+
+
+def _artifact(artifact: Artifact, report: Report) -> str:
+    result, experiment = artifact.result, artifact.result.experiment
+    figure = "<p class=none>Nothing to draw yet.</p>"
+    if artifact.picture:
+        alt = f"{_short(artifact)}: {experiment.title}"
+        figure = f'<div class="figure">{markup.image(artifact.picture.read_bytes(), alt, " loading=lazy")}</div>'
+    scale = "" if report.scale == "nano" else f" scale={report.scale}"
+    commands = (("Draw", "figure"), ("Make the runs", "sweep"))
+    facts = [("The paper", escape(experiment.expected))]
+    facts += [("Cost", escape(getattr(experiment.cost, report.scale, experiment.cost.nano)))]
+    facts += [(what, f"<code>vlmreason {command} experiment={escape(result.name)}{scale}</code>")
+              for what, command in commands]  # fmt: skip
+    placed, others = artifact.paper()
+    notes = [escape(note) for note in result.notes]
+    notes += [f"The paper: {escape(_number(number))}." for number in others]
+    return (
+        f'<article class="card" id="{escape(artifact.name)}"><div class="eyebrow">'
+        f"<span>{escape(_place(experiment.place))}</span>{_state(artifact)}</div><h3>{escape(experiment.title)}</h3>"
+        f"{figure}{_table(artifact, placed)}{_facts(facts)}{_list(notes)}{_missing(artifact, scale)}</article>\n"
+    )
+
+
+def _place(place: str) -> str:
+    return place[:1].upper() + place[1:]
+
+
+def _state(artifact: Artifact) -> str:
+    words = {
+        "complete": f"complete, {artifact.result.num_runs} runs",
+        "partial": f"{artifact.num_missing} of {artifact.num_missing + artifact.num_values} values missing",
+        "empty": "no runs yet" if artifact.num_missing else "the paper's numbers alone",
+    }
+    return f'<span class="badge {artifact.state}">{words[artifact.state]}</span>'
+
+
+def _number(number: PaperNumber) -> str:
+    where = [word for word in (number.panel, number.series, "" if number.x is None else str(number.x)) if word]
+    return f"{', '.join(where)}{': ' * bool(where)}{number.value:g} ({number.place})"
+
+
+def _list(items: Iterable[str]) -> str:
+    lines = "".join(f"<li>{item}</li>" for item in items)
+    return f"<ul>{lines}</ul>" if lines else ""
+
+
+def _missing(artifact: Artifact, scale: str) -> str:
+    """What is missing, folded away: complete studies are long."""
+    lines = [f"{escape(place)} <span class=soft>({escape(why)})</span>" for place, why in artifact.missing()]
+    if not lines:
+        return ""
+    return (
+        f"<details><summary>{artifact.num_missing} missing values</summary><p>Made by "
+        f"<code>vlmreason sweep experiment={escape(artifact.result.name)}{scale}</code></p>"
+        f'<div class="missing">{_list(lines)}</div></details>'
+    )
+
+
+def _table(artifact: Artifact, placed: dict[tuple[str, str, str], PaperNumber]) -> str:
+    """One row per series, one column per panel and place."""
+    experiment = artifact.result.experiment
+    places = [place.label for place in experiment.x.places()]
+    groups = "".join(
+        f'<th class="group first" colspan="{len(places)}">{escape(panel.label)}</th>' for panel in experiment.panels
+    )
+    columns = [(panel.label, place) for panel in experiment.panels for place in places]
+    heads = "".join(f"<th{_first(place, places)}>{escape(place)}</th>" for _, place in columns)
+    rows = "".join(
+        f"<tr><th>{escape(entry.label or 'value')}</th>"
+        + "".join(
+            _cell(artifact.result.cell(panel, entry.label, place), placed.get((panel, entry.label, place)),
+                  _first(place, places))
+            for panel, place in columns
+        )
+        + "</tr>"
+        for entry in experiment.series
+    )  # fmt: skip
+    has_panels = any(panel.label for panel in experiment.panels)
+    corner = f"<th>{escape(experiment.x.label)}</th>"
+    head = f"<tr><th></th>{groups}</tr>" if has_panels else ""
+    head += f"<tr>{corner}{heads}</tr>" if any(places) else ""
+    unit = f'<p class="soft">{escape(experiment.y_label)}</p>' if experiment.y_label else ""
+    return f'<div class="scroll">{unit}<table class="numbers"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+
+
+def _first(place: str, places: Sequence[str]) -> str:
+    return ' class="first"' if place == places[0] else ""
+
+
+def _cell(cell: CellResult | None, paper: PaperNumber | None, attributes: str) -> str:
+    if cell is None:
+        return f"<td{attributes}></td>"
+    beside = f"<small class=paper title='{escape(paper.place)}'>paper {paper.value:g}</small>" if paper else ""
+    if not cell.cell.seeds and not cell.estimate:
+        return f'<td{attributes} title="no run is made for it at this scale"><span class=none>-</span>{beside}</td>'
+    if cell.estimate is None and not cell.curves:
+        why = "; ".join(dict.fromkeys(missing.reason for missing in cell.missing))
+        return f'<td{attributes} title="{escape(why)}"><span class=none>missing</span>{beside}</td>'
+    shown = writing.number(cell.estimate, cell.cell.measure) if cell.estimate else writing.shown(cell)
+    value, _, interval = shown.partition(" ")
+    runs = seeds_and_runs(cell)
+    links = " ".join(f'<a href="#{anchor(run)}" title="{escape(run)}">{seed}</a>' for seed, run in runs)
+    by = f"<small class=by>seed {links}</small>" if links else ""
+    marks = f"<small>{escape('; '.join(cell.marks))}</small>" if cell.marks else ""
+    if cell.missing:
+        marks += f"<small>{len(cell.missing)} of {len(cell.missing) + len(runs)} missing</small>"
+    inside = f"<b>{escape(value)}</b><small>{escape(interval.strip('()'))}</small>{beside}{by}{marks}"
+    return f'<td{attributes} title="{escape(", ".join(run for _, run in runs))}">{inside}</td>'
+
+
+def _examples(examples: Sequence[Example]) -> str:
+    if not examples:
+        return ""
+    tasks = dict.fromkeys(example.task for example in examples)
+    shown = "".join(
+        f'<h3 id="examples-{escape(task)}">{escape(_words(task))}</h3>'
+        + "".join(_example(example) for example in examples if example.task == task)
+        for task in tasks
+    )
+    return (
+        '<section id="examples"><h2>Answers, right and wrong</h2><p>A few problems of every task, and what one run of '
+        "each strategy answered where its record keeps the response. The first word that is not the expected one is "
+        "marked: <mark>so</mark> in a wrong answer, <span class=else><mark>so</mark></span> in one that is right all "
+        f"the same. Colours are the segments of a response:</p><p class=key>{markup.KEY}</p>{shown}</section>\n"
+    )
+
+
+def _example(example: Example) -> str:
+    head = f'<div class="eyebrow"><span>{escape(example.level)}</span><span>{escape(example.id)}</span></div>'
+    answers = f'<div class="answers">{"".join(_pairs(example))}</div>'
+    if example.note:
+        note = f"<p class=soft>The problem is {escape(example.note)}</p>"
+        return f'<article class="card">{head}{note}{answers}</article>\n'
+    rendering = ' style="--rendering: pixelated"' if example.size[0] < 420 else ""
+    given = "".join(f"<h4>Prompt, {escape(_view(v))}</h4><pre>{escape(p)}</pre>" for v, p in example.prompts.items())
+    expected = "".join(
+        f"<pre>{markup.response(response)}</pre>" for response in dict.fromkeys(example.expected.values())
+    )
+    return (
+        f'<article class="card">{head}<div class="given"><div>{markup.image(example.picture, example.id, rendering)}'
+        f"</div><div>{given}<h4>Expected response</h4>{expected}</div></div>{answers}</article>\n"
+    )
+
+
+def _pairs(example: Example) -> Iterator[str]:
+    """Answers, a line for each strategy, a column for each view."""
+    views = sorted({answer.view for answer in example.answers}, key=lambda view: (rank(VIEWS, view), view))
+    for strategy in dict.fromkeys(answer.strategy for answer in example.answers):
+        for view in views:
+            found = [answer for answer in example.answers if (answer.strategy, answer.view) == (strategy, view)]
+            yield "".join(map(_answer, found)) or "<div></div>"
+
+
+def _view(view: str) -> str:
+    return view.replace("_", " ")
+
+
+def _answer(answer: Answer) -> str:
+    verdict = "right" if answer.right else "wrong"
+    ends = f" <mark>ends here, expected: {escape(answer.missing)}</mark>" if answer.missing is not None else ""
+    run = f'<a href="#{anchor(answer.run)}" title="{escape(answer.run)}">{escape(answer.strategy)}</a>'
+    return (
+        f'<div><p><span class="badge {verdict}">{verdict}</span>{run}<span class=soft>on {escape(_view(answer.view))}'
+        f"</span></p><pre{' class=else' if answer.right else ''}>{markup.response(answer.response, answer.mark)}{ends}"
+        "</pre></div>"
+    )
+
+
+def _runs(report: Report) -> str:
+    columns = [("run", "word"), ("task", "word"), ("strategy", "word"), ("seed", "number"), ("examples", "number")]
+    columns += [(f"{level}, {_view(view)} (%)", "number") for level, view in report.evaluated]
+    columns += [("seconds", "number"), ("machine", "word"), ("code", "word"), ("when", "word"), ("used by", "word")]
+    columns += [("other settings", "word")]
+    heads = "".join(f'<th scope="col" data-sort="{kind}">{escape(name)}</th>' for name, kind in columns)
+    rows = "".join(f'<tr id="{anchor(run.name)}">{"".join(_row(run, report))}</tr>' for run in report.runs)
+    if not rows:
+        return '<section id="runs"><h2>Runs</h2><p class=none>There are none yet.</p></section>\n'
+    return (
+        '<section id="runs"><h2>Runs</h2><p>Accuracy is that of the final model on its own task. Settings are named '
+        "where a run is not as most of its task and strategy are. A click on a head sorts.</p>"
+        f'<div class="scroll card"><table class="runs"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div></section>\n"
+    )
+
+
+def _row(run: Run, report: Report) -> Iterator[str]:
+    yield f"<th><code>{escape(run.name)}</code></th>"
+    yield f'<td class="word">{escape(run.task)}</td><td class="word">{escape(run.strategy)}</td>'
+    yield f"<td>{run.seed}</td><td>{run.num_examples}</td>"
+    for place in report.evaluated:
+        found = run.accuracy.get(place)
+        if found is None:
+            yield '<td data-value=""></td>'
+        else:
+            share, low, high, num = (100 * found[0], 100 * found[1], 100 * found[2], found[3])
+            yield f'<td data-value="{share:.4f}" title="{low:.1f} to {high:.1f}, {num} problems">{share:.1f}</td>'
+    seconds = "" if run.seconds is None else f"{run.seconds:.0f}"
+    yield f'<td data-value="{seconds}">{seconds}</td><td class="word">{escape(run.machine)}</td>'
+    yield f'<td class="word"><code>{escape(run.commit)}</code></td><td class="word">{escape(run.time)}</td>'
+    links = " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in run.used_by)
+    yield f'<td class="word settings">{links}</td><td class="word settings">{escape(run.settings)}</td>'
+
+
+def _passed_over(report: Report) -> str:
+    faults = _list(escape(fault) for fault in report.faults)
+    others = _list(f"<code>{escape(name)}</code>" for name in report.others)
+    shown = f"<h2>Damaged and passed over</h2>{faults}" if faults else ""
+    if others:
+        shown += (
+            f"<details><summary>{len(report.others)} further runs, which nothing here uses</summary>{others}</details>"
+        )
+    return f'<section id="passed-over">{shown}</section>\n' if shown else ""
