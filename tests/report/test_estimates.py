@@ -1,6 +1,6 @@
 """Intervals over seeds and problems."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from vlmreason.evaluation.statistics import wilson_interval
 from vlmreason.report.estimates import Estimate, Sample, difference, estimate
 
 
-def runs(*rows: list[float | None], by_problem: bool = True) -> list[Sample]:
+def runs(*rows: Sequence[float | None], by_problem: bool = True) -> list[Sample]:
     return [Sample(seed, tuple(row), by_problem) for seed, row in enumerate(rows)]
 
 

@@ -9,7 +9,6 @@ Contrasts are judged one by one at 95 %, without a correction for how many there
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,14 +27,15 @@ Label = str | int | float
 Judgement = Literal["holds", "fails", "not decided", "no runs"]
 
 OF = ("mean", "weighted", "first", "last", "min", "max")
+WORDS = {"first": 0, "second": 1, "last but one": -2, "last": -1}
 BEGIN, END = "<!-- ledger -->", "<!-- end of ledger -->"
 
 
 @dataclass(frozen=True)
 class Side:
-    """Cells of an experiment by their labels; of several, the mean. x: also `first` and `last`, or the paper's value.
+    """Cells of an experiment by their labels; of several, the mean. An axis that has one place need not be named.
 
-    An axis that has one place need not be named.
+    x: also one of WORDS, of the places that a series has, or the value that the paper has at that place.
     """
 
     panel: Label | tuple[Label, ...] | None = None
@@ -74,9 +74,10 @@ class Contrast:
         """The effect is claimed to lie between these."""
         if self.relation == "within":
             return (1 / self.ratio, self.ratio) if self.ratio else (-self.margin, self.margin)
-        side = 1 if self.relation == "above" else -1
-        limit = next((value for value in (self.bound, self.ratio) if value is not None), side * self.margin)
-        return (limit, math.inf) if side > 0 else (-math.inf, limit)
+        above = self.relation == "above"
+        margin = self.margin if above else 0 - self.margin
+        limit = next((value for value in (self.bound, self.ratio) if value is not None), margin)
+        return (limit, math.inf) if above else (-math.inf, limit)
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,9 @@ def read_claims(path: Path, load: Callable[[str], Experiment] | None = None) -> 
 
 def check(claim: Claim, experiment: Experiment) -> None:
     """Raises ValueError where a claim names what the experiment does not have, or compares different measures."""
-    cells = {(cell.panel, cell.series, cell.x): cell for cell in experiment.cells()}
     for contrast in claim.contrasts:
         sides = [side for side in (contrast.left, contrast.right) if side is not None]
-        named = [cells[_existing(key, cells)] for side in sides for key in _labels(side, experiment)]
-        _check_measures(contrast, named)
+        _check_measures(contrast, [cell for side in sides for cell in _named(side, experiment)])
 
 
 def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
@@ -262,12 +261,17 @@ def _sides(contrast: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _labels(side: Side, experiment: Experiment) -> Iterator[tuple[str, str, str]]:
-    """Panel, series and x of the cells of a side."""
+def _named(side: Side, experiment: Experiment) -> Iterator[Cell]:
+    """The cells of a side."""
+    cells = list(experiment.cells())
     panels, series = ([entry.label for entry in entries] for entries in (experiment.panels, experiment.series))
-    return itertools.product(
-        _chosen("panel", side.panel, panels), _chosen("series", side.series, series), _places(side, experiment)
-    )
+    for panel in _chosen("panel", side.panel, panels):
+        for name in _chosen("series", side.series, series):
+            row = {cell.x: cell for cell in cells if (cell.panel, cell.series) == (panel, name)}
+            if not row:
+                raise ValueError(f"panel={panel}, series={name}: the experiment has no such cell")
+            for x in _places(side.x, [*row], experiment):
+                yield row[x]
 
 
 def _chosen(axis: str, wanted: Label | tuple[Label, ...] | None, labels: Sequence[str]) -> list[str]:
@@ -282,23 +286,20 @@ def _chosen(axis: str, wanted: Label | tuple[Label, ...] | None, labels: Sequenc
     return chosen
 
 
-def _places(side: Side, experiment: Experiment) -> list[str]:
-    labels = [place.label for place in experiment.x.places()]
-    wanted = side.x if isinstance(side.x, tuple) or side.x is None else (side.x,)
+def _places(wanted: Label | tuple[Label, ...] | None, labels: Sequence[str], experiment: Experiment) -> list[str]:
     if wanted is None:
         return _chosen("x", None, labels)
-    ends = {"first": 0, "last": len(labels) - 1}
-    numbers = [ends[str(one)] if str(one) in ends else experiment.x.place_of(one) for one in wanted]
-    return [
-        labels[number] if number is not None else _chosen("x", one, labels)[0]
-        for number, one in zip(numbers, wanted, strict=True)
-    ]
-
-
-def _existing(key: tuple[str, str, str], cells: Mapping[tuple[str, str, str], Cell]) -> tuple[str, str, str]:
-    if key not in cells:
-        raise ValueError(f"panel={key[0]}, series={key[1]}, x={key[2]}: the experiment has no such cell")
-    return key
+    places = experiment.x.places()
+    found: list[Label] = []
+    for one in wanted if isinstance(wanted, tuple) else (wanted,):
+        if one in WORDS:
+            if not -len(labels) <= WORDS[str(one)] < len(labels):
+                raise ValueError(f"x={one}: there is only {', '.join(labels)}")
+            found.append(labels[WORDS[str(one)]])
+        else:
+            number = experiment.x.place_of(one)
+            found.append(one if number is None else places[number].label)
+    return _chosen("x", tuple(found), labels)
 
 
 def _check_measures(contrast: Contrast, cells: Sequence[Cell]) -> None:
@@ -315,8 +316,8 @@ def _check_measures(contrast: Contrast, cells: Sequence[Cell]) -> None:
 
 def _cells(contrast: Contrast, result: Result, side: Side | None = None) -> list[CellResult]:
     sides = [side] if side else [side for side in (contrast.left, contrast.right) if side is not None]
-    found = [result.cell(*key) for side in sides for key in _labels(side, result.experiment)]
-    return [cell for cell in found if cell is not None]
+    by_key = {(found.cell.panel, found.cell.series, found.cell.x): found for found in result.cells}
+    return [by_key[cell.panel, cell.series, cell.x] for side in sides for cell in _named(side, result.experiment)]
 
 
 def _judged(contrast: Contrast, result: Result) -> Judged:
@@ -353,7 +354,8 @@ def _distance(judged: Judged, hold: str) -> float:
 def _samples(cell: CellResult, contrast: Contrast) -> list[Sample]:
     if contrast.of is None:
         return [*cell.samples]
-    return [Sample(curve.seed, (_number(curve, contrast.of),), by_problem=False) for curve in cell.curves]
+    whole = [curve for curve in cell.curves if curve.last_phase < len(curve.y)]
+    return [Sample(curve.seed, (_number(curve, contrast.of),), by_problem=False) for curve in whole]
 
 
 def _number(curve: Curve, of: str) -> float:
