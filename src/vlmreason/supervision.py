@@ -61,7 +61,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Supervision:
-    """A strategy: phases by name, trained in the order of the mapping.
+    """A strategy: phases by name, trained in the order of the mapping. Without one the model stays as it is.
 
     `order`, `thought` and `tasks` hold for every phase that does not set its own. `order=shuffle` is
     algorithm 1; `order=interleave` shuffles each view by itself and deals them out in a fixed cycle
@@ -75,8 +75,6 @@ class Supervision:
     tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.phases:
-            raise ValueError("supervision.phases={}: one phase or more is expected")
         _check_tasks("supervision.tasks", self.tasks)
         for name, phase in self.phases.items():
             _check_phase(self, f"supervision.phases.{name}", phase)

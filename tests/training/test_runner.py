@@ -89,6 +89,17 @@ def test_exports_open_and_differ(tmp_path: Path) -> None:
     assert not torch.equal(values["first"], values["final"])
 
 
+def test_without_a_phase_the_model_stays_as_it_is(tmp_path: Path) -> None:
+    final = tiny_run(tmp_path, {})
+    loaded, learner = Learner(*load_nano(final)), tiny_learner()
+    assert lines_of(tmp_path) == []
+    for (name, kept), (_, given) in zip(loaded.model.named_parameters(), learner.model.named_parameters(), strict=True):
+        assert torch.equal(kept, given), name
+    written = final.stat().st_mtime_ns
+    assert tiny_run(tmp_path, {}) == final
+    assert final.stat().st_mtime_ns == written
+
+
 def test_evaluation_while_training(tmp_path: Path) -> None:
     asked = []
 

@@ -146,6 +146,11 @@ def train(
     final = run_dir / "checkpoints" / "final"
     if state.finished and final.is_dir():
         return final
+    if not supervision.phases:
+        if strategies.is_first() and not final.is_dir():
+            (run_dir / "metrics.jsonl").touch()
+            save_whole(learner, final)
+        return final
     if settings.gradient_checkpointing:
         learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         learner.model.disable_input_require_grads()  # else frozen towers are passed backward for nothing
