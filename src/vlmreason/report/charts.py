@@ -56,7 +56,7 @@ def lines(result: Result, looks: Mapping[str, Look]) -> Body:
     rows, columns = shape(len(experiment.panels))
 
     def paint(figure: Figure, box: Box) -> None:
-        found = panels(figure, box, [panel.label for panel in experiment.panels], width - 0.6)
+        found = panels(figure, box, _titles(result), width - 0.6)
         spans = _spans(result)
         for place, (axes, panel) in enumerate(zip(found, experiment.panels, strict=True)):
             _label_axes(axes, result, panel, place % columns == 0)
@@ -88,7 +88,7 @@ def bars(result: Result, looks: Mapping[str, Look]) -> Body:
     room = (width - 0.7) / (max(1, len(compared)) if alone else len(places))
 
     def paint(figure: Figure, box: Box) -> None:
-        found = panels(figure, box, [panel.label for panel in experiment.panels], width - 0.6)
+        found = panels(figure, box, _titles(result), width - 0.6)
         spans = _spans(result)
         for place, (axes, panel) in enumerate(zip(found, experiment.panels, strict=True)):
             _label_axes(axes, result, panel, place % columns == 0)
@@ -115,6 +115,15 @@ def _longest(label: str) -> float:
     )
 
 
+def _titles(result: Result) -> list[str]:
+    """Of the panels; those for which no run is made say so."""
+    found = []
+    for panel in result.experiment.panels:
+        alone = all(not cell.cell.seeds for cell in result.cells if cell.cell.panel == panel.label)
+        found.append(f"{panel.label} (the paper alone)".strip() if alone else panel.label)
+    return found
+
+
 def _spans(result: Result) -> dict[str, tuple[float, float]]:
     """The vertical span of each panel; all the same where they share it."""
     experiment = result.experiment
@@ -132,10 +141,13 @@ def _spans(result: Result) -> dict[str, tuple[float, float]]:
 
 
 def _label_axes(axes: Axes, result: Result, panel: Entry, first: bool) -> None:
-    cells = [cell for cell in result.cells if cell.cell.panel == panel.label]
-    words = list(dict.fromkeys(y_label(result.experiment, cell.cell.measure) for cell in cells))
+    compared = [entry.label for entry in result.experiment.series if entry.style == "normal"]
+    cells = [cell.cell for cell in result.cells if cell.cell.panel == panel.label]
+    cells = [cell for cell in cells if cell.series in compared] or cells
     if first or not (result.experiment.share_y or result.experiment.y_label):
-        axes.set_ylabel(wrapped("; ".join(words), 2.5, SMALL), fontsize=SMALL)
+        axes.set_ylabel(
+            wrapped(y_label(result.experiment, (cell.measure for cell in cells)), 2.5, SMALL), fontsize=SMALL
+        )
     axes.tick_params(labelsize=TINY + 0.5, color=SOFT)
 
 
@@ -145,6 +157,8 @@ def _x_places(axes: Axes, experiment: Experiment, positions: Sequence[float], wi
     room = width * gap / (positions[-1] + 0.9)
     axes.set_xticks(positions, [wrapped(label, room, TINY + 0.5) for label in place_labels(experiment.x, with_paper)])
     axes.set_xlim(positions[0] - 0.45, positions[-1] + 0.45)
+    if not any(place.label for place in experiment.x.places()):
+        axes.tick_params(axis="x", length=0)
     if experiment.x.label:
         axes.set_xlabel(wrapped(axis_label(experiment.x, with_paper), 2.9, SMALL), fontsize=SMALL)
 
@@ -173,8 +187,8 @@ def _lines(
         else:
             axes.errorbar(
                 x, mean, [mean - below, above - mean], color=look.colour, marker=look.marker,
-                markersize=8.5 if look.marker == "*" else 6, linewidth=1.5, elinewidth=0.9, capsize=2,
-                markeredgecolor="white", markeredgewidth=0.5, zorder=3, label=entry.label,
+                markersize=look.size, linewidth=1.5, elinewidth=0.9, capsize=2,
+                markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=entry.label,
             )  # fmt: skip
         for where, cell, at in zip(x, cells, mean, strict=True):
             if cell is not None and absent(cell):
@@ -188,8 +202,8 @@ def _lines(
             look = looks[number.series]
             axes.plot(
                 positions[place] + shift.get(number.series, 0.0), number.value, linestyle="", marker=look.marker or "o",
-                markersize=8, markerfacecolor="none", markeredgecolor=look.colour, markeredgewidth=1.2, zorder=4,
-                label="paper", clip_on=False,
+                markersize=look.size + 2, markerfacecolor="none", markeredgecolor=look.colour, markeredgewidth=1.2,
+                zorder=4, label="paper", clip_on=False,
             )  # fmt: skip
 
 

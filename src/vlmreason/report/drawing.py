@@ -120,7 +120,7 @@ def _page(result: Result, body: Body) -> Figure:
     columns = _legend_columns(body, inner)
     heights = {
         "head": _height(title, TITLE) + _height(place, SMALL) + 0.18,
-        "legend": (-(-len(body.legend) // columns) * line_height(SMALL) * 1.15 + 0.14) if body.legend else 0.0,
+        "legend": (-(-len(body.legend) // columns) * line_height(SMALL) * 1.15 + 0.1) if body.legend else 0.0,
         "body": body.height,
         "notes": _height(notes, TINY) + 0.16,
     }
@@ -184,7 +184,7 @@ def _notes(result: Result) -> list[str]:
         notes.append(("† " if re.match(r"\d+ runs marked: ", note) else "") + note)
     notes += _missing(result)
     if result.experiment.expected:
-        notes.append(f"Expected from the paper: {result.experiment.expected}")
+        notes.append(f"Expected: {result.experiment.expected}")
     return notes
 
 
@@ -201,6 +201,8 @@ def _shown(result: Result) -> str:
     nums = [estimate.num_seeds for estimate in estimates]
     problems = [estimate.num_problems for estimate in estimates if estimate.num_problems is not None]
     if not problems:
+        if max(nums) == 1:
+            return f"{runs}: one seed, which gives no interval."
         single = " (none with one seed)" if min(nums) == 1 else ""
         return f"{runs}: mean over {_range(nums, 'seed')} with its 95 % interval{single}."
     if max(nums) == 1:
@@ -236,18 +238,25 @@ def _missing(result: Result) -> list[str]:
 
 
 def _names(result: Result, cells: Sequence[CellResult]) -> list[str]:
-    """Cells by their labels; whole panels, and series in all panels, in one word."""
+    """Cells by their labels; whole panels, series and places in one word."""
     found, left = [], [cell.cell for cell in cells]
-    for axis, entries in (("panel", result.experiment.panels), ("series", result.experiment.series)):
+    experiment = result.experiment
+    for axis, entries in (("panel", experiment.panels), ("series", experiment.series), ("x", experiment.x.places())):
         for label in (entry.label for entry in entries):
             every = [cell.cell for cell in result.cells if getattr(cell.cell, axis) == label]
             if label and every and all(cell in left for cell in every):
-                found.append(f"all of {label}" if axis == "panel" else label)
+                found.append(label if axis == "series" else f"all of {label}")
                 left = [cell for cell in left if getattr(cell, axis) != label]
-    rows: dict[str, list[str]] = {}
-    for cell in left:
-        rows.setdefault(", ".join(label for label in (cell.panel, cell.series) if label), []).append(cell.x)
-    return found + [f"{row} at {', '.join(places)}" if any(places) else row for row, places in rows.items()]
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # series of a panel that are among them at the same places
+    for panel, series in dict.fromkeys((cell.panel, cell.series) for cell in left):
+        places = tuple(cell.x for cell in left if (cell.panel, cell.series) == (panel, series))
+        alike.setdefault((panel, places), []).append(series)
+    for (panel, places), names in alike.items():
+        row = [cell.cell for cell in result.cells if (cell.cell.panel, cell.cell.series) == (panel, names[0])]
+        at = f" at {', '.join(places)}" if len(places) < len(row) else ""
+        whole = {cell.cell.series for cell in result.cells if cell.cell.panel == panel} == set(names)
+        found.append(", ".join(filter(None, (panel, *(() if whole and panel else names)))) + at)
+    return found
 
 
 def _listed(words: Sequence[str]) -> str:

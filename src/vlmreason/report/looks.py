@@ -6,8 +6,8 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -59,6 +59,11 @@ class Look:
     marker: str
     dashes: tuple[float, ...] | None = None
 
+    @property
+    def size(self) -> float:
+        """Points of the marker; those with thin parts are drawn larger, to weigh as much as the others."""
+        return {"*": 9.5, "P": 7.5, "X": 7.0, "D": 5.5, "d": 6.5}.get(self.marker, 6.0)
+
 
 @dataclass(frozen=True)
 class Body:
@@ -86,7 +91,7 @@ def key(entry: Entry, look: Look) -> Line2D:
     """The legend's entry of a series that is drawn as a line or points."""
     if look.dashes is not None:
         return Line2D([], [], color=look.colour, linestyle=(0, look.dashes), linewidth=1.5, label=entry.label)
-    return Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.5, markersize=5.5, label=entry.label)
+    return Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.5, markersize=look.size, label=entry.label)
 
 
 def factor(measure: Measure) -> float:
@@ -127,8 +132,14 @@ def along_words(along: str) -> str:
     return {"step": "optimizer steps", "examples": "training examples"}.get(along) or _WORDS[f"gradients:{along}"]
 
 
-def y_label(experiment: Experiment, measure: Measure) -> str:
-    return experiment.y_label or measure_words(measure)
+def y_label(experiment: Experiment, measures: Iterable[Measure]) -> str:
+    """Of a panel with these measures."""
+    measures = list(dict.fromkeys(measures))
+    for words in (measure_words, lambda measure: measure_words(replace(measure, level=None, view=None))):
+        found = list(dict.fromkeys(words(measure) for measure in measures))
+        if len(found) == 1:
+            break
+    return experiment.y_label or "; ".join(found)
 
 
 def brief(number: float) -> str:

@@ -15,6 +15,7 @@ from scipy import stats
 
 from vlmreason.report.experiment import WHERE, Entry
 from vlmreason.report.looks import (
+    FAINT,
     INK,
     SMALL,
     SOFT,
@@ -33,6 +34,7 @@ from vlmreason.report.looks import (
     say_missing,
     shape,
     wrapped,
+    y_label,
 )
 from vlmreason.report.results import CellResult, Result
 
@@ -67,7 +69,11 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
             measure = shown[0].cell.measure
             xs, ys = ([value for cell in shown for c in cell.curves for value in getattr(c, side)] for side in "xy")
             across = _scale(axes, "x", xs, along_words(measure.along))
-            up = _scale(axes, "y", [y * factor(measure) for y in ys], experiment.y_label or measure_words(measure))
+            up = _scale(
+                axes, "y", [y * factor(measure) for y in ys], y_label(experiment, (c.cell.measure for c in shown))
+            )
+            if min(ys) < 0 < max(ys):
+                axes.axhline(0, color=FAINT, linewidth=0.9, zorder=1)
             axes.set_xlabel(across, fontsize=SMALL)
             axes.set_ylabel(wrapped(up, 2.1, SMALL), fontsize=SMALL)
 
@@ -111,7 +117,8 @@ def points(result: Result, looks: Mapping[str, Look]) -> Body:
                 look, values = looks[entry.label], found[panel.label][entry.label]
                 axes.plot(
                     [x for x, _, _ in values], [y for _, y, _ in values], linestyle="", marker=look.marker or "o",
-                    color=look.colour, markersize=6, markeredgecolor="white", markeredgewidth=0.5, label=entry.label,
+                    color=look.colour, markersize=look.size, markeredgecolor="white", markeredgewidth=0.4,
+                    label=entry.label,
                 )  # fmt: skip
                 for x, y, marked in values:
                     if marked:
@@ -164,8 +171,9 @@ def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], cell: CellResult,
     along_time = cell.cell.measure.along in WHERE
     style = (0, look.dashes) if look.dashes is not None else "-"
     axes.plot(
-        x, up, color=look.colour, marker=look.marker, linestyle=style, markersize=3.8 if along_time else 3.2,
-        linewidth=1.0 if along_time else 0.7, markeredgewidth=0, alpha=0.85, label=cell.cell.series,
+        x, up, color=look.colour, marker=look.marker, linestyle=style, markeredgewidth=0,
+        markersize=look.size * (0.62 if along_time else 0.5), linewidth=1.0 if along_time else 0.7, alpha=0.85,
+        label=cell.cell.series,
     )  # fmt: skip
     if not along_time:
         axes.plot(

@@ -22,7 +22,6 @@ from vlmreason.report.looks import (
     TINY,
     Body,
     Box,
-    line_height,
     placed,
     say_missing,
     text_width,
@@ -85,15 +84,17 @@ def pixels(result: Result, records: Sequence[Record], load_task: Callable[[Recor
             below = middle - 0.04 / height * box[3]
             figure.text(left, below, numbers, fontsize=TINY, color=SOFT, va="top", linespacing=1.25)
 
-    notes = ["Red: the top pixels by gradient times input, of the mean loss of a stretch; dashed: what it is about."]
+    notes = [
+        "Red: the pixels with the highest gradient times input for a stretch of the trace; dashed: what it is about."
+    ]
     notes += list(dict.fromkeys(row.note for row in rows if row.note))
-    return Body(width + 0.2, height + 2 * line_height(TINY), paint, (), [*notes, *placed(experiment)[1]])
+    return Body(width + 0.2, height, paint, (), [*notes, *placed(experiment)[1]])
 
 
 def _part(box: Box, size: tuple[float, float], part: Box) -> Box:
     """A part of a box that is `size` inches large, given in inches."""
     (left, bottom, width, height), (x, y, w, h) = box, part
-    inch, up = width / (size[0] + 0.2), height / (size[1] + 2 * line_height(TINY))
+    inch, up = width / (size[0] + 0.2), height / size[1]
     return left + x * inch, bottom + y * up, w * inch, h * up
 
 
@@ -124,7 +125,8 @@ def _row(
         picture, about = _problem(task, record, example)
     except ValueError as error:
         return _Row(name, numbers, str(error))
-    note = f"{entry.label or record.run}: run {record.run}, problem {example['id']}."
+    share = record.analyses["attribution"]["settings"]["top_percent"]
+    note = f"{entry.label or 'Pictures'}: top {share:g} % of the pixels; run {record.run}, problem {example['id']}."
     return _Row(name, numbers, "", picture, example["top"], about, note)
 
 

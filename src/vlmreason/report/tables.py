@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,7 +27,7 @@ from vlmreason.report.looks import (
     wrapped,
 )
 from vlmreason.report.results import CellResult, Result
-from vlmreason.report.writing import shown
+from vlmreason.report.writing import number
 
 PAD, NUMBER, HEAD = 0.16, 9.0, 1.25  # inches between columns, points of a value, most inches of a column's head
 NAMES = 2.6  # inches that the names of the rows may take
@@ -57,7 +56,7 @@ def table(result: Result, looks: Mapping[str, Look]) -> Body:
     numbers, notes = placed(experiment)
     paper = {(n.panel, n.series, place): n.value for n, place in numbers}
     places = list(enumerate(experiment.x.places()))
-    columns = [(panel, number, place) for panel in experiment.panels for number, place in places]
+    columns = [(panel, n, place) for panel in experiment.panels for n, place in places]
     texts = [
         [_text(result.cell(p.label, e.label, place.label), paper.get((p.label, e.label, n))) for p, n, place in columns]
         for e in experiment.series
@@ -116,11 +115,11 @@ def _text(cell: CellResult | None, paper: float | None) -> _Text | None:
     grey = () if paper is None else (f"paper {paper:g}",)
     if absent(cell):
         return _Text("missing", grey, missing=True)
-    value, _, interval = shown(cell).partition(" (")
-    if not interval:
-        return _Text(value, grey)
-    interval, _, rest = interval.partition(")")
-    return _Text(value + rest.split(" ")[0], (interval, *textwrap.wrap(rest.partition(" ")[2], 30), *grey))
+    if cell.estimate is None:
+        return _Text("-", grey)
+    value, _, interval = number(cell.estimate, cell.cell.measure).partition(" (")
+    few = (f"{len(cell.runs)} of {len(cell.cell.seeds)} runs",) if cell.missing else ()
+    return _Text(value + ("†" if cell.marks else ""), (*filter(None, [interval.rstrip(")")]), *few, *grey))
 
 
 def _what(result: Result) -> list[str]:
@@ -142,12 +141,11 @@ def _cell(axes: Axes, text: _Text, place: tuple[float, float, float, float]) -> 
         axes.add_patch(patch)
     pad = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if text.missing else None
     size = SMALL if text.missing else NUMBER
-    for number, line in enumerate((text.value, *text.under)):
-        row = line_height(TINY if number else NUMBER)
-        colour = SOFT if number or text.missing else INK
+    for under, line in enumerate((text.value, *text.under)):
+        row, size = (line_height(TINY), TINY) if under else (line_height(NUMBER), size)
         axes.text(
-            middle, y + row / 2, line, fontsize=TINY if number else size, color=colour, ha="center", va="center",
-            bbox=pad, style="italic" if line.startswith("paper ") else "normal",
+            middle, y + row / 2, line, fontsize=size, color=SOFT if under or text.missing else INK, ha="center",
+            va="center_baseline", bbox=pad, style="italic" if line.startswith("paper ") else "normal",
         )  # fmt: skip
         y += row
 
@@ -158,6 +156,6 @@ def _rule(axes: Axes, left: float, right: float, y: float, width: float) -> None
 
 def _write(axes: Axes, x: float, y: float, text: str, size: float, bold: bool = False, align: str = "center") -> None:
     axes.text(
-        x, y, text, fontsize=size, fontweight="bold" if bold else "normal", ha=align, va="center", color=INK,
+        x, y, text, fontsize=size, fontweight="bold" if bold else "normal", ha=align, va="center_baseline", color=INK,
         linespacing=1.2,
     )  # fmt: skip
