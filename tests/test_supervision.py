@@ -19,8 +19,8 @@ from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 
 CONF = Path(__file__).parents[1] / "conf"
-PRETRAINING = "nano_pretraining"
-STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {PRETRAINING})
+PRETRAINING = ("nano_pretraining", "nano_scenes")
+STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {*PRETRAINING})
 SINGLE = {
     "text": ("text",),
     "image": ("image",),
@@ -104,11 +104,12 @@ def test_a_strategy_is_algorithm_1(strategy: str, phase: str, num: int, seed: in
     assert shape_of(got, whole_epochs) == shape_of(wanted, whole_epochs)
 
 
-def test_pretraining_names_skills_only_and_adds_up() -> None:
-    supervision = load(PRETRAINING)
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pretraining_names_skills_only_and_adds_up(name: str) -> None:
+    supervision = load(name)
     assert all(name.endswith("_skills") for name in supervision.task_names(None))
-    for name, mixture in mixtures(supervision, None, 0).items():
-        assert sum(row["examples"] for row in mixture.describe()) == supervision.phase(name).num_examples
+    for phase, mixture in mixtures(supervision, None, 0).items():
+        assert sum(row["examples"] for row in mixture.describe()) == supervision.phase(phase).num_examples
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

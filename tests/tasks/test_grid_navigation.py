@@ -181,7 +181,7 @@ def test_terse_trace_tells_the_truth_about_every_cell(scale: str) -> None:
         left, names = objects_of(grid), {name: cell for cell, name in objects_of(grid).items()}
         names["D"] = at(grid, "D")
         listed = " ".join(f"{name} ({r},{c})" for (r, c), name in sorted(left.items()))
-        assert steps[0] == f"S ({at(grid, 'S')[0]},{at(grid, 'S')[1]}) D ({names['D'][0]},{names['D'][1]}) {listed} "
+        assert steps[0] == f"D ({names['D'][0]},{names['D'][1]}) {listed} S ({at(grid, 'S')[0]},{at(grid, 'S')[1]}) "
         stack, seen = [at(grid, "S")], {at(grid, "S")}
         for line in steps[1:-1]:
             words = line.split()
@@ -189,6 +189,7 @@ def test_terse_trace_tells_the_truth_about_every_cell(scale: str) -> None:
             left.pop(cell, None)
             assert words[0] == f"({cell[0]},{cell[1]})"
             nearest = min((distance(cell, there) for there in left), default=distance(cell, names["D"]))
+            assert words[2] == f"({names[words[1]][0]},{names[words[1]][1]})"
             assert names[words[1]] in (left or {names["D"]}) and distance(cell, names[words[1]]) == nearest
             num_with_three_left += len(left) >= 3
             tried = re.findall(r"(right|down|left|up) (?:(outside)|\((\d+),(\d+)\) (\w+))", line)
@@ -217,8 +218,8 @@ def test_trace_of_a_small_grid() -> None:
         "\\begin{tabular}{cccc}\n & 1 & 2 & 3 \\\\\n1 & S & dot & D \\\\\n2 & & star & \\\\\n\\end{tabular}"
     )
     assert "".join(make("nano").thought(state)) == (
-        "S (1,1) D (1,3) star (2,2) (1,1) star right (1,2) dot down (2,1) free (2,1) star right (2,2) star "
-        "(2,2) D right (2,3) free (2,3) D up (1,3) D (1,3) done "
+        "D (1,3) star (2,2) S (1,1) (1,1) star (2,2) right (1,2) dot down (2,1) free (2,1) star (2,2) right (2,2) star "
+        "(2,2) D (1,3) right (2,3) free (2,3) D (1,3) up (1,3) D (1,3) done "
     )
     assert make("nano", "verbose").thought(state)[1] == (
         "At (1,1), heading for star: right (1,2) is blocked by dot; down (2,1) is free.\n"
