@@ -137,7 +137,7 @@ def test_without_runs_there_is_no_verdict_but_what_is_missing() -> None:
     assert [gap.set["supervision"] for gap in found.missing] == ["mix_plus"] * 3
     partly = judge(claim(), result({"mix": 0.1, "mix_plus": 0.9}, seeds=(1,)))
     assert partly.verdict == "holds" and partly.effect is not None and partly.effect.num_seeds == 1
-    assert len(partly.missing) == 4
+    assert len(partly.missing) == 4 and "| 1 of 3 x 40 |" in ledger([partly])[2]
 
 
 def test_all_contrasts_must_hold_or_any() -> None:
@@ -168,10 +168,20 @@ def test_ratios_of_numbers_per_run() -> None:
 
 
 def test_the_mean_over_several_cells() -> None:
-    both = {"panel": ["Tables", "Grids"], "x": "first"}
+    both = {"panel": ["Tables", "Grids"], "x": "all"}
     found = judge(claim(at=both), result({"mix": 0.2, "mix_plus": 0.6}))
     assert found.verdict == "holds" and found.effect is not None and found.effect.mean == pytest.approx(40)
-    assert len({gap.run for gap in found.missing}) == 0 and len(found.runs) == 6
+    left, right = found.deciding.sides
+    assert left and right and [left.mean, right.mean] == pytest.approx([60, 20])
+    assert not found.missing and len(found.runs) == 6
+
+
+def test_a_claim_of_another_scale_has_no_runs() -> None:
+    elsewhere = claim(scale="paper", at={"panel": "Cubes", "x": 20})
+    numbers = result({"mix": 0.1, "mix_plus": 0.9})
+    assert judge(elsewhere, numbers).verdict == "no runs"
+    with pytest.raises(ValueError, match="panel='Cubes'"):
+        judge(replace(elsewhere, scale="nano"), numbers)
 
 
 def test_numbers_of_curves_are_of_the_last_phase() -> None:
@@ -244,7 +254,7 @@ def test_the_ledger_between_its_markers() -> None:
 @pytest.mark.parametrize("scale", ["nano", "paper"])
 def test_claims_of_the_study_name_cells_that_exist(scale: str) -> None:
     claims = read_claims(
-        experiments.folder() / "s2h" / "claims.yaml", lambda name: experiments.read_experiment(name, scale)
+        experiments.folder() / "s2h" / "claims.yaml", lambda name: experiments.read_experiment(name, scale), scale
     )
     for one in claims:
         assert one.experiment in experiments.names()

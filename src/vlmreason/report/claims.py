@@ -35,7 +35,7 @@ BEGIN, END = "<!-- ledger -->", "<!-- end of ledger -->"
 class Side:
     """Cells of an experiment by their labels; of several, the mean. An axis that has one place need not be named.
 
-    x: also one of WORDS, of the places that a series has, or the value that the paper has at that place.
+    x: also `all`, one of WORDS, of the places that a series has, or the value that the paper has at that place.
     """
 
     panel: Label | tuple[Label, ...] | None = None
@@ -82,7 +82,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Claim:
-    """One finding of the paper. hold: whether all contrasts must hold, or any. tried: what was tried where it fails."""
+    """One finding of the paper.
+
+    hold: whether all contrasts must hold, or any. scale: the only one at which its cells exist, where it is not all.
+    tried: what was tried where it fails.
+    """
 
     id: str
     text: str
@@ -90,6 +94,7 @@ class Claim:
     experiment: str
     contrasts: tuple[Contrast, ...]
     hold: Literal["all", "any"] = "all"
+    scale: str | None = None
     tried: str = ""
 
     def __post_init__(self) -> None:
@@ -99,11 +104,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judged:
-    """A contrast with its effect: in percentage points where the measure is in percent, as ratio where one is asked."""
+    """A contrast with its effect: in percentage points where the measure is in percent, as ratio where one is asked.
+
+    sides: left and right by themselves, or left alone where it has a bound. num_wanted: seeds that there should be.
+    """
 
     contrast: Contrast
     effect: Estimate | None
     verdict: Judgement
+    sides: tuple[Estimate | None, ...] = ()
+    num_wanted: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,8 +134,10 @@ class Verdict:
         return self.deciding.effect
 
 
-def read_claims(path: Path, load: Callable[[str], Experiment] | None = None) -> tuple[Claim, ...]:
-    """The claims of a study. `load`: an experiment by its name, to check labels against. Raises ValueError."""
+def read_claims(
+    path: Path, load: Callable[[str], Experiment] | None = None, scale: str | None = None
+) -> tuple[Claim, ...]:
+    """The claims of a study. `load`: an experiment by its name at `scale`, to check labels. Raises ValueError."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -139,7 +151,7 @@ def read_claims(path: Path, load: Callable[[str], Experiment] | None = None) -> 
             claim = structure(Claim, _whole(item))
             if claim.id in claims:
                 raise ValueError("there are two of this id")
-            if load is not None:
+            if load is not None and claim.scale in (None, scale):
                 check(claim, load(claim.experiment))
         except ValueError as error:
             raise ValueError(f"{path}, {name}: {error}") from None
@@ -148,7 +160,10 @@ def read_claims(path: Path, load: Callable[[str], Experiment] | None = None) -> 
 
 
 def check(claim: Claim, experiment: Experiment) -> None:
-    """Raises ValueError where a claim names what the experiment does not have, or compares different measures."""
+    """Raises ValueError where a claim names what the experiment does not have, or compares different measures.
+
+    `experiment` is at the claim's scale.
+    """
     for contrast in claim.contrasts:
         sides = [side for side in (contrast.left, contrast.right) if side is not None]
         _check_measures(contrast, [cell for side in sides for cell in _named(side, experiment)])
@@ -159,6 +174,9 @@ def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
     if claim.experiment not in results:
         raise ValueError(f"{claim.id}: the result of {claim.experiment} is needed")
     result = results[claim.experiment]
+    if claim.scale not in (None, result.scale):
+        none = tuple(Judged(contrast, None, "no runs") for contrast in claim.contrasts)
+        return Verdict(claim, result.scale, "no runs", none[0], none, (), (), ())
     check(claim, result.experiment)
     contrasts = tuple(_judged(contrast, result) for contrast in claim.contrasts)
     order: list[Judgement] = ["fails", "no runs", "not decided", "holds"]
@@ -181,7 +199,7 @@ def ledger(verdicts: Sequence[Verdict]) -> list[str]:
     for verdict in verdicts:
         words = (
             verdict.claim.text, verdict.claim.place, shown_effect(verdict.deciding) + _of_several(verdict),
-            shown_claimed(verdict.deciding.contrast), shown_size(verdict.effect),
+            shown_claimed(verdict.deciding.contrast), shown_size(verdict.effect, verdict.deciding.num_wanted),
             f"**{verdict.verdict}**" + ("†" if verdict.marks else ""),
         )  # fmt: skip
         lines.append(f"| {' | '.join(words)} |")
@@ -224,11 +242,12 @@ def shown_claimed(contrast: Contrast) -> str:
     return f"> {low:g}" if high == math.inf else f"{low:.3g} to {high:.3g}"
 
 
-def shown_size(effect: Estimate | None) -> str:
-    """As `3 x 200`, or `3` for one number per run."""
+def shown_size(effect: Estimate | None, num_wanted: int = 0) -> str:
+    """As `3 x 200`, or `3` for one number per run; `1 of 3 x 200` where fewer seeds are there than wanted."""
     if effect is None:
         return "-"
-    return f"{effect.num_seeds}" + ("" if effect.num_problems is None else f" x {effect.num_problems}")
+    missing = f" of {num_wanted}" if effect.num_seeds < num_wanted else ""
+    return f"{effect.num_seeds}{missing}" + ("" if effect.num_problems is None else f" x {effect.num_problems}")
 
 
 def insert(text: str, lines: Sequence[str]) -> str:
@@ -289,6 +308,8 @@ def _chosen(axis: str, wanted: Label | tuple[Label, ...] | None, labels: Sequenc
 def _places(wanted: Label | tuple[Label, ...] | None, labels: Sequence[str], experiment: Experiment) -> list[str]:
     if wanted is None:
         return _chosen("x", None, labels)
+    if wanted == "all":
+        return [*labels]
     places = experiment.x.places()
     found: list[Label] = []
     for one in wanted if isinstance(wanted, tuple) else (wanted,):
@@ -323,17 +344,20 @@ def _cells(contrast: Contrast, result: Result, side: Side | None = None) -> list
 def _judged(contrast: Contrast, result: Result) -> Judged:
     sides = [side for side in (contrast.left, contrast.right) if side is not None]
     samples = [_mean([_samples(cell, contrast) for cell in _cells(contrast, result, side)]) for side in sides]
+    cells = _cells(contrast, result)
+    factor = 100 if cells[0].cell.measure.in_percent else 1
+    shown = tuple(_each(estimate(side), lambda value: value * factor) for side in samples)
+    num_wanted = min(len(cell.cell.seeds) for cell in cells)
     if contrast.ratio is not None:
         samples = [[replace(run, values=tuple(map(_log, run.values))) for run in side] for side in samples]
     effect = estimate(samples[0]) if contrast.right is None else difference(*samples)
+    effect = _each(effect, math.exp if contrast.ratio else lambda value: value * factor)
+    return Judged(contrast, effect, _side(effect, contrast.limits()), shown, num_wanted)
+
+
+def _side(effect: Estimate | None, limits: tuple[float, float]) -> Judgement:
     if effect is None:
-        return Judged(contrast, None, "no runs")
-    percent = _cells(contrast, result)[0].cell.measure.in_percent
-    effect = _each(effect, math.exp if contrast.ratio else lambda value: value * (100 if percent else 1))
-    return Judged(contrast, effect, _side(effect, contrast.limits()))
-
-
-def _side(effect: Estimate, limits: tuple[float, float]) -> Judgement:
+        return "no runs"
     if effect.ci_low is None or effect.ci_high is None:
         return "not decided"
     if limits[0] < effect.ci_low and effect.ci_high < limits[1]:
@@ -387,12 +411,14 @@ def _log(value: float | None) -> float | None:
     return None if value is None or value <= 0 else math.log(value)
 
 
-def _each(effect: Estimate, change: Callable[[float], float]) -> Estimate:
+def _each(effect: Estimate | None, change: Callable[[float], float]) -> Estimate | None:
+    if effect is None:
+        return None
     low, high = (None if value is None else change(value) for value in (effect.ci_low, effect.ci_high))
     return replace(effect, mean=change(effect.mean), ci_low=low, ci_high=high)
 
 
 def _of_several(verdict: Verdict) -> str:
-    if len(verdict.contrasts) == 1:
+    if len(verdict.contrasts) == 1 or verdict.effect is None:
         return ""
     return f", {'weakest' if verdict.claim.hold == 'all' else 'strongest'} of {len(verdict.contrasts)}"
