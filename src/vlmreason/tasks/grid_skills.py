@@ -31,8 +31,8 @@ class GridSkillState:
     skill: str
     grid: GridState
     cells: tuple[Cell, ...]
-    things: tuple[str, ...] = ()
-    moves: tuple[str, ...] = ()
+    things: tuple[str, ...]
+    moves: tuple[str, ...]
 
 
 class GridSkills(Task[GridSkillState]):
@@ -70,17 +70,14 @@ class GridSkills(Task[GridSkillState]):
             raise self.unreachable(level, "the grids are too few to be divided into splits")
         num = {"holds": (3, 12), "near": (1, 4), "around": (2, 5)}.get(level)
         cells = tuple(rng.sample(every, rng.randint(*num))) if num else ()
-        things = ["S", "D", *(name for name, _ in grid.objects)]
-        match level:
-            case "find":
-                return GridSkillState(level, grid, (), tuple(rng.sample(things, rng.randint(2, len(things)))))
-            case "toward" | "closest":  # some cells in reading order
-                first = rng.randrange(len(every))
-                return GridSkillState(level, grid, tuple(every[first : first + _MAX_CELLS]))
-            case "walk":
-                return GridSkillState(level, grid, (), (), _moves(rng))
-            case _:
-                return GridSkillState(level, grid, cells)
+        things: tuple[str, ...] = ()
+        if level == "find":
+            known = list(_where(grid))
+            things = tuple(rng.sample(known, rng.randint(2, len(known))))
+        elif level in ("toward", "closest"):  # some cells in reading order
+            first = rng.randrange(len(every))
+            cells = tuple(every[first : first + _MAX_CELLS])
+        return GridSkillState(level, grid, cells, things, _moves(rng) if level == "walk" else ())
 
     def _distinct(self, rng: random.Random, places: list[Cell]) -> list[tuple[str, Cell]]:
         """A few objects, each once, and some obstacles, in reading order."""
