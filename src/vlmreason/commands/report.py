@@ -73,7 +73,13 @@ def _report(own: Settings, scale: str) -> Any:
         files = drawing.draw(result, study.styles, library.records, figures / result.name.partition("/")[2], FORMATS)
         artifacts.append(contents.Artifact(result, tuple(files)))
     used = contents.users(results)
-    records = list({record.run: record for record in library.records if record.run in used}.values())
+    faults, records = list(library.faults), []
+    for record in {record.run: record for record in library.records if record.run in used}.values():
+        try:
+            contents.check(record)
+            records.append(record)
+        except ValueError as error:
+            faults.append(str(error))
     return contents.Report(
         name=own.study,
         study=study,
@@ -90,7 +96,7 @@ def _report(own: Settings, scale: str) -> Any:
                 lambda record, evaluation: build.evaluated_task(evaluation.identity, record.path, record.config),
             )
         ),
-        faults=tuple(library.faults),
+        faults=tuple(faults),
     )
 
 

@@ -121,7 +121,7 @@ class Report:
     def runs(self) -> tuple[Run, ...]:
         """By task, strategy, number of examples and seed."""
         used_by = users(artifact.result for artifact in self.artifacts)
-        settings = _settings(self.records)
+        settings = unusual(self.records)
         rows = [_run(record, settings[record.run], used_by.get(record.run, ())) for record in self.records]
         return tuple(sorted(rows, key=lambda run: (run.task, run.strategy, run.num_examples, run.seed, run.name)))
 
@@ -197,8 +197,8 @@ def _run(record: Record, settings: str, used_by: tuple[str, ...]) -> Run:
             )
             for cell in (evaluation.cells if evaluation else ())
         }
-        gpus = hardware.get("gpus") or ()
-        machine = str(gpus[0]) if gpus else f"{hardware.get('cpu')}, {hardware.get('cores')} cores"
+        gpus, cores = hardware.get("gpus") or (), hardware.get("cores")
+        machine = str(gpus[0]) if gpus else f"{hardware['cpu']}{f', {cores} cores' if cores else ''}"
         return Run(
             name=record.run,
             strategy=str(record.config["supervision"]["name"]),
@@ -225,7 +225,7 @@ def check(record: Record) -> None:
 _SHOWN_APART = re.compile(r"(^seed|^out|num_examples|^evaluation\..*|^trainer\..*|^logger\..*)$")
 
 
-def _settings(records: Sequence[Record]) -> dict[str, str]:
+def unusual(records: Sequence[Record]) -> dict[str, str]:
     """In what each run is not as most runs of its task and strategy are, by its name."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:

@@ -6,9 +6,12 @@ text from outside: whatever comes from them is escaped.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+
+from PIL import Image
 
 from vlmreason.report import claims, markup, writing
 from vlmreason.report.contents import VIEWS, Artifact, Report, Run, rank, seeds_and_runs
@@ -16,18 +19,20 @@ from vlmreason.report.examples import Answer, Example
 from vlmreason.report.experiment import PaperNumber
 from vlmreason.report.results import CellResult
 
+_PIXELS_PER_INCH = 120  # of figures on the page
 _STYLE = """
-:root { --holds: #1c7c3c; --fails: #b3261e; --open: #9a6200; --none: #5d6778; --wash: #eef1f5; --wrong: #f7c9c5; }
+:root { --holds: #1c7c3c; --fails: #b3261e; --open: #9a6200; --none: #5d6778; --wash: #eef1f5; --wrong: #f7c9c5;
+  --paper: #8a3ea8; }
 @media (prefers-color-scheme: dark) { :root { --holds: #55c47b; --fails: #f28b82; --open: #f0b429; --none: #98a2b3;
-  --wash: #232934; --wrong: #8c2f2a; } }
+  --wash: #232934; --wrong: #8c2f2a; --paper: #cf9be6; } }
 html { scroll-padding-top: 12px; }
-.layout { display: grid; grid-template-columns: 250px minmax(0, 1fr); gap: 36px; max-width: 1560px; margin: 0 auto;
-  padding: 0 28px 80px; }
+.layout { display: grid; grid-template: auto 1fr / 250px minmax(0, 1fr); column-gap: 36px;
+  max-width: 1560px; margin: 0 auto; padding: 0 28px 80px; }
 header { padding: 32px 0 4px; }
 h1 { font-size: 30px; line-height: 1.25; letter-spacing: -0.01em; }
 h2 { margin-top: 52px; }
-.toc { position: sticky; top: 0; align-self: start; max-height: 100vh; overflow: auto; padding: 34px 4px 24px 0;
-  font-size: 13px; line-height: 1.4; }
+.toc { grid-row: 1 / 3; position: sticky; top: 0; align-self: start; max-height: 100vh; overflow: auto;
+  padding: 34px 4px 24px 0; font-size: 13px; line-height: 1.4; }
 .toc a { color: inherit; text-decoration: none; display: block; padding: 2px 0 2px 2px; }
 .toc a:hover { color: var(--mark); }
 .toc strong { display: block; margin: 14px 0 4px; }
@@ -58,7 +63,7 @@ thead .group { text-align: center; color: var(--ink); }
 .first { border-left: 1px solid var(--line); }
 .numbers tbody th, .numbers thead th:first-child { position: sticky; left: 0; background: var(--card); }
 .numbers td small { display: block; color: var(--soft); white-space: nowrap; font-size: 11px; line-height: 1.35; }
-.numbers td .paper { color: var(--fails); }
+.numbers td .paper { color: var(--paper); }
 .numbers td .by { opacity: .75; }
 .none { color: var(--soft); }
 .badge { display: inline-block; padding: 1px 10px; border-radius: 10px; font-size: 12px; font-weight: 600;
@@ -73,9 +78,13 @@ code { font: 12px/1.5 "DejaVu Sans Mono", monospace; background: var(--wash); pa
 .missing { column-width: 340px; font-size: 13px; }
 .runs th[data-sort] { cursor: pointer; } .runs th[aria-sort]::after { content: " \\2191"; }
 .runs th[aria-sort=descending]::after { content: " \\2193"; }
-.runs td, .runs tbody th { white-space: nowrap; } .runs tbody th { font-weight: 400; }
+.runs td { white-space: nowrap; } .runs thead .word { text-align: left; }
+.runs th:first-child { position: sticky; left: 0; background: var(--card); }
+.runs tbody th { font: 11px/1.4 "DejaVu Sans Mono", monospace; white-space: normal; min-width: 150px; max-width: 190px;
+  overflow-wrap: anywhere; }
 .runs .settings { white-space: normal; min-width: 180px; max-width: 320px; overflow-wrap: anywhere; }
-tr:target { background: var(--thought); }
+tr:target, .runs tr:target th { background: var(--thought); }
+#examples h3 { margin: 26px 0 10px; } .given h4 { margin-top: 10px; } .given h4:first-child { margin-top: 0; }
 .given { display: grid; grid-template-columns: minmax(0, 260px) minmax(0, 1fr); gap: 20px; margin: 10px 0 14px; }
 .given img { width: 100%; max-height: 420px; object-fit: contain; object-position: left top; background: #fff;
   border: 1px solid var(--line); image-rendering: var(--rendering, auto); }
@@ -87,12 +96,16 @@ mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 1p
 .else mark { background: transparent; outline: 1px dotted var(--soft); }
 .claim { display: grid; grid-template-columns: 104px minmax(0, 1fr) minmax(170px, 230px); gap: 4px 18px;
   padding: 12px 0; border-bottom: 1px solid var(--line); }
+.claim:last-child { border: 0; } .claims { padding: 4px 20px; }
+.by-claim { margin-right: 6px; text-decoration: none; }
 .claim p { margin: 0 0 4px; } .claim .effect { text-align: right; font-variant-numeric: tabular-nums; }
 .claim .effect b { font-size: 17px; }
 .claim small { color: var(--soft); font-size: 13px; }
 @media (max-width: 1050px) {
-  .layout { display: block; padding: 0 16px 60px; }
-  .toc { position: static; max-height: none; padding: 8px 0; border-bottom: 1px solid var(--line); }
+  .layout { display: flex; flex-direction: column; padding: 0 16px 60px; }
+  header { order: -1; }
+  .toc { position: static; align-self: stretch; flex: none; max-height: 280px; margin-top: 12px; padding: 0 12px 12px;
+    background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 }
 @media (max-width: 640px) {
   h1 { font-size: 24px; } .card { padding: 14px; } .figure { padding: 4px; margin: 12px -6px; }
@@ -129,7 +142,6 @@ for (const head of document.querySelectorAll("th[data-sort]")) {
 def page(report: Report) -> str:
     """The page. Raises OSError where a picture cannot be read."""
     sections = (
-        _header(report),
         _ledger(report),
         f'<section id="artifacts"><h2>Tables and figures</h2>{"".join(_artifact(a, report) for a in report.artifacts)}'
         "</section>",
@@ -137,7 +149,7 @@ def page(report: Report) -> str:
         _runs(report),
         _passed_over(report),
     )
-    body = f'<div class="layout">\n{_toc(report)}\n<main>\n{"".join(sections)}</main>\n</div>\n'
+    body = f'<div class="layout">\n{_toc(report)}\n{_header(report)}<main>\n{"".join(sections)}</main>\n</div>\n'
     return markup.document(f"{report.study.title} ({report.scale})", _STYLE, body, _SCRIPT)
 
 
@@ -224,7 +236,7 @@ def _ledger(report: Report) -> str:
         f'<section id="claims"><h2>Claims</h2><p>{escape(claims.counts(report.verdicts))} A claim holds where the 95 % '
         "interval of its effect lies on the claimed side, fails where it lies on the other, and is not decided in "
         "between; claims are judged one by one, without a correction for their number. Effects are percentage points "
-        f'where the measure is a share.</p><div class="card">{rows}</div></section>\n'
+        f'where the measure is a share.</p><div class="card claims">{rows}</div></section>\n'
     )
 
 
@@ -262,6 +274,11 @@ def _claim(verdict: claims.Verdict, report: Report) -> str:
     )
 
 
+def _linked_badge(verdict: claims.Verdict) -> str:
+    link = f'href="#claim-{escape(verdict.claim.id)}" title="{escape(verdict.claim.text)}"'
+    return f'<a class="by-claim" {link}>{_badge(verdict.verdict)}</a>'
+
+
 def _badge(verdict: str) -> str:
     return f'<span class="badge {verdict.replace(" ", "_")}">{verdict}</span>'
 
@@ -282,10 +299,13 @@ def _artifact(artifact: Artifact, report: Report) -> str:
     figure = "<p class=none>Nothing to draw yet.</p>"
     if artifact.picture:
         alt = f"{_short(artifact)}: {experiment.title}"
-        figure = f'<div class="figure">{markup.image(artifact.picture.read_bytes(), alt, " loading=lazy")}</div>'
+        figure = f'<div class="figure">{_picture(artifact.picture.read_bytes(), alt)}</div>'
     scale = "" if report.scale == "nano" else f" scale={report.scale}"
     commands = (("Draw", "figure"), ("Make the runs", "sweep"))
     facts = [("The paper", escape(experiment.expected))]
+    judged = [verdict for verdict in report.verdicts if verdict.claim.experiment == result.name]
+    if judged:
+        facts.append(("Claims", "".join(map(_linked_badge, judged))))
     facts += [("Cost", escape(getattr(experiment.cost, report.scale, experiment.cost.nano)))]
     facts += [(what, f"<code>vlmreason {command} experiment={escape(result.name)}{scale}</code>")
               for what, command in commands]  # fmt: skip
@@ -297,6 +317,14 @@ def _artifact(artifact: Artifact, report: Report) -> str:
         f"<span>{escape(_place(experiment.place))}</span>{_state(artifact)}</div><h3>{escape(experiment.title)}</h3>"
         f"{figure}{_table(artifact, placed)}{_facts(facts)}{_list(notes)}{_missing(artifact, scale)}</article>\n"
     )
+
+
+def _picture(png: bytes, alt: str) -> str:
+    """A figure in the size of its print, so that its letters are about as large as those of the page."""
+    with Image.open(io.BytesIO(png)) as opened:
+        (width, height), dpi = opened.size, opened.info.get("dpi", (160, 160))[0]
+    shown = round(width * _PIXELS_PER_INCH / dpi)
+    return markup.image(png, alt, f' width="{shown}" height="{round(shown * height / width)}"')
 
 
 def _place(place: str) -> str:
@@ -449,7 +477,7 @@ def _runs(report: Report) -> str:
     columns += [(f"{level}, {_view(view)} (%)", "number") for level, view in report.evaluated]
     columns += [("seconds", "number"), ("machine", "word"), ("code", "word"), ("when", "word"), ("used by", "word")]
     columns += [("other settings", "word")]
-    heads = "".join(f'<th scope="col" data-sort="{kind}">{escape(name)}</th>' for name, kind in columns)
+    heads = "".join(f'<th scope="col" class="{kind}" data-sort="{kind}">{escape(name)}</th>' for name, kind in columns)
     rows = "".join(f'<tr id="{anchor(run.name)}">{"".join(_row(run, report))}</tr>' for run in report.runs)
     if not rows:
         return '<section id="runs"><h2>Runs</h2><p class=none>There are none yet.</p></section>\n'
@@ -462,7 +490,7 @@ def _runs(report: Report) -> str:
 
 
 def _row(run: Run, report: Report) -> Iterator[str]:
-    yield f"<th><code>{escape(run.name)}</code></th>"
+    yield f"<th>{escape(run.name)}</th>"
     yield f'<td class="word">{escape(run.task)}</td><td class="word">{escape(run.strategy)}</td>'
     yield f"<td>{run.seed}</td><td>{run.num_examples}</td>"
     for place in report.evaluated:
