@@ -235,7 +235,7 @@ def test_the_ledger_shows_effect_size_verdict_and_what_was_tried() -> None:
     numbers = result({"mix": 0.1, "mix_plus": 0.8})
     failing = claim(relation="below", tried="twice the examples")
     lines = ledger([judge(claim(), numbers), judge(failing, numbers), judge(bound("below", 60), result({}))])
-    assert lines[2].startswith("| Better | figure 1 | +70.0 (+") and lines[2].endswith("| > 0 | 3 x 40 | **holds** |")
+    assert lines[2].startswith("| Better | fig. 1 | +70.0 (+") and lines[2].endswith("| > 0 | 3 x 40 | **holds** |")
     assert lines[3].endswith("| < 0 | 3 x 40 | **fails** |")
     assert lines[4].endswith("| - | < 60 | - | **no runs** |")
     assert "1 hold, 1 fail, 0 not decided, 1 without runs." in lines

@@ -10,6 +10,7 @@ Contrasts are judged one by one at 95 %, without a correction for how many there
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -198,7 +199,7 @@ def ledger(verdicts: Sequence[Verdict]) -> list[str]:
     lines = ["| claim | paper | effect (95 %) | claimed | seeds x problems | verdict |", "|---" * 6 + "|"]
     for verdict in verdicts:
         words = (
-            verdict.claim.text, verdict.claim.place, shown_effect(verdict.deciding) + _of_several(verdict),
+            verdict.claim.text, _short(verdict.claim.place), shown_effect(verdict.deciding) + _of_several(verdict),
             shown_claimed(verdict.deciding.contrast), shown_size(verdict.effect, verdict.deciding.num_wanted),
             f"**{verdict.verdict}**" + ("†" if verdict.marks else ""),
         )  # fmt: skip
@@ -416,6 +417,11 @@ def _each(effect: Estimate | None, change: Callable[[float], float]) -> Estimate
         return None
     low, high = (None if value is None else change(value) for value in (effect.ci_low, effect.ci_high))
     return replace(effect, mean=change(effect.mean), ci_low=low, ci_high=high)
+
+
+def _short(place: str) -> str:
+    """As `4.1, fig. 5`."""
+    return re.sub(r"\b(sections?|appendix|appendices) ", "", place).replace("figure", "fig.")
 
 
 def _of_several(verdict: Verdict) -> str:
