@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_readme import PROGRAM, check_configuration, composed
 
-from vlmreason.commands import build, catalog, errors, job, runner, sweep
+from vlmreason.commands import build, catalog, errors, freezing, job, runner, sweep
 from vlmreason.launch import profiles
 from vlmreason.launch.state import Outcome
 
@@ -47,7 +47,7 @@ def test_commands_compose(line: str) -> None:
                 sweep._profile(own.profile)
             if own.plan:
                 first = next(sweep.read_plan(own.plan).jobs())
-                sweep.freeze([*first, *own.set], "train")
+                freezing.freeze([*first, *own.set], "train")
         return
     overrides = [word for word in words if word != "-m" and not word.startswith("hydra")]
     jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]

@@ -13,7 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from launching import settings, write_plan
 
-from vlmreason.commands import catalog, runner, sweep
+from vlmreason.commands import catalog, freezing, runner, sweep
 from vlmreason.launch import directory
 from vlmreason.provenance import SOURCE_RECORD
 
@@ -30,7 +30,7 @@ def planned(vlmreason, tmp_path: Path, base: Path) -> Path:
 
 def test_a_job_is_what_the_command_would_get(planned: Path, base: Path) -> None:
     found = directory.read_sweep(planned)
-    overrides = [f"{key}={sweep.override_value(value)}" for key, value in settings(base).items() if key != "seed"]
+    overrides = [f"{key}={freezing.override_value(value)}" for key, value in settings(base).items() if key != "seed"]
     overrides = [word.replace("[[text]]", "[text]") for word in overrides]
     with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
         wanted = runner.resolve(compose("train", [*overrides, "seed=1"]), [*overrides, "seed=1"])
@@ -186,7 +186,7 @@ def test_mistakes(line: str, names: str, vlmreason, tmp_path: Path) -> None:
 def test_values_read_back_as_they_were(value: Any) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_override(f"key={sweep.override_value(value)}").value()
+    parsed = OverridesParser.create().parse_override(f"key={freezing.override_value(value)}").value()
     assert json.dumps(parsed, default=str) == json.dumps(value)
 
 
@@ -219,7 +219,7 @@ def test_shipped_plans(name: str) -> None:
     assert len({tuple(job) for job in jobs}) == len(jobs)
     with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
         for overrides in jobs[:: max(1, len(jobs) // 12)]:
-            assert sweep.freeze(overrides, "train")["seed"] is not None
+            assert freezing.freeze(overrides, "train")["seed"] is not None
 
 
 def test_completion_knows_actions_plans_and_profiles() -> None:

@@ -107,7 +107,7 @@ def with_extra(settings: Mapping[str, Any], extra: Sequence[str]) -> dict[str, A
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
     """Settings as words of `vlmreason train`."""
-    from vlmreason.commands.sweep import override_value
+    from vlmreason.commands.freezing import override_value
 
     return [f"{key}={override_value(_plain(value))}" for key, value in settings.items()]
 

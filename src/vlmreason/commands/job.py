@@ -45,16 +45,40 @@ def run(cfg: dict[str, Any]) -> Path | None:
     if submission and "trainer" in config:
         config["trainer"] |= submission.trainer
     os.chdir(sweep.cwd)
+    job = sweep.jobs[number]
     if worker.rank() > 0:
         with worker.untracked():
-            return _call(sweep.command, config)
+            return None if _only_follow_ups(job) else _call(sweep.command, config)
         return None  # told to stop
     try:
         with worker.tracked(folder, number, errors.sentence):
-            return _call(sweep.command, config)
+            place = Path(job.run_dir) if _only_follow_ups(job) else _call(sweep.command, config)
+            _follow_up(job, config)
+            return place
     except worker.AlreadyDone:
         print("the job is done already; nothing was started")
-        return Path(sweep.jobs[number].run_dir)
+        return Path(job.run_dir)
+
+
+def _only_follow_ups(job: Any) -> bool:
+    """Whether the run was trained and evaluated before, by another job."""
+    return bool(job.then) and all((Path(job.run_dir) / name).exists() for name in ("evaluation.json", "summary.json"))
+
+
+def _follow_up(job: Any, config: dict[str, Any]) -> None:
+    import gc
+    import sys
+
+    from vlmreason.launch import follow_ups
+
+    if not job.then:
+        return
+    if "torch" in sys.modules:
+        gc.collect()
+        sys.modules["torch"].cuda.empty_cache()  # what training held; the follow-ups are processes of their own
+    where = [f"accelerator={config['trainer']['accelerator']}"] if config["trainer"]["accelerator"] != "auto" else []
+    for words in job.then:
+        follow_ups.run([*words, *where], Path(job.run_dir), config["trainer"].get("num_threads"))
 
 
 def _call(command: str, config: dict[str, Any]) -> Path | None:

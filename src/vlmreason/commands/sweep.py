@@ -1,16 +1,22 @@
 """Plan many runs, send them to this machine or a cluster, see where they are, restart what failed.
 
+What is run is a plan (sweeps/plans), or what the tables and figures of experiments lack: runs that are not there yet
+are trained, and what they show beside accuracy (other conversions, failures, gradients, attribution) is measured
+after training, in the same job; of runs that are trained only that is done.
+
 A plan is frozen: every job keeps its resolved configuration, the commit, the uncommitted changes and a copy of
 the source, so that nothing edited while jobs wait changes them. The first word says what to do; without one
 the sweep is planned and submitted. Submitting returns at once.
 
-  plan    write the jobs of a plan into a directory
+  plan    write the jobs into a directory
   submit  send the jobs that were not sent yet
   status  show where they are; watch=true refreshes, format=json is for programs
   resume  send again what failed, was stopped or got lost; what is done is left alone
 
 Examples:
   vlmreason sweep plan=smoke
+  vlmreason sweep experiment=s2h/fig5
+  vlmreason sweep 'experiment=glob(s2h/*)' scale=paper profile=slurm_a100x8
   vlmreason sweep plan plan=s2h_nano dir=outputs/sweeps/nano set='[scale.num_examples=12000]'
   vlmreason sweep submit dir=outputs/sweeps/nano profile=slurm jobs=[0,1,2]
   vlmreason sweep status dir=outputs/sweeps/nano
@@ -19,15 +25,15 @@ Examples:
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from vlmreason.commands import freezing, lacking
 
 CONFIG = "sweep"
 ACTIONS = ("plan", "submit", "status", "resume")
@@ -39,6 +45,8 @@ class Settings:
 
     action: Literal["start", "plan", "submit", "status", "resume"]
     plan: str | None
+    experiment: str | tuple[str, ...] | None
+    runs: str
     set: tuple[str, ...]
     dir: str | None
     profile: str | None
@@ -50,16 +58,25 @@ class Settings:
         unused = {
             "start": {"jobs", "watch", "format"},
             "plan": {"profile", "jobs", "watch", "format"},
-            "submit": {"set", "watch", "format"},
-            "status": {"set", "profile", "jobs"},
-            "resume": {"set", "watch", "format"},
+            "submit": {"set", "runs", "watch", "format"},
+            "status": {"set", "runs", "profile", "jobs"},
+            "resume": {"set", "runs", "watch", "format"},
         }[self.action]
-        defaults: dict[str, Any] = {"set": (), "profile": None, "jobs": None, "watch": False, "format": "table"}
+        defaults: dict[str, Any] = {
+            "set": (), "runs": "outputs", "profile": None, "jobs": None, "watch": False, "format": "table",
+        }  # fmt: skip
         for name in sorted(unused):
             if getattr(self, name) != defaults[name]:
                 raise ValueError(f"{name}: has no effect with {self.action}")
         if self.jobs == ():
             raise ValueError("jobs=[]: one number or more is expected; without jobs= all are taken")
+        if self.plan is not None and self.experiment is not None:
+            raise ValueError(f"experiment={self.experiment}: has no effect with plan={self.plan}")
+        if self.plan is not None and self.runs != defaults["runs"]:
+            raise ValueError(f"runs={self.runs}: has no effect with plan; set='[out={self.runs}]'")
+        for word in self.set if self.experiment is not None else ():
+            if word.startswith("out="):
+                raise ValueError(f"{word}: has no effect with experiment; the folder of its runs is runs={word[4:]}")
         if self.watch and self.format == "json":
             raise ValueError("watch=true: has no effect with format=json")
 
@@ -76,22 +93,29 @@ class Plan:
         for grid in self.grids:
             lists = [value if isinstance(value, list) else [value] for value in grid.values()]
             for values in itertools.product(*lists):
-                yield [f"{key}={override_value(value)}" for key, value in zip(grid, values, strict=True)]
+                yield [f"{key}={freezing.override_value(value)}" for key, value in zip(grid, values, strict=True)]
 
 
 def run(cfg: dict[str, Any]) -> Path | None:
-    """Do what the first word says; returns the sweep's directory, nothing for the status."""
+    """Do what the first word says; returns the sweep's directory, None for the status and where nothing is planned."""
     from vlmreason.commands import build
     from vlmreason.launch import directory
 
-    own = build.settings(Settings, cfg)
-    folder = _folder(own)
+    own, scale = build.settings(Settings, cfg), str(cfg["scale"]["name"])
+    _check_scale(own)
+    folder = _folder(own, scale)
     if own.action == "status":
         _status(folder, own)
         return None
     if own.action in ("start", "plan"):
         profile = _profile(own.profile or "local") if own.action == "start" else None
-        sweep, configs = _plan(own)
+        planned = _of_plan(own) if own.experiment is None else _of_experiments(own, scale, folder, profile)
+        if not planned:
+            print("nothing to plan")
+            return None
+        if own.experiment is not None and not own.dir:
+            folder = lacking.free_folder(_first_folder(own, scale))
+        sweep, configs = _sweep(Path(own.plan).stem if own.plan else folder.name, planned)
         with directory.locked(folder):
             _freeze(folder, sweep, configs)
             if profile:
@@ -128,52 +152,35 @@ def read_plan(word: str) -> Plan:
     return plan
 
 
-def override_value(value: Any) -> str:
-    """A plain value as it is written behind key= on the command line."""
-    if isinstance(value, str):
-        if re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
-            return value
-        escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, list):
-        return "[" + ",".join(map(override_value, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{override_value(below)}" for key, below in value.items()) + "}"
-    return "null" if value is None else str(value).lower()
+def _check_scale(own: Settings) -> None:
+    """The scale chooses the runs of experiments; plans have their own."""
+    from vlmreason.commands import experiments
+
+    experiments.check_scale_words(sys.argv[2:])
+    for word in sys.argv[2:]:
+        if word.startswith("scale=") and own.experiment is None:
+            raise ValueError(f"{word}: has no effect without experiment; settings of a plan's jobs: set='[{word}]'")
 
 
-def freeze(overrides: list[str], command: str) -> dict[str, Any]:
-    """The configuration that `command` gets with these overrides, checked as the command checks it."""
-    from hydra import compose
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from vlmreason.commands import build, catalog, errors, runner
-
-    try:
-        errors.check_words(command, overrides)
-        cfg = compose(catalog.commands()[command], overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise errors.explain(command, overrides, error) from error
-    plain = runner.resolve(cfg, overrides)
-    module = importlib.import_module(catalog.module_name(command))
-    build.settings(module.Settings, plain)
-    build.build_tasks(plain)
-    for part in (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_adapter):
-        part(plain)
-    return plain
-
-
-def _folder(own: Settings) -> Path:
+def _folder(own: Settings, scale: str) -> Path:
+    """The sweep's directory; of experiments the one that was planned last."""
     if own.dir:
         return Path(own.dir).resolve()
-    if own.plan is None:
-        raise ValueError(
-            "plan: must be given (plan=...)"
-            if own.action in ("start", "plan")
-            else "dir: must be given (dir=..., or plan=... for outputs/sweeps/<plan>)"
-        )
-    return Path("outputs", "sweeps", Path(own.plan).stem).resolve()
+    if own.plan is not None:
+        return Path("outputs", "sweeps", Path(own.plan).stem).resolve()
+    if own.experiment is not None:
+        return lacking.last_folder(_first_folder(own, scale))
+    raise ValueError(
+        "plan: must be given (plan=... or experiment=...)"
+        if own.action in ("start", "plan")
+        else "dir: must be given (dir=..., or plan=... or experiment=... for outputs/sweeps/<its name>)"
+    )
+
+
+def _first_folder(own: Settings, scale: str) -> Path:
+    from vlmreason.commands import experiments
+
+    return Path("outputs", "sweeps", lacking.name(experiments.chosen(own.experiment or ()), scale)).resolve()
 
 
 def _profile(word: str) -> Any:
@@ -200,29 +207,23 @@ def _profile(word: str) -> Any:
     return profile
 
 
-def _plan(own: Settings) -> tuple[Any, list[str]]:
-    """Compose and check every job: the sweep (launch.directory.Sweep) and the YAML of its configurations."""
-    import yaml
-
-    from vlmreason import provenance
-    from vlmreason.commands import catalog, identity
-    from vlmreason.launch import directory, status
+def _of_plan(own: Settings) -> list[lacking.Planned]:
+    """Every run of a plan once, composed and checked."""
+    from vlmreason.commands import identity
+    from vlmreason.launch import status
 
     if own.plan is None:
         raise ValueError("plan: must be given (plan=...)")
     plan = read_plan(own.plan)
-    jobs: list[directory.Job] = []
-    configs: list[str] = []
     first: dict[str, int] = {}
     repeated: list[int] = []
+    planned: list[lacking.Planned] = []
     all_overrides = [[*overrides, *own.set] for overrides in plan.jobs()]
     keys = _varying(all_overrides)
     for place, overrides in enumerate(all_overrides):
-        if len(all_overrides) > 20 and sys.stderr.isatty():
-            end = "\n" if place + 1 == len(all_overrides) else "\r"
-            print(f"vlmreason: composing job {place + 1} of {len(all_overrides)}", end=end, file=sys.stderr)
+        lacking.show_progress("composing job", place, len(all_overrides))
         try:
-            cfg = freeze(overrides, plan.command)
+            cfg = freezing.freeze(overrides, plan.command)
         except ValueError as error:
             which = " ".join(word for word in overrides if word.partition("=")[0] in keys)
             raise ValueError(f"plan={own.plan}{f', {which}' if which else ''}: {error}") from error
@@ -230,34 +231,69 @@ def _plan(own: Settings) -> tuple[Any, list[str]]:
         if digest in first:
             repeated.append(first[digest])
             continue
-        first[digest] = len(jobs)
-        words = dict(override.partition("=")[::2] for override in overrides)
-        jobs.append(
-            directory.Job(
-                number=len(jobs),
-                run=identity.run_name(cfg),
-                hash=digest,
-                run_dir=str(Path.cwd() / identity.run_directory(cfg)),
-                overrides=tuple(overrides),
-                varying={key: words[key] for key in keys if key in words},
-                steps=_steps(cfg),
-            )
-        )
-        configs.append(yaml.dump(cfg, Dumper=_dumper(), sort_keys=False))
+        first[digest] = len(planned)
+        planned.append(lacking.Planned(overrides, cfg))
     if repeated:
         what = f"{status.num_jobs(len(repeated))} of the plan"
         print(
             f"vlmreason: {what} left out: the same run as another one, the first as job {repeated[0]}", file=sys.stderr
         )
+    return planned
+
+
+def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> list[lacking.Planned]:
+    """What experiments lack and no sweep has planned yet. What waits in `folder` is sent, where there is a profile."""
+    from vlmreason.commands import experiments
+    from vlmreason.launch import directory, status
+
+    planned = lacking.jobs(experiments.chosen(own.experiment or ()), scale, own.runs, own.set)
+    for other, rows in lacking.in_sweeps(folder.parent, planned):
+        states, before = {row.state for row in rows}, f"planned before: {status.counts(rows)}"
+        if "waiting" in states and profile and other == folder:
+            print(before)
+            with directory.locked(other):
+                _submit(other, own, profile)
+        else:
+            action = "submit" if "waiting" in states else "resume" if states & set(status.TO_RESUME) else "status"
+            print(f"{before}; vlmreason sweep {action} dir={other}")
+        there = {row.run_dir for row in rows}
+        planned = [job for job in planned if str(job.place) not in there]
+    return planned
+
+
+def _sweep(name: str, planned: Sequence[lacking.Planned]) -> tuple[Any, list[str]]:
+    """The sweep (launch.directory.Sweep) and the YAML of its configurations."""
+    import yaml
+
+    from vlmreason import provenance
+    from vlmreason.commands import catalog, identity
+    from vlmreason.launch import directory
+
+    keys = _varying([job.overrides for job in planned])
+    jobs: list[directory.Job] = []
+    for number, job in enumerate(planned):
+        words = dict(override.partition("=")[::2] for override in job.overrides)
+        jobs.append(
+            directory.Job(
+                number=number,
+                run=job.place.name,
+                hash=identity.config_hash(job.config),
+                run_dir=str(job.place),
+                overrides=tuple(job.overrides),
+                varying={key: words[key] for key in keys if key in words},
+                steps=_steps(job.config),
+                then=job.then,
+            )
+        )
     sweep = directory.Sweep(
-        name=Path(own.plan).stem,
-        command=plan.command,
+        name=name,
+        command="train",
         cwd=str(Path.cwd()),
         digest=directory.source_digest(catalog.conf_dir()),
         source=provenance.source(),
         jobs=tuple(jobs),
     )
-    return sweep, configs
+    return sweep, [yaml.dump(job.config, Dumper=_dumper(), sort_keys=False) for job in planned]
 
 
 def _freeze(folder: Path, sweep: Any, configs: list[str]) -> None:

@@ -29,7 +29,8 @@ from vlmreason.structure import structure
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run. `steps`: optimizer steps of each phase; `varying`: the settings in which jobs differ."""
+    """One planned run. `steps`: optimizer steps of each phase; `varying`: the settings in which jobs differ; `then`:
+    commands that follow training, without `run=`."""
 
     number: int
     run: str
@@ -38,6 +39,7 @@ class Job:
     overrides: tuple[str, ...]
     varying: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+    then: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Sweep:
         for mine, theirs in zip(self.jobs, other.jobs, strict=False):
             if mine.hash != theirs.hash:
                 return f"its job {mine.number} is {mine.run}"
+            if mine.then != theirs.then:
+                return f"its job {mine.number} does something else after training"
         if len(self.jobs) != len(other.jobs):
             return f"with {len(self.jobs)} jobs instead of {len(other.jobs)}"
         return None
