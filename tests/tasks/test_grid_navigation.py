@@ -128,12 +128,17 @@ def explore(grid: Grid) -> tuple[int, list[str]]:
     return num_steps, path
 
 
+def moves_of(answer: str) -> list[str]:
+    """The moves of an answer, whose cells are left out."""
+    return re.sub(r" \(\d+,\d+\)", "", answer).removeprefix("Answer: ").split(" ")
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_answers_and_limits_hold_for_a_reader_of_the_text_alone(scale: str) -> None:
     config = CONFIG[scale]
     for task, problem in problems(scale):
         grid = read_grid(task.text(problem.state))
-        moves = task.answer(problem.state).removeprefix("Answer: ").split(" ")
+        moves = moves_of(task.answer(problem.state))
         assert solves(grid, moves), problem.id
         num_steps, path = explore(grid)
         limits = config["levels"][problem.level]
@@ -224,7 +229,8 @@ def test_trace_of_a_small_grid() -> None:
     assert make("nano", "verbose").thought(state)[1] == (
         "At (1,1), heading for star: right (1,2) is blocked by dot; down (2,1) is free.\n"
     )
-    assert make("nano").answer(state) == "Answer: down right right up"
+    assert make("nano").answer(state) == "Answer: down (2,1) right (2,2) right (2,3) up (1,3)"
+    assert make("nano", "verbose").answer(state) == "Answer: down right right up"
 
 
 def test_nearest_of_equally_near_objects_is_the_first_in_reading_order_however_they_are_listed() -> None:
@@ -240,12 +246,12 @@ def test_own_answer_scores_one_and_spoiled_ones_do_not(scale: str) -> None:
     opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
     for task, problem in problems(scale, 40):
         state, answer = problem.state, task.answer(problem.state)
-        grid, moves = read_grid(task.text(state)), answer.split()[1:]
+        grid, moves = read_grid(task.text(state)), moves_of(answer)
         for view in VIEWS:
             gold = task.score(state, build_dialogue(task, problem, view).response.text)
             assert gold.correct and gold.parsed and set(gold.parts.values()) == {1.0}
         assert not task.score(state, " ".join([*answer.split(), "up", "left"])).correct
-        assert not task.score(state, answer.rpartition(" ")[0]).correct
+        assert not task.score(state, answer.rpartition(moves[-1])[0]).correct
         for i in range(len(moves)):
             for spoiled in ([*moves[:i], opposite[moves[i]], *moves[i + 1 :]], moves[:i] + moves[i + 1 :]):
                 verdict = task.score(state, "Answer: " + " ".join(spoiled))
@@ -294,6 +300,7 @@ def test_parts_are_judged_apart() -> None:
     halfway = task.score(state, "Answer: down")
     assert halfway.parts["objects_collected"] == 0.5 and halfway.parts["reaches_destination"] == 0
     assert task.score(state, "Answer: down right right up").correct
+    assert task.score(state, "Answer: down (2,1) right (9,9) right up (1,3)").correct, "only the moves count"
     assert task.score(state, "Answer: up up Answer: down right right up").correct, "the last marker counts"
     assert not task.score(state, "Answer: down right right up\nAnswer: up").correct
 
@@ -306,6 +313,9 @@ def test_parts_are_judged_apart() -> None:
         "Answer:",
         "Answer: ",
         "Answer: down right right up now",
+        "Answer: down(2,1)",
+        "Answer: down (2,1",
+        "Answer: (2,1) (2,2) (2,3)",
         "Answer: d r r u",
         "Answer: DOWN",
         "Answer: down; right",

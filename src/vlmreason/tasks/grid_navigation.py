@@ -160,7 +160,7 @@ class Search(NamedTuple):
 class GridWording:
     """Templates. Each `tried_*` is a neighbour with its reason. Thought steps are head, step..., done.
 
-    `step` may also show {target_cell}.
+    `step` may also show {target_cell}. `made` is a move of the answer; it may show {cell}, to which the move leads.
     """
 
     prompt_text: str
@@ -181,6 +181,7 @@ class GridWording:
     tried_goal: str
     back: str
     done: str
+    made: str
     answer: str
 
 
@@ -204,6 +205,7 @@ WORDINGS: Mapping[str, GridWording] = {
         tried_goal="{move} {cell} D",
         back="back",
         done="{cell} done ",
+        made="{move} {cell}",
         answer="Answer: {moves}",
     ),
     "verbose": GridWording(
@@ -237,6 +239,7 @@ WORDINGS: Mapping[str, GridWording] = {
         tried_goal="{move} {cell} is the destination",
         back="go back",
         done="At {cell}, all collected and arrived.\n",
+        made="{move}",
         answer="Answer: {moves}",
     ),
 }
@@ -376,14 +379,18 @@ class GridNavigation(Task[GridState]):
         return written
 
     def answer(self, state: GridState) -> str:
-        return self.wording.answer.format(moves=" ".join(_solution(state).moves))
+        cell, made = state.start, []
+        for move in _solution(state).moves:
+            cell = (cell[0] + MOVES[move][0], cell[1] + MOVES[move][1])
+            made.append(self.wording.made.format(move=move, cell=cell_name(cell)))
+        return self.wording.answer.format(moves=" ".join(made))
 
     def score(self, state: GridState, response: str) -> Score:
         """Simulate the moves behind the last answer marker (appendix E.2).
 
-        Only the words left, right, up and down count as an answer. Parts: `inside` no move leaves the grid,
-        `reaches_destination` the moves stay inside and end there, `objects_collected` the share of objects,
-        `no_obstacle` no obstacle is entered.
+        Only the words left, right, up and down count as an answer; cells among them are passed over. Parts:
+        `inside` no move leaves the grid, `reaches_destination` the moves stay inside and end there,
+        `objects_collected` the share of objects, `no_obstacle` no obstacle is entered.
         """
         moves = self.read_answer(response)
         names = ("reaches_destination", "objects_collected", "no_obstacle", "inside")
@@ -403,7 +410,7 @@ class GridNavigation(Task[GridState]):
         end = None
         for mark in self._marker.finditer(response):
             end = mark.end()
-        words = [] if end is None else response[end:].split()
+        words = [] if end is None else [word for word in response[end:].split() if not _IS_CELL.fullmatch(word)]
         return words if all(word in MOVES for word in words) else []
 
     def read_head(self, response: str) -> Head | None:
@@ -549,6 +556,7 @@ def _preferences() -> dict[Cell, tuple[tuple[str, int, int], ...]]:
 
 _PREFERENCES = _preferences()
 _CELL = r"\(\d{1,3},\d{1,3}\)"
+_IS_CELL = re.compile(_CELL)
 
 
 def _pattern(template: str, fields: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 One skill per level: what a cell holds, what is in the grid, what lies next to a cell, transcription; and, in
 grids where every object stands once, where things are (D, the objects and S), which moves lead nearer to a
-thing, which object is closest to a cell, and from S walks with given moves and trails on to any open neighbour.
+thing, which objects are close to a cell, and from S walks with given moves and trails on to any open neighbour.
 Grids are scattered with symbols at random; nothing is searched for and no path is found.
 """
 
@@ -187,15 +187,15 @@ def _seen(grid: GridState, content: Mapping[Cell, str], cell: Cell) -> str:
 
 
 def _toward(cell: Cell, target: Cell) -> str:
-    """The moves that come nearer to the target."""
+    """All moves, those that come nearer to the target first."""
     rows, cols = target[0] - cell[0], target[1] - cell[1]
-    return " ".join(move for move, (dr, dc) in MOVES.items() if dr * rows + dc * cols > 0) or "none"
+    return " ".join(sorted(MOVES, key=lambda move: MOVES[move][0] * rows + MOVES[move][1] * cols <= 0))
 
 
 def _closest(grid: GridState, cell: Cell) -> str:
-    """The object closest by rows plus columns, of equally close ones the first in reading order."""
-    name, there = min(grid.objects, key=lambda one: (abs(one[1][0] - cell[0]) + abs(one[1][1] - cell[1]), one[1]))
-    return f"{name} {_name(there)}"
+    """The objects from close to far by rows plus columns, equally close ones in reading order."""
+    ordered = sorted(grid.objects, key=lambda one: (abs(one[1][0] - cell[0]) + abs(one[1][1] - cell[1]), one[1]))
+    return " ".join(f"{name} {_name(there)}" for name, there in ordered)
 
 
 def _moves(rng: random.Random) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def _moves(rng: random.Random) -> tuple[str, ...]:
 
 
 def _walk(state: GridSkillState) -> str:
-    """Things with their places, the walk from S, and the moves made.
+    """Things with their places, the walk from S, and the moves made with their cells.
 
     A move that would lead outside, to an obstacle or to a cell visited before is not made.
     """
@@ -223,12 +223,12 @@ def _walk(state: GridSkillState) -> str:
             continue
         cell = there
         written.append(_name(cell))
-        made.append(move)
+        made.append(f"{move} {_name(there)}")
     return " ".join([*written, ":", *(made or ["none"])])
 
 
 def _trail(state: GridSkillState) -> str:
-    """Things with their places, the trail from S, and the moves made.
+    """Things with their places, the trail from S, and the moves made with their cells.
 
     At every cell the moves are tried in the order of MOVES, and the first that leads to a cell without obstacle
     that was not visited before is made, until there is none.
@@ -246,7 +246,7 @@ def _trail(state: GridSkillState) -> str:
             if there not in closed and not written[-1].endswith("outside"):
                 trail.append(there)
                 written.append(_name(there))
-                made.append(move)
+                made.append(f"{move} {_name(there)}")
                 break
     return " ".join([*written, ":", *(made or ["none"])])
 
