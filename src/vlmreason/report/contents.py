@@ -81,7 +81,8 @@ class Artifact:
 class Run:
     """A row of the list of runs. accuracy: by level and view, of the run's own evaluation: share, interval, number.
 
-    settings: in what it is not as most runs of its task and strategy. used_by: names of artifacts.
+    settings: in what it is not as most runs of its task and strategy. used_by: names of artifacts. later: what was
+    measured on it after training.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Run:
     commit: str
     time: str
     used_by: tuple[str, ...]
+    later: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -212,14 +214,22 @@ def _run(record: Record, settings: str, used_by: tuple[str, ...]) -> Run:
             commit=record.commit,
             time=str(record.provenance["time"])[:16].replace("T", " "),
             used_by=used_by,
+            later=tuple(
+                [f"{one.task} (conversion {one.conversion})" for one in record.evaluations if not one.own]
+                + [str(name) for name in record.analyses]
+            ),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{record.path}: damaged record ({type(error).__name__}: {error})") from None
 
 
 def check(record: Record) -> None:
-    """Raises ValueError where a record has no row in the list of runs."""
+    """Raises ValueError where a record lacks what the report shows of every run."""
     _run(record, "", ())
+    for evaluation in record.evaluations:
+        words = [evaluation.task, *(word for cell in evaluation.cells for word in (cell.level, cell.view))]
+        if not isinstance(evaluation.identity, Mapping) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{record.path}: damaged record (evaluation of {evaluation.task})")
 
 
 _SHOWN_APART = re.compile(r"(^seed|^out|num_examples|^evaluation\..*|^trainer\..*|^logger\..*)$")

@@ -110,6 +110,8 @@ def _problems(evaluation: Evaluation) -> str:
 def _responses(record: Record, evaluation: Evaluation) -> Iterator[_Kept]:
     for cell in evaluation.cells:
         for one in cell.examples:
+            if not isinstance(one, Mapping):
+                continue
             index, right, response = one.get("index"), one.get("right"), one.get("response")
             if isinstance(index, int) and index >= 0 and isinstance(right, bool) and isinstance(response, str):
                 yield _Kept(record, evaluation, cell.level, cell.view, index, right, response)

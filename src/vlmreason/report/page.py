@@ -8,135 +8,20 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from PIL import Image
 
-from vlmreason.report import claims, markup, writing
+from vlmreason.report import claims, markup, page_style, writing
 from vlmreason.report.contents import VIEWS, Artifact, Report, Run, rank, seeds_and_runs
 from vlmreason.report.examples import Answer, Example
 from vlmreason.report.experiment import PaperNumber
 from vlmreason.report.results import CellResult
 
+_VERDICTS = ("holds", "fails", "not decided", "no runs")
 _PIXELS_PER_INCH = 120  # of figures on the page
-_STYLE = """
-:root { --holds: #1c7c3c; --fails: #b3261e; --open: #9a6200; --none: #5d6778; --wash: #eef1f5; --wrong: #f7c9c5;
-  --paper: #8a3ea8; }
-@media (prefers-color-scheme: dark) { :root { --holds: #55c47b; --fails: #f28b82; --open: #f0b429; --none: #98a2b3;
-  --wash: #232934; --wrong: #8c2f2a; --paper: #cf9be6; } }
-html { scroll-padding-top: 12px; }
-.layout { display: grid; grid-template: auto 1fr / 250px minmax(0, 1fr); column-gap: 36px;
-  max-width: 1560px; margin: 0 auto; padding: 0 28px 80px; }
-header { padding: 32px 0 4px; }
-h1 { font-size: 30px; line-height: 1.25; letter-spacing: -0.01em; }
-h2 { margin-top: 52px; }
-.toc { grid-row: 1 / 3; position: sticky; top: 0; align-self: start; max-height: 100vh; overflow: auto;
-  padding: 34px 4px 24px 0; font-size: 13px; line-height: 1.4; }
-.toc a { color: inherit; text-decoration: none; display: block; padding: 2px 0 2px 2px; }
-.toc a:hover { color: var(--mark); }
-.toc strong { display: block; margin: 14px 0 4px; }
-.toc .sub a { display: grid; grid-template-columns: 12px 68px 1fr; gap: 6px; color: var(--soft); }
-.toc .sub a > span:last-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.dot { width: 8px; height: 8px; border-radius: 4px; margin-top: 5px; border: 1px solid var(--none); }
-.dot.complete { background: var(--holds); border-color: var(--holds); }
-.dot.partial { background: linear-gradient(90deg, var(--open) 50%, transparent 50%); border-color: var(--open); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0 8px; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
-.tile b { display: block; font-size: 24px; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.tile span { color: var(--soft); font-size: 13px; }
-.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 2px 16px; margin: 16px 0; }
-.facts dt { color: var(--soft); } .facts dd { margin: 0; overflow-wrap: anywhere; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 18px 20px;
-  margin: 0 0 22px; }
-.eyebrow { color: var(--soft); font-size: 13px; display: flex; gap: 12px; flex-wrap: wrap;
-  justify-content: space-between; }
-.card h3 { font-size: 18px; margin: 0 0 8px; }
-.figure { margin: 14px 0; padding: 10px; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
-.figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-.scroll { overflow-x: auto; margin: 12px 0; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-thead th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
-th:first-child, td.word { text-align: left; } tbody th { font-weight: 600; white-space: nowrap; }
-thead .group { text-align: center; color: var(--ink); }
-.first { border-left: 1px solid var(--line); }
-.numbers tbody th, .numbers thead th:first-child { position: sticky; left: 0; background: var(--card); }
-.numbers td small { display: block; color: var(--soft); white-space: nowrap; font-size: 11px; line-height: 1.35; }
-.numbers td .paper { color: var(--paper); }
-.numbers td .by { opacity: .75; }
-.none { color: var(--soft); }
-.badge { display: inline-block; padding: 1px 10px; border-radius: 10px; font-size: 12px; font-weight: 600;
-  white-space: nowrap; color: var(--tone); border: 1px solid var(--tone); --tone: var(--none); }
-.badge.holds, .badge.right, .badge.complete { --tone: var(--holds); }
-.badge.fails, .badge.wrong { --tone: var(--fails); } .badge.not_decided, .badge.partial { --tone: var(--open); }
-.badge.holds, .badge.fails { color: var(--card); background: var(--tone); }
-ul { margin: 8px 0; padding-left: 20px; } li { margin: 2px 0; }
-details { margin: 8px 0; } summary { cursor: pointer; color: var(--mark); }
-code { font: 12px/1.5 "DejaVu Sans Mono", monospace; background: var(--wash); padding: 1px 5px; border-radius: 4px;
-  overflow-wrap: anywhere; }
-.missing { column-width: 340px; font-size: 13px; }
-.runs th[data-sort] { cursor: pointer; } .runs th[aria-sort]::after { content: " \\2191"; }
-.runs th[aria-sort=descending]::after { content: " \\2193"; }
-.runs td { white-space: nowrap; } .runs thead .word { text-align: left; }
-.runs th:first-child { position: sticky; left: 0; background: var(--card); }
-.runs tbody th { font: 11px/1.4 "DejaVu Sans Mono", monospace; white-space: normal; min-width: 150px; max-width: 190px;
-  overflow-wrap: anywhere; }
-.runs .settings { white-space: normal; min-width: 180px; max-width: 320px; overflow-wrap: anywhere; }
-tr:target, .runs tr:target th { background: var(--thought); }
-#examples h3 { margin: 26px 0 10px; } .given h4 { margin-top: 10px; } .given h4:first-child { margin-top: 0; }
-.given { display: grid; grid-template-columns: minmax(0, 260px) minmax(0, 1fr); gap: 20px; margin: 10px 0 14px; }
-.given img { width: 100%; max-height: 420px; object-fit: contain; object-position: left top; background: #fff;
-  border: 1px solid var(--line); image-rendering: var(--rendering, auto); }
-.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 12px 20px; }
-.answers pre, .given pre { max-height: 230px; padding: 8px 10px; }
-.answers p { margin: 0 0 3px; display: flex; gap: 8px; align-items: baseline; font-size: 13px; }
-mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 1px 2px;
-  outline: 1px solid var(--fails); }
-.else mark { background: transparent; outline: 1px dotted var(--soft); }
-.claim { display: grid; grid-template-columns: 104px minmax(0, 1fr) minmax(170px, 230px); gap: 4px 18px;
-  padding: 12px 0; border-bottom: 1px solid var(--line); }
-.claim:last-child { border: 0; } .claims { padding: 4px 20px; }
-.by-claim { margin-right: 6px; text-decoration: none; }
-.claim p { margin: 0 0 4px; } .claim .effect { text-align: right; font-variant-numeric: tabular-nums; }
-.claim .effect b { font-size: 17px; }
-.claim small { color: var(--soft); font-size: 13px; }
-@media (max-width: 1050px) {
-  .layout { display: flex; flex-direction: column; padding: 0 16px 60px; }
-  header { order: -1; }
-  .toc { position: static; align-self: stretch; flex: none; max-height: 280px; margin-top: 12px; padding: 0 12px 12px;
-    background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-}
-@media (max-width: 640px) {
-  h1 { font-size: 24px; } .card { padding: 14px; } .figure { padding: 4px; margin: 12px -6px; }
-  .facts { grid-template-columns: minmax(0, 1fr); } .facts dd { margin-bottom: 8px; }
-  .claim { grid-template-columns: minmax(0, 1fr); } .claim .effect { text-align: left; }
-  .given { grid-template-columns: minmax(0, 1fr); } .given img { max-width: 260px; }
-  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-}
-@media print { .layout { display: block; } .toc { position: static; max-height: none; } .card { break-inside: avoid; } }
-"""
-
-_SCRIPT = """
-for (const head of document.querySelectorAll("th[data-sort]")) {
-  head.tabIndex = 0;
-  const sort = () => {
-    const down = head.getAttribute("aria-sort") === "ascending";
-    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const body = head.closest("table").tBodies[0], place = head.cellIndex;
-    const value = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
-    const order = (a, b) => a === b ? 0 : a === "" ? 1 : b === "" ? -1 : a.localeCompare(b, "en", {numeric: true});
-    const rows = [...body.rows].map(row => [value(row), row]);
-    const by = head.dataset.sort === "number"
-      ? (a, b) => (a === "") - (b === "") || (down ? b - a : a - b) : (a, b) => down ? order(b, a) : order(a, b);
-    rows.sort((a, b) => by(a[0], b[0]));
-    body.append(...rows.map(row => row[1]));
-  };
-  head.addEventListener("click", sort);
-  head.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
-}
-"""
 
 
 def page(report: Report) -> str:
@@ -150,7 +35,7 @@ def page(report: Report) -> str:
         _passed_over(report),
     )
     body = f'<div class="layout">\n{_toc(report)}\n{_header(report)}<main>\n{"".join(sections)}</main>\n</div>\n'
-    return markup.document(f"{report.study.title} ({report.scale})", _STYLE, body, _SCRIPT)
+    return markup.document(f"{report.study.title} ({report.scale})", page_style.STYLE, body, page_style.SCRIPT)
 
 
 def anchor(run: str) -> str:
@@ -228,49 +113,53 @@ def _words(name: str) -> str:
 
 
 def _ledger(report: Report) -> str:
-    """The claims, first those that are decided."""
+    """The claims, by the sections of the paper."""
     if not report.verdicts:
         return ""
-    rows = "".join(_claim(verdict, report) for verdict in report.verdicts)
+    groups: dict[str, list[claims.Verdict]] = {}
+    for verdict in report.verdicts:
+        groups.setdefault(_place(verdict.claim.place.partition(",")[0]), []).append(verdict)
+    rows = "".join(f"<h3>{escape(place)}</h3>{''.join(map(_claim, verdicts))}" for place, verdicts in groups.items())
+    counts: Counter[str] = Counter(verdict.verdict for verdict in report.verdicts)
+    bar = "".join(
+        f'<span class="{_css(verdict)}" style="flex: {counts[verdict]}" title="{counts[verdict]} {verdict}"></span>'
+        for verdict in _VERDICTS
+        if counts[verdict]
+    )
     return (
-        f'<section id="claims"><h2>Claims</h2><p>{escape(claims.counts(report.verdicts))} A claim holds where the 95 % '
-        "interval of its effect lies on the claimed side, fails where it lies on the other, and is not decided in "
-        "between; claims are judged one by one, without a correction for their number. Effects are percentage points "
-        f'where the measure is a share.</p><div class="card claims">{rows}</div></section>\n'
+        f'<section id="claims"><h2>Claims</h2><div class="bar">{bar}</div><p><strong>'
+        f"{escape(claims.counts(report.verdicts))}</strong> A claim holds where the 95 % interval of its effect lies "
+        "on the claimed side, fails where it lies on the other, and is not decided in between; claims are judged one "
+        "by one, without a correction for their number. Effects are percentage points where the measure is a share. "
+        f'Size: seeds x problems.</p><div class="card claims">{rows}</div></section>\n'
     )
 
 
-def _claim(verdict: claims.Verdict, report: Report) -> str:
-    claim = verdict.claim
-    several = f"{'weakest' if claim.hold == 'all' else 'strongest'} of {len(verdict.contrasts)}"
+def _claim(verdict: claims.Verdict) -> str:
+    claim, deciding, several = verdict.claim, verdict.deciding, len(verdict.contrasts) > 1
     contrasts = _list(
         f"{_badge(judged.verdict)} {escape(_contrast(judged.contrast))}: {escape(claims.shown_effect(judged))}, "
         f"claimed {escape(claims.shown_claimed(judged.contrast))}"
         for judged in verdict.contrasts
     )
-    compared = (
-        f"{len(verdict.contrasts)} comparisons, {claim.hold} must hold" if len(verdict.contrasts) > 1 else "Compared"
-    )
-    links = " ".join(f'<a href="#{anchor(run)}">{escape(run)}</a>' for run in verdict.runs)
-    runs = f"<details><summary>{len(verdict.runs)} runs</summary><small>{links}</small></details>" if links else ""
-    missing = f"<p><small>{len(verdict.missing)} values missing</small></p>" if verdict.missing else ""
-    marks = f"<p><small>Runs {escape('; '.join(verdict.marks))}</small></p>" if verdict.marks else ""
-    tried = f"<p><small>Tried: {escape(claim.tried)}</small></p>" if claim.tried else ""
-    mean, _, interval = claims.shown_effect(verdict.deciding).partition(" (")
-    size = claims.shown_size(verdict.effect)
-    effect = (
-        f"<b>{escape(mean)}</b><br><small>{escape(interval.rstrip(')'))}<br>"
-        f"claimed {escape(claims.shown_claimed(verdict.deciding.contrast))}"
-        f"{f'<br>seeds x problems: {escape(size)}' if verdict.effect else ''}"
-        f"{f'<br>{several}' if len(verdict.contrasts) > 1 else ''}</small>"
-    )
+    runs = "<br>".join(f'<a href="#{anchor(run)}">{escape(run)}</a>' for run in verdict.runs)
+    summary = f"{len(verdict.contrasts)} comparisons, {claim.hold} must hold" if several else "1 comparison"
+    summary += f"; {len(verdict.runs)} runs"
     artifact = claim.experiment.rpartition("/")[2]
+    said = [f'{escape(_place(claim.place))}, shown in <a href="#{escape(artifact)}">{escape(artifact)}</a>']
+    said += [f"{len(verdict.missing)} values missing"] if verdict.missing else []
+    said += [f"runs {escape('; '.join(verdict.marks))}"] if verdict.marks else []
+    tried = f"<p><small>Tried: {escape(claim.tried)}</small></p>" if claim.tried else ""
+    mean, _, interval = claims.shown_effect(deciding).partition(" (")
+    interval = f" <small>{escape(interval.rstrip(')'))}</small>" if interval else ""
+    judged_by = [f"claimed {escape(claims.shown_claimed(deciding.contrast))}"]
+    judged_by += [f"size {escape(claims.shown_size(deciding.effect))}"] if deciding.effect else []
+    judged_by += [f"{'weakest' if claim.hold == 'all' else 'strongest'} of {len(verdict.contrasts)}"] * several
     return (
         f'<div class="claim" id="claim-{escape(claim.id)}"><div>{_badge(verdict.verdict)}</div><div>'
-        f"<p>{escape(claim.text)}</p><p><small>{escape(_place(claim.place))}; from "
-        f'<a href="#{escape(artifact)}">{escape(artifact)}</a></small></p>{tried}{missing}{marks}'
-        f"<details><summary>{compared}</summary>{contrasts}</details>{runs}</div>"
-        f'<div class="effect">{effect}</div></div>\n'
+        f"<p>{escape(claim.text)}</p><p><small>{'; '.join(said)}</small></p>{tried}"
+        f"<details><summary>{summary}</summary>{contrasts}<small>{runs}</small></details></div>"
+        f'<div class="effect"><b>{escape(mean)}</b>{interval}<br><small>{"; ".join(judged_by)}</small></div></div>\n'
     )
 
 
@@ -280,7 +169,11 @@ def _linked_badge(verdict: claims.Verdict) -> str:
 
 
 def _badge(verdict: str) -> str:
-    return f'<span class="badge {verdict.replace(" ", "_")}">{verdict}</span>'
+    return f'<span class="badge {_css(verdict)}">{verdict}</span>'
+
+
+def _css(verdict: str) -> str:
+    return verdict.replace(" ", "_")
 
 
 def _contrast(contrast: claims.Contrast) -> str:
@@ -476,7 +369,7 @@ def _runs(report: Report) -> str:
     columns = [("run", "word"), ("task", "word"), ("strategy", "word"), ("seed", "number"), ("examples", "number")]
     columns += [(f"{level}, {_view(view)} (%)", "number") for level, view in report.evaluated]
     columns += [("seconds", "number"), ("machine", "word"), ("code", "word"), ("when", "word"), ("used by", "word")]
-    columns += [("other settings", "word")]
+    columns += [("other settings", "word"), ("measured later", "word")]
     heads = "".join(f'<th scope="col" class="{kind}" data-sort="{kind}">{escape(name)}</th>' for name, kind in columns)
     rows = "".join(f'<tr id="{anchor(run.name)}">{"".join(_row(run, report))}</tr>' for run in report.runs)
     if not rows:
@@ -505,6 +398,7 @@ def _row(run: Run, report: Report) -> Iterator[str]:
     yield f'<td class="word"><code>{escape(run.commit)}</code></td><td class="word">{escape(run.time)}</td>'
     links = " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in run.used_by)
     yield f'<td class="word settings">{links}</td><td class="word settings">{escape(run.settings)}</td>'
+    yield f'<td class="word settings">{escape(", ".join(run.later))}</td>'
 
 
 def _passed_over(report: Report) -> str:
