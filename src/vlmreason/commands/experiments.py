@@ -270,10 +270,12 @@ def collect(name: str, scale: str, library: Library, extra: Sequence[str] = ()) 
 
 def line(result: Any) -> str:
     """What is there of an artifact, and the command that makes the rest."""
-    missing = len(result.missing)
+    missing = sum(bool(missing.set) for missing in result.missing)
     scale = "" if result.scale == "nano" else f" scale={result.scale}"
     rest = f"; missing {missing}: vlmreason sweep experiment={result.name}{scale}" if missing else ""
     return f"{result.name}: {result.num_runs} runs{rest}"
+    if elsewhere := len(result.missing) - missing:
+        rest += f"; {elsewhere} numbers are not in {result.experiment.numbers} yet"
 
 
 def check_scale_words(words: Sequence[str]) -> None:
