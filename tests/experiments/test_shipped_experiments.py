@@ -1,0 +1,214 @@
+"""The shipped experiments: that each is there, can be run at both scales, and names commands that are accepted."""
+
+import functools
+import itertools
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from program import Done, runner
+
+from vlmreason.commands import build, catalog, errors, experiments, identity
+from vlmreason.commands.train import Settings
+from vlmreason.data.mixture import mixtures
+from vlmreason.report import results
+from vlmreason.report.experiment import Experiment, PaperNumber
+from vlmreason.report.writing import markdown
+
+FIGURES = (*range(3, 10), *range(13, 32))
+TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
+SCALES = ("nano", "paper")
+ARTIFACTS = [name for name in experiments.names() if name.startswith("s2h/")]
+
+read = functools.cache(experiments.read_experiment)
+
+
+@pytest.fixture
+def composing() -> Iterator[None]:
+    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+        yield
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+    monkeypatch.chdir(tmp_path)
+    return runner(monkeypatch, capsys)
+
+
+def header(name: str) -> list[str]:
+    """Comment lines at the head of an experiment's file."""
+    lines = (experiments.folder() / f"{name}.yaml").read_text().splitlines()
+    return list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+
+
+def commands(name: str) -> list[list[str]]:
+    """Words of the commands in the header, without the program's name."""
+    found = (re.search(r"\bvlmreason (.*)", line) for line in header(name))
+    return [shlex.split(match.group(1)) for match in found if match]
+
+
+def test_every_artifact_of_the_paper_is_there() -> None:
+    expected = {f"s2h/fig{n}" for n in FIGURES} | {f"s2h/table{n}" for n in (*TABLES, 9)}
+    assert expected <= set(ARTIFACTS)
+    assert {path.stem for path in (experiments.folder() / "s2h").glob("*.yaml")} == {
+        *(name.partition("/")[2] for name in ARTIFACTS), *experiments.NOT_ARTIFACTS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_header_says_what_it_is_and_how_it_is_made(name: str) -> None:
+    lines = header(name)
+    number = re.fullmatch(r"s2h/(fig|table)(\d+)", name)
+    first = (
+        f"# {'Figure' if number.group(1) == 'fig' else 'Table'} {number.group(2)} ("
+        if number
+        else ("# Beyond", "# Section")
+    )
+    assert lines[0].startswith(first)
+    for start, command in (("# Runs:   ", "sweep"), ("# Figure: ", "figure")):
+        [line] = [line for line in lines if line.startswith(start)]
+        assert line.removeprefix(start).startswith(f"vlmreason {command} experiment={name}")
+    named = {word.partition("=")[2] for words in commands(name) for word in words if word.startswith("experiment=")}
+    assert named == {name}
+
+
+def test_commands_of_the_headers_are_accepted(program: Callable[..., Done]) -> None:
+    """Those that differ in more than the experiment's name compose; all name settings that there are."""
+    tried: set[str] = set()
+    for name in ARTIFACTS:
+        for words in commands(name):
+            errors.check_words(words[0], words[1:])
+            kind = " ".join(word for word in words if not word.startswith("experiment="))
+            if kind not in tried:
+                tried.add(kind)
+                done = program(*words, "--cfg", "job")
+                assert (done.code, done.err) == (0, ""), words
+    assert len(tried) > 10
+
+
+def test_every_run_can_be_made(composing: None) -> None:
+    """Composed and checked as a sweep does it, with the data of every phase; of each one seed and one size."""
+    composer, tried = experiments.Composer(), set()
+    for name, scale in itertools.product(ARTIFACTS, SCALES):
+        experiment = read(name, scale)
+        assert experiment.cost.nano and experiment.cost.paper and experiment.expected
+        for settings, _ in experiments.needed(name, scale):
+            key = repr(sorted(item for item in settings.items() if item[0] not in ("scale.num_examples", "seed")))
+            if key in tried:
+                continue
+            tried.add(key)
+            cfg = composer.config(settings)
+            build.settings(Settings, cfg)
+            build.build_tasks(cfg)
+            for part in (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_adapter):
+                part(cfg)
+            supervision = build.build_supervision(cfg)
+            made = mixtures(supervision, cfg["task"]["name"], cfg["seed"])
+            assert sum(map(len, made.values())) == supervision.num_examples
+    assert len(tried) > 200
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_what_is_measured_is_there_to_be_measured(name: str, scale: str) -> None:
+    """Levels are the task's, failures are counted for such a task, gradients have snapshots."""
+    levels = {
+        "consecutive_table_readout": {"simple", "medium", "hard"}, "table_readout": {"simple", "hard"},
+        "grid_navigation": {"simple", "hard"}, "visual_analogy": {"simple", "hard"},
+        "pattern_heldout_visual_analogy": {"simple", "hard"},
+    }  # fmt: skip
+    for cell in read(name, scale).cells():
+        if cell.measure.kind in ("imported",) or not cell.seeds:
+            continue
+        task = cell.measure.task or cell.set["task"]
+        if cell.measure.kind == "gradients":
+            assert cell.set["trainer.snapshots"] >= 4
+        else:
+            assert cell.measure.level in levels[task]
+        if cell.measure.kind in ("evaluation", "failures"):
+            assert cell.measure.view in ("text", "image")
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_numbers_of_the_paper_belong_to_cells(name: str) -> None:
+    experiment = read(name, "paper")
+    cells = {(cell.panel, cell.series, cell.x) for cell in experiment.cells()}
+    seen = [cell_of(experiment, number) for number in experiment.paper]
+    assert set(seen) <= cells
+    assert len(set(seen)) == len(seen)  # one number each
+    here = read(name, "nano")
+    places = {(cell.panel, cell.series, cell.x): cell for cell in here.cells()}
+    for number in here.paper:
+        if number.x is None or here.x.place_of(number.x) is not None:
+            assert cell_of(here, number) in places
+
+
+def cell_of(experiment: Experiment, number: PaperNumber) -> tuple[str, str, str]:
+    places = experiment.x.places()
+    place = experiment.x.place_of(number.x) if number.x is not None else 0
+    assert place is not None and (number.x is not None or len(places) == 1), number
+    return number.panel, number.series, places[place].label
+
+
+def test_places_of_the_paper_mean_the_same_at_both_scales() -> None:
+    """Where both scales have places by numbers, the one of a paper's number grows with it."""
+    for name in ARTIFACTS:
+        axis = read(name, "nano").x
+        if axis.paper_values:
+            known = [axis.place_of(value) for value in sorted(axis.paper_values)]
+            assert [place for place in known if place is not None] == list(range(len(axis.places()))), name
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_without_runs_everything_is_listed_as_missing(name: str, scale: str) -> None:
+    experiment = read(name, scale)
+    result = results.collect(name, scale, experiment, lambda settings: None)
+    wanted = [cell for cell in result.cells if cell.cell.seeds]
+    assert all(cell.estimate is None and not cell.curves and cell.missing for cell in wanted)
+    assert not any(cell.missing for cell in result.cells if not cell.cell.seeds)
+    runs = {repr(sorted(m.set.items(), key=str)) for m in result.missing if m.set}
+    assert len(runs) == len(experiments.needed(name, scale))
+    text = markdown(result)
+    assert text.count("- Missing: ") == len(result.missing)
+    assert text.count("- The paper: ") == len(experiment.paper)
+
+
+def test_figure_lists_what_is_missing(program: Callable[..., Done], tmp_path: Path) -> None:
+    names = "experiment=[s2h/fig23,s2h/table5,s2h/table9]"
+    done = program("figure", names, f"runs={tmp_path / 'none'}", f"out={tmp_path}", "set=['scale.num_problems=7']")
+    assert done.code == 0
+    fig23, table5, table9 = done.out.splitlines()[-4:-1]
+    assert "15: vlmreason sweep experiment=s2h/fig23" in fig23
+    assert "missing" not in table5
+    assert "| - |" in (tmp_path / "s2h" / "table5.md").read_text()
+    assert "MMMU" in (tmp_path / "s2h" / "table9.md").read_text()
+    assert table9 == "s2h/table9: 0 runs; 45 numbers are not in table9.csv yet"
+
+
+def test_ablations_share_the_runs_of_the_main_figures(composing: None) -> None:
+    """Settings that are the default's are not another run: else the main figures' runs would be made again."""
+    composer, seen = experiments.Composer(), {}
+
+    def digest(settings: dict[str, Any]) -> str:
+        key = repr(sorted(settings.items()))
+        if key not in seen:
+            seen[key] = identity.config_hash(composer.config(settings))
+        return seen[key]
+
+    def hashes(name: str, **chosen: Any) -> set[str]:
+        """Of the runs with seed 0."""
+        cells = [c for c in read(name, "nano").cells() if all(c.set.get(k) == v for k, v in chosen.items())]
+        return {digest(next(cell.jobs())) for cell in cells if cell.seeds}
+
+    tables = hashes("s2h/fig5", task="table_readout")
+    assert hashes("s2h/fig15", task="table_readout") < tables
+    assert hashes("s2h/fig9") < tables
+    for name, num in (("fig27", 2), ("fig23", 2), ("table11", 1), ("fig22", 1), ("fig28", 2), ("fig30", 3)):
+        assert len(hashes(f"s2h/{name}") & tables) == num, name
+    assert hashes("s2h/fig14") == hashes("s2h/fig3")
+    assert len(hashes("s2h/fig4") & hashes("s2h/fig3")) == 1
