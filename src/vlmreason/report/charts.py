@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -32,6 +33,7 @@ from vlmreason.report.looks import (
     panels,
     place_labels,
     placed,
+    places_of,
     point,
     say_missing,
     shape,
@@ -44,6 +46,7 @@ from vlmreason.report.results import CellResult, Result
 
 STRIP = 0.12  # of a panel's height, below 0: where lines say what is missing
 BARS = 0.84  # of a group's width
+PAGE = 11.0  # inches: groups of bars are narrower where all panels together are wider
 
 
 def lines(result: Result, looks: Mapping[str, Look]) -> Body:
@@ -75,44 +78,70 @@ def lines(result: Result, looks: Mapping[str, Look]) -> Body:
     return Body(columns * width + 0.3, rows * 2.75, paint, legend, notes)
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The bars of a panel: its places, its compared series, and the inches of a place (alone: of a bar).
+
+    alone: panels have one place each, and the names of the series stand under the bars.
+    """
+
+    places: list[int]
+    compared: list[Entry]
+    alone: bool
+    room: float
+
+    @property
+    def width(self) -> float:
+        return max(2.2, self.room * (len(self.compared) if self.alone else len(self.places)) + 0.7)
+
+
 def bars(result: Result, looks: Mapping[str, Look]) -> Body:
     """Groups of bars, a group per place; with one place, bars with the series' names under them."""
     experiment = result.experiment
     numbers, notes = placed(experiment)
-    places, compared = experiment.x.places(), [entry for entry in experiment.series if entry.style == "normal"]
-    alone = len(places) == 1
-    words = [_longest(entry.label) for entry in compared] if alone else []
-    slot = max([0.62 if alone else 0.5, *(word / 0.96 for word in words)])
-    width = max(2.6, slot * (len(compared) * len(places) + (0 if alone else 0.5 * len(places))) + 0.7)
-    rows, columns = shape(len(experiment.panels))
-    room = (width - 0.7) / (max(1, len(compared)) if alone else len(places))
+    groups = _groups(result)
+    rows, columns = shape(len(groups))
+    widths = [group.width for group in groups]
+    if rows > 1:
+        widths = [max(widths)] * columns
 
     def paint(figure: Figure, box: Box) -> None:
-        found = panels(figure, box, _titles(result), width - 0.6)
+        found = panels(figure, box, _titles(result), min(widths) - 0.4, widths)
         spans = _spans(result)
-        for place, (axes, panel) in enumerate(zip(found, experiment.panels, strict=True)):
+        for place, (axes, panel, group) in enumerate(zip(found, experiment.panels, groups, strict=True)):
             _label_axes(axes, result, panel, place % columns == 0)
-            _bars(axes, result, panel, looks, spans[panel.label], room)
+            _bars(axes, result, panel, looks, spans[panel.label], group)
 
     legend: list[Artist] = []
     for entry in experiment.series:
         if entry.style == "reference":
             legend.append(key(entry, looks[entry.label]))
-        elif entry.label and not alone:
+        elif entry.label and not groups[0].alone:
             legend.append(Patch(facecolor=looks[entry.label].colour, label=entry.label))
     if numbers:
         legend.append(_hollow("paper", INK, "D"))
-    return Body(columns * width + 0.3, rows * 2.75, paint, legend, notes)
+    return Body(sum(widths) + 0.3, rows * 2.75, paint, legend, notes)
+
+
+def _groups(result: Result) -> list[_Group]:
+    experiment, found = result.experiment, []
+    places = [places_of(result, panel) for panel in experiment.panels]
+    alone = all(len(some) == 1 for some in places)
+    for panel, some in zip(experiment.panels, places, strict=True):
+        here = {cell.cell.series for cell in result.cells if cell.cell.panel == panel.label}
+        compared = [entry for entry in experiment.series if entry.style == "normal" and entry.label in here]
+        room = 0.62 if alone else 0.46 * (len(compared) + 0.5)
+        if alone:
+            room = max([room, *(_longest(entry.label) / 0.95 for entry in compared)])
+        found.append(_Group(some, compared, alone, room))
+    shrink = max(0.7, min(1.0, PAGE / sum(group.width for group in found)))
+    return found if alone else [replace(group, room=group.room * shrink) for group in found]
 
 
 def _longest(label: str) -> float:
     """Inches of the longest part of a label that is not broken."""
-    return (
-        max(
-            (text_width(part, SMALL - 0.5) for part in label.replace("-", "- ").replace("+", "+ ").split()), default=0.0
-        )
-        / 0.98
-    )
+    parts = label.replace("-", "- ").replace("+", "+ ").split()
+    return max((text_width(part, SMALL - 0.5) for part in parts), default=0.0) / 0.98
 
 
 def _titles(result: Result) -> list[str]:
@@ -144,10 +173,11 @@ def _label_axes(axes: Axes, result: Result, panel: Entry, first: bool) -> None:
     compared = [entry.label for entry in result.experiment.series if entry.style == "normal"]
     cells = [cell.cell for cell in result.cells if cell.cell.panel == panel.label]
     cells = [cell for cell in cells if cell.series in compared] or cells
-    if first or not (result.experiment.share_y or result.experiment.y_label):
-        axes.set_ylabel(
-            wrapped(y_label(result.experiment, (cell.measure for cell in cells)), 2.5, SMALL), fontsize=SMALL
-        )
+    told = {cell.measure.kind for cell in cells} <= {"failures", "imported"} and not result.experiment.y_label
+    every = not (result.experiment.share_y or result.experiment.y_label)
+    if (first or every) and not (told and panel.label):  # a title says it better than the name of such a measure
+        words = y_label(result.experiment, (cell.measure for cell in cells))
+        axes.set_ylabel(wrapped(words, 2.5, SMALL), fontsize=SMALL)
     axes.tick_params(labelsize=TINY + 0.5, color=SOFT)
 
 
@@ -172,15 +202,19 @@ def _lines(
     span: tuple[float, float],
 ) -> None:
     experiment = result.experiment
-    low, top = span
+    places, (low, top) = experiment.x.places(), span
     compared = [entry.label for entry in experiment.series if entry.style == "normal"]
     step = 0.8 / len(compared) if len(positions) == 1 and compared else min(0.075, 0.5 / max(1, len(compared)))
     shift = {label: (number - (len(compared) - 1) / 2) * step for number, label in enumerate(compared)}
+    aside = -(len(compared) + 1) / 2 * step  # where a reference, which stands on its place, is missing
     for entry in experiment.series:
         look = looks[entry.label]
-        cells = [result.cell(panel.label, entry.label, place.label) for place in experiment.x.places()]
-        x = np.array(positions) + shift.get(entry.label, 0.0)
-        points = [point(cell) if cell else None for cell in cells]
+        found = [(x, result.cell(panel.label, entry.label, p.label)) for x, p in zip(positions, places, strict=True)]
+        cells = [cell for _, cell in found if cell is not None]  # places that a series has not are no gap in its line
+        if not cells:
+            continue
+        x = np.array([x for x, cell in found if cell is not None]) + shift.get(entry.label, 0.0)
+        points = [point(cell) for cell in cells]
         mean, below, above = np.array([p or (np.nan,) * 3 for p in points], dtype=float).T
         if look.dashes is not None:
             _reference(axes, look, x, mean, below, above)
@@ -191,11 +225,16 @@ def _lines(
                 markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=entry.label,
             )  # fmt: skip
         for where, cell, at in zip(x, cells, mean, strict=True):
-            if cell is not None and absent(cell):
+            if absent(cell):
                 axes.plot(
-                    where, low - 0.5 * STRIP * (top - low), marker="x", color=look.colour, markersize=4, label="missing"
+                    where + aside * (look.dashes is not None),
+                    low - 0.5 * STRIP * (top - low),
+                    marker="x",
+                    color=look.colour,
+                    markersize=4,
+                    label="missing",
                 )
-            elif cell is not None and cell.marks:
+            elif cell.marks:
                 axes.annotate("†", (where, at), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
     for number, place in placed(experiment)[0]:
         if number.panel == panel.label:
@@ -232,44 +271,36 @@ def _reference(axes: Axes, look: Look, x: np.ndarray, mean: np.ndarray, below: n
 
 
 def _bars(
-    axes: Axes, result: Result, panel: Entry, looks: Mapping[str, Look], span: tuple[float, float], room: float
+    axes: Axes, result: Result, panel: Entry, looks: Mapping[str, Look], span: tuple[float, float], group: _Group
 ) -> None:
-    experiment = result.experiment
-    places, (low, top) = experiment.x.places(), span
-    here = [entry for entry in experiment.series if entry.only is None or panel.label in entry.only]
-    compared = [entry for entry in here if entry.style == "normal"]
-    alone = len(places) == 1
-    width = 0.66 if alone else BARS / max(1, len(compared))
+    experiment, (low, top) = result.experiment, span
+    num = max(1, len(group.compared))
+    width = 0.66 if group.alone else BARS / num
     numbers = {(n.series, place): n.value for n, place in placed(experiment)[0] if n.panel == panel.label}
-    middles = []
-    for group, place in enumerate(places):
-        for number, entry in enumerate(compared):
-            cell = result.cell(panel.label, entry.label, place.label)
-            at = float(number) if alone else group + (number - (len(compared) - 1) / 2) * width
+    for at, place in enumerate(group.places):
+        for number, entry in enumerate(group.compared):
+            cell = result.cell(panel.label, entry.label, experiment.x.places()[place].label)
+            x = float(number) if group.alone else at + (number - (num - 1) / 2) * width
             if cell is not None:
-                middles.append(at)
-                inches = width * room
-                _bar(axes, cell, looks[entry.label], at, width * 0.92, inches, span, numbers.get((entry.label, group)))
-    for entry in here:
+                paper = numbers.get((entry.label, place))
+                _bar(axes, cell, looks[entry.label], x, width * 0.92, width * group.room, span, paper)
+    for entry in experiment.series:
         if entry.style == "reference":
-            _bar_references(axes, result, panel, entry, looks[entry.label], max(1, len(compared)) if alone else 0)
+            _bar_references(axes, result, panel, entry, looks[entry.label], group)
     axes.set_ylim(low, low + (top - low) * 1.14)
     axes.set_yticks(_ticks(span))
     if low < 0:
         axes.axhline(0, color=SOFT, linewidth=0.8)
-    if alone:
-        labels = [wrapped(entry.label, room * 0.97, SMALL - 0.5) for entry in compared]
-        axes.set_xticks(range(len(compared)), labels, fontsize=SMALL - 0.5)
-        axes.set_xlim(-0.6, len(compared) - 0.4)
-    else:
-        labels = place_labels(experiment.x, bool(numbers))
-        axes.set_xticks(
-            range(len(places)), [wrapped(label, room, SMALL - 0.5) for label in labels], fontsize=SMALL - 0.5
-        )
-        axes.set_xlim(-0.55, len(places) - 0.45)
+    labels = [entry.label for entry in group.compared]
+    if not group.alone:
+        every = place_labels(experiment.x, bool(numbers))
+        labels = [every[place] for place in group.places]
+    shown = [wrapped(label, group.room * 0.97, SMALL - 0.5) for label in labels]
+    axes.set_xticks(range(len(labels)), shown, fontsize=SMALL - 0.5)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.tick_params(axis="x", length=0)
     if experiment.x.label:
-        axes.set_xlabel(wrapped(axis_label(experiment.x, bool(numbers)), 3.0, SMALL), fontsize=SMALL)
+        axes.set_xlabel(wrapped(axis_label(experiment.x, bool(numbers)), group.width, SMALL), fontsize=SMALL)
 
 
 def _bar(
@@ -313,12 +344,12 @@ def _bar(
         )  # fmt: skip
 
 
-def _bar_references(axes: Axes, result: Result, panel: Entry, entry: Entry, look: Look, bars_alone: int) -> None:
+def _bar_references(axes: Axes, result: Result, panel: Entry, entry: Entry, look: Look, group: _Group) -> None:
     """A dashed line over each group (over all bars where they are no groups)."""
-    for group, place in enumerate(result.experiment.x.places()):
-        cell = result.cell(panel.label, entry.label, place.label)
+    for at, place in enumerate(group.places):
+        cell = result.cell(panel.label, entry.label, result.experiment.x.places()[place].label)
         found = point(cell) if cell else None
-        left, right = (-0.6, bars_alone - 0.4) if bars_alone else (group - 0.48, group + 0.48)
+        left, right = (-0.6, len(group.compared) - 0.4) if group.alone else (at - 0.48, at + 0.48)
         if cell is not None and absent(cell):
             axes.text(right, 0, f"{entry.label}: missing", ha="right", va="bottom", fontsize=TINY, color=SOFT)
         if found is None:

@@ -43,7 +43,7 @@ LoadTask = Callable[[Record], Task[Any]]
 """The task of a run, whose pictures are drawn again."""
 
 MIN_WIDTH, MARGIN, TITLE = 6.4, 0.12, 11.0  # inches, inches, points
-NUM_LISTED = 8  # of what is missing; the Markdown table lists all
+NUM_LISTED, NUM_REASONS = 8, 3  # of what is missing; the Markdown table lists all
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": SMALL,
@@ -190,8 +190,10 @@ def _notes(result: Result) -> list[str]:
 
 def _shown(result: Result) -> str:
     runs = f"{result.num_runs} run{'' if result.num_runs == 1 else 's'}"
+    if not any(cell.cell.seeds for cell in result.cells):
+        return "The paper's numbers alone: no run is made at this scale."
     if result.num_runs == 0 and not any(cell.estimate for cell in result.cells):
-        return "Nothing is there yet: no run of this figure was found."
+        return "Nothing is there yet."
     if result.experiment.draw in ("curves", "points"):
         seeds = sorted({seed for cell in result.cells for seed in _seeds(cell)})
         return f"{runs}, each shown alone; seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
@@ -234,7 +236,7 @@ def _missing(result: Result) -> list[str]:
     reasons = sorted({missing.reason for missing in result.missing} - {"no run"})
     notes = [f"Missing: {_listed(_names(result, whole))}."] if 0 < len(whole) < len(result.cells) else []
     notes += [f"Runs that are there, {share}: {_listed(_names(result, cells))}." for share, cells in parts.items()]
-    return notes + ([f"Runs that lack what is measured: {_listed(reasons)}."] if reasons else [])
+    return notes + ([f"Runs that lack what is measured: {_listed(reasons, NUM_REASONS)}."] if reasons else [])
 
 
 def _names(result: Result, cells: Sequence[CellResult]) -> list[str]:
@@ -259,6 +261,6 @@ def _names(result: Result, cells: Sequence[CellResult]) -> list[str]:
     return found
 
 
-def _listed(words: Sequence[str]) -> str:
-    more = f"; and {len(words) - NUM_LISTED} more" if len(words) > NUM_LISTED else ""
-    return "; ".join(words[:NUM_LISTED]) + more
+def _listed(words: Sequence[str], num: int = NUM_LISTED) -> str:
+    more = f"; and {len(words) - num} more" if len(words) > num else ""
+    return "; ".join(words[:num]) + more

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
 from vlmreason.report.experiment import Axis, Entry, Experiment, Measure, PaperNumber
-from vlmreason.report.results import CellResult
+from vlmreason.report.results import CellResult, Result
 
 INK, SOFT, FAINT = "#1f2328", "#6a737d", "#c9ced6"
 SMALL, TINY = 8.0, 7.0  # points; titles of panels are larger by 1
@@ -170,7 +170,7 @@ def _label(value: object) -> str:
 
 
 def spaced(axis: Axis) -> list[float]:
-    """Where the places stand: numbers that grow by factors as their logarithm, all others side by side."""
+    """Where the places stand, 1 apart on average: numbers that grow by factors as their logarithm, others evenly."""
     values = axis.values
     evenly = [float(number) for number in range(len(axis.places()))]
     if len(values) < 3 or not all(type(value) in (int, float) and value > 0 for value in values):
@@ -182,8 +182,7 @@ def spaced(axis: Axis) -> list[float]:
     if max(ratios) / min(ratios) >= max(differences) / min(differences):
         return evenly
     logs = [math.log2(value / values[0]) for value in values]
-    unit = min(b - a for a, b in itertools.pairwise(logs))
-    return [value / unit for value in logs]
+    return [log / logs[-1] * evenly[-1] for log in logs]
 
 
 @functools.lru_cache(4096)
@@ -237,11 +236,11 @@ def shape(num_panels: int) -> tuple[int, int]:
     return math.ceil(num_panels / columns), columns
 
 
-def panels(figure: Figure, box: Box, titles: Sequence[str], width: float) -> list[Axes]:
-    """One axes per title within a part of the page. `width`: inches that a title may take."""
+def panels(figure: Figure, box: Box, titles: Sequence[str], width: float, widths: Sequence[float] = ()) -> list[Axes]:
+    """One axes per title within a part of the page. `width`: inches that a title may take; `widths`: of columns."""
     rows, columns = shape(len(titles))
     figure.set_layout_engine("constrained", rect=box, w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.06)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False, width_ratios=list(widths) or None)
     found: list[Axes] = []
     for number, axes in enumerate(grid.flat):
         if number >= len(titles):
@@ -255,6 +254,12 @@ def panels(figure: Figure, box: Box, titles: Sequence[str], width: float) -> lis
     return found
 
 
+def places_of(result: Result, panel: Entry) -> list[int]:
+    """Numbers of the places that a panel has; entries may be at some panels only."""
+    labels = {cell.cell.x for cell in result.cells if cell.cell.panel == panel.label}
+    return [number for number, place in enumerate(result.experiment.x.places()) if place.label in labels]
+
+
 def say_missing(axes: Axes) -> None:
     """A panel of which nothing is there."""
     axes.patch.set(hatch=HATCH, edgecolor=FAINT, facecolor="white")
@@ -266,7 +271,9 @@ def say_missing(axes: Axes) -> None:
 
 def limits(values: Sequence[float], percent: bool) -> tuple[float, float]:
     """The span of a vertical axis that starts at 0 where it can; the whole of 100 % where much of it is used."""
-    low, high = min((0.0, *values)), max(values, default=0.0)
+    if not values:
+        return 0.0, 100.0 if percent else 1.0
+    low, high = min((0.0, *values)), max(values)
     if percent and low >= 0 and high <= 100:
         return 0.0, 100.0 if high > 55 else max(10.0, 5 * math.ceil(high * 1.2 / 5))
     pad = 0.08 * ((high - low) or 1.0)

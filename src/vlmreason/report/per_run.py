@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy import stats
 
 from vlmreason.report.experiment import WHERE, Entry
@@ -31,6 +31,7 @@ from vlmreason.report.looks import (
     measure_words,
     panels,
     placed,
+    places_of,
     say_missing,
     shape,
     wrapped,
@@ -45,7 +46,8 @@ OUTLIERS = 20  # times the spread of four fifths of the values: beyond it a scal
 def curves(result: Result, looks: Mapping[str, Look]) -> Body:
     """A thin line per run with a mark per checkpoint; over anything but time, from a hollow mark to an arrow."""
     experiment = result.experiment
-    pairs = [(panel, place) for panel in experiment.panels for place in experiment.x.places()]
+    places = experiment.x.places()
+    pairs = [(panel, places[number]) for panel in experiment.panels for number in places_of(result, panel)]
     titles = [", ".join(label for label in (panel.label, place.label) if label) for panel, place in pairs]
     cells = [[_cell(result, panel, entry, place) for entry in experiment.series] for panel, place in pairs]
     titles = [_with_missing(title, result, [c for c in row if c]) for title, row in zip(titles, cells, strict=True)]
@@ -77,7 +79,7 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
             axes.set_xlabel(across, fontsize=SMALL)
             axes.set_ylabel(wrapped(up, 2.1, SMALL), fontsize=SMALL)
 
-    legend = _legend(result, looks, joined=True)
+    legend = _legend(result, looks, _nowhere(result))
     if directed:
         legend.append(_first_checkpoint())
     return Body(columns * SIDE + 0.3, rows * 2.75, paint, legend, notes)
@@ -99,8 +101,7 @@ def points(result: Result, looks: Mapping[str, Look]) -> Body:
     titles = []
     for panel in experiment.panels:
         pairs = [pair for some in found[panel.label].values() for pair in some]
-        cells = [cell for cell in result.cells if cell.cell.panel == panel.label]
-        titles.append(_with_missing("\n".join(filter(None, (panel.label, _spearman(pairs)))), result, cells))
+        titles.append("\n".join(filter(None, (panel.label, _spearman(pairs)))))
     rows, columns = shape(len(titles))
     _, notes = placed(experiment)
 
@@ -131,8 +132,12 @@ def points(result: Result, looks: Mapping[str, Look]) -> Body:
             axes.set_xlabel(wrapped(labels[0], SIDE - 0.4, SMALL), fontsize=SMALL)
             axes.set_ylabel(wrapped(labels[1], 2.0, SMALL), fontsize=SMALL)
             axes.margins(0.08)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
 
-    legend = _legend(result, looks, joined=False)
+    nowhere = [e.label for e in experiment.series if not any(series[e.label] for series in found.values())]
+    legend = _legend(result, looks, nowhere)
+    for artist in legend:
+        artist.set(linestyle="none")
     return Body(columns * (SIDE + 0.4) + 0.3, rows * 3.0, paint, legend, notes)
 
 
@@ -148,19 +153,18 @@ def _with_missing(title: str, result: Result, cells: Sequence[CellResult]) -> st
 
 
 def _nowhere(result: Result) -> list[str]:
-    """Series of which nothing is there at all; their entry of the legend says so."""
+    """Series of which nothing is there at all."""
     labels = [entry.label for entry in result.experiment.series]
     return [label for label in labels if all(absent(cell) for cell in result.cells if cell.cell.series == label)]
 
 
-def _legend(result: Result, looks: Mapping[str, Look], joined: bool) -> list[Artist]:
+def _legend(result: Result, looks: Mapping[str, Look], nowhere: Sequence[str]) -> list[Artist]:
+    """The series; those that are nowhere to be seen say so."""
     found: list[Artist] = []
     for entry in result.experiment.series:
         if entry.label:
             handle = key(entry, looks[entry.label])
-            if not joined:
-                handle.set_linestyle("none")
-            if entry.label in _nowhere(result):
+            if entry.label in nowhere:
                 handle.set(label=f"{entry.label} (missing)", alpha=0.35)
             found.append(handle)
     return found

@@ -22,6 +22,7 @@ from vlmreason.report.looks import (
     TINY,
     Body,
     Box,
+    measure_words,
     placed,
     say_missing,
     text_width,
@@ -105,9 +106,10 @@ def _row(
     runs: Mapping[str, Record],
     load_task: Callable[[Record], Task[Any]] | None,
 ) -> _Row:
+    experiment = result.experiment
     name = "\n".join(label for label in (panel.label, entry.label) if label)
     cells = [cell for cell in result.cells if (cell.cell.panel, cell.cell.series) == (panel.label, entry.label)]
-    numbers = "; ".join(f"{c.cell.x or 'on its region, over the input'}: {shown(c)}" for c in cells)
+    numbers = "; ".join(f"{c.cell.x or experiment.y_label or measure_words(c.cell.measure)}: {shown(c)}" for c in cells)
     cell = next((cell for cell in cells if cell.runs and cell.runs[0] in runs), None)
     if cell is None:
         return _Row(name, "", "missing")

@@ -23,6 +23,7 @@ from vlmreason.report.looks import (
     line_height,
     measure_words,
     placed,
+    places_of,
     text_width,
     wrapped,
 )
@@ -55,8 +56,8 @@ def table(result: Result, looks: Mapping[str, Look]) -> Body:
     experiment = result.experiment
     numbers, notes = placed(experiment)
     paper = {(n.panel, n.series, place): n.value for n, place in numbers}
-    places = list(enumerate(experiment.x.places()))
-    columns = [(panel, n, place) for panel in experiment.panels for n, place in places]
+    places = experiment.x.places()
+    columns = [(panel, n, places[n]) for panel in experiment.panels for n in places_of(result, panel)]
     texts = [
         [_text(result.cell(p.label, e.label, place.label), paper.get((p.label, e.label, n))) for p, n, place in columns]
         for e in experiment.series
@@ -66,11 +67,11 @@ def table(result: Result, looks: Mapping[str, Look]) -> Body:
         PAD + max([0.5, *(text_width(line, SMALL) for line in head.split("\n")), *(t.width for t in cells if t)])
         for head, *cells in zip(heads, *texts, strict=True)
     ]
-    num_places = len(places)
-    for start in range(0, len(columns), num_places):  # a panel's name is over all of its columns
-        lack = text_width(columns[start][0].label, SMALL, True) + PAD - sum(widths[start : start + num_places])
-        for column in range(start, start + num_places):
-            widths[column] += max(0.0, lack) / num_places
+    groups = [[c for c, (panel, _, _) in enumerate(columns) if panel is one] for one in experiment.panels]
+    for panel, group in zip(experiment.panels, groups, strict=True):  # a panel's name is over all of its columns
+        lack = text_width(panel.label, SMALL, True) + PAD - sum(widths[column] for column in group)
+        for column in group:
+            widths[column] += max(0.0, lack) / len(group)
     names = [wrapped(entry.label, NAMES, SMALL) for entry in experiment.series]
     first = PAD + max(text_width(line, SMALL) for name in names for line in name.split("\n"))
     heights = [
@@ -88,9 +89,9 @@ def table(result: Result, looks: Mapping[str, Look]) -> Body:
         axes.set_axis_off()
         lefts = [first + sum(widths[:column]) for column in range(len(widths))]
         _rule(axes, 0, width, 0.03, 1.2)
-        for start in range(0, len(columns), num_places) if panel_row else ():
-            left, right = lefts[start], lefts[start] + sum(widths[start : start + num_places])
-            _write(axes, (left + right) / 2, 0.03 + panel_row / 2, columns[start][0].label, SMALL, bold=True)
+        for panel, group in zip(experiment.panels, groups, strict=True) if panel_row else ():
+            left, right = lefts[group[0]], lefts[group[-1]] + widths[group[-1]]
+            _write(axes, (left + right) / 2, 0.03 + panel_row / 2, panel.label, SMALL, bold=True)
             if place_row:
                 _rule(axes, left + 0.06, right - 0.06, panel_row + 0.02, 0.6)
         for left, extent, head in zip(lefts, widths, heads, strict=True):
@@ -116,7 +117,7 @@ def _text(cell: CellResult | None, paper: float | None) -> _Text | None:
     if absent(cell):
         return _Text("missing", grey, missing=True)
     if cell.estimate is None:
-        return _Text("-", grey)
+        return _Text(*(grey or ("-",)), ())
     value, _, interval = number(cell.estimate, cell.cell.measure).partition(" (")
     few = (f"{len(cell.runs)} of {len(cell.cell.seeds)} runs",) if cell.missing else ()
     return _Text(value + ("†" if cell.marks else ""), (*filter(None, [interval.rstrip(")")]), *few, *grey))
