@@ -1,5 +1,6 @@
 """Claims over cells of experiments: how they are read, judged and shown."""
 
+import functools
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -253,9 +254,8 @@ def test_the_ledger_between_its_markers() -> None:
 
 @pytest.mark.parametrize("scale", ["nano", "paper"])
 def test_claims_of_the_study_name_cells_that_exist(scale: str) -> None:
-    claims = read_claims(
-        experiments.folder() / "s2h" / "claims.yaml", lambda name: experiments.read_experiment(name, scale), scale
-    )
+    load = functools.cache(lambda name: experiments.read_experiment(name, scale))
+    claims = read_claims(experiments.folder() / "s2h" / "claims.yaml", load, scale)
     for one in claims:
         assert one.experiment in experiments.names()
         assert len(one.text) <= 110 and len(one.place) <= 30, f"{one.id}: too long for a line of the ledger"

@@ -165,9 +165,10 @@ def check(claim: Claim, experiment: Experiment) -> None:
 
     `experiment` is at the claim's scale.
     """
+    cells = list(experiment.cells())
     for contrast in claim.contrasts:
         sides = [side for side in (contrast.left, contrast.right) if side is not None]
-        _check_measures(contrast, [cell for side in sides for cell in _named(side, experiment)])
+        _check_measures(contrast, [cell for side in sides for cell in _named(side, experiment, cells)])
 
 
 def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
@@ -178,7 +179,6 @@ def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
     if claim.scale not in (None, result.scale):
         none = tuple(Judged(contrast, None, "no runs") for contrast in claim.contrasts)
         return Verdict(claim, result.scale, "no runs", none[0], none, (), (), ())
-    check(claim, result.experiment)
     contrasts = tuple(_judged(contrast, result) for contrast in claim.contrasts)
     order: list[Judgement] = ["fails", "no runs", "not decided", "holds"]
     if claim.hold == "any":
@@ -281,9 +281,8 @@ def _sides(contrast: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _named(side: Side, experiment: Experiment) -> Iterator[Cell]:
-    """The cells of a side."""
-    cells = list(experiment.cells())
+def _named(side: Side, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells of a side, among those of the experiment. Raises ValueError."""
     panels, series = ([entry.label for entry in entries] for entries in (experiment.panels, experiment.series))
     for panel in _chosen("panel", side.panel, panels):
         for name in _chosen("series", side.series, series):
@@ -338,8 +337,11 @@ def _check_measures(contrast: Contrast, cells: Sequence[Cell]) -> None:
 
 def _cells(contrast: Contrast, result: Result, side: Side | None = None) -> list[CellResult]:
     sides = [side] if side else [side for side in (contrast.left, contrast.right) if side is not None]
-    by_key = {(found.cell.panel, found.cell.series, found.cell.x): found for found in result.cells}
-    return [by_key[cell.panel, cell.series, cell.x] for side in sides for cell in _named(side, result.experiment)]
+    by_cell = {id(found.cell): found for found in result.cells}
+    cells = [found.cell for found in result.cells]
+    named = [by_cell[id(cell)] for side in sides for cell in _named(side, result.experiment, cells)]
+    _check_measures(contrast, [found.cell for found in named])
+    return named
 
 
 def _judged(contrast: Contrast, result: Result) -> Judged:
