@@ -179,7 +179,8 @@ class Library:
     def find(self, settings: Mapping[str, Any]) -> Any:
         """The record of a run by its settings (vlmreason.report.results.Found), or None.
 
-        Exactly that run, or one made before settings were added that `settings` does not name; the newest.
+        Exactly that run, or one made before settings were added that `settings` does not name; the newest,
+        of the same run the record that holds most, and rather that of this machine.
         """
         from vlmreason.report.results import Found
 
@@ -190,8 +191,8 @@ class Library:
             if difference is None:
                 continue
             mark = "" if not difference else f"made before the settings {', '.join(difference)}"
-            rank = (not difference, str(record.provenance["time"]))
-            if best is None or rank > best[0]:
+            rank = (not difference, str(record.provenance["time"]), len(record.evaluations) + len(record.analyses))
+            if best is None or rank >= best[0]:
                 best = (rank, Found(record, mark))
         return best and best[1]
 

@@ -105,7 +105,7 @@ def _toc(report: Report) -> str:
 
 def _short(artifact: Artifact) -> str:
     """`Figure 5` of `figure 5, section 4`."""
-    return artifact.result.experiment.place.partition(",")[0].capitalize()
+    return re.split(r"\s*[,(]", artifact.result.experiment.place)[0].capitalize()
 
 
 def _words(name: str) -> str:
@@ -189,10 +189,14 @@ def _side(side: claims.Side) -> str:
 
 def _artifact(artifact: Artifact, report: Report) -> str:
     result, experiment = artifact.result, artifact.result.experiment
+    placed, others = artifact.paper()
     figure = "<p class=none>Nothing to draw yet.</p>"
     if artifact.picture:
         alt = f"{_short(artifact)}: {experiment.title}"
         figure = f'<div class="figure">{_picture(artifact.picture.read_bytes(), alt)}</div>'
+    if artifact.picture and experiment.draw == "table":
+        figure = f"<details><summary>As a picture</summary>{figure}</details>"
+    table = _table(artifact, placed)
     scale = "" if report.scale == "nano" else f" scale={report.scale}"
     commands = (("Draw", "figure"), ("Make the runs", "sweep"))
     facts = [("The paper", escape(experiment.expected))]
@@ -202,13 +206,12 @@ def _artifact(artifact: Artifact, report: Report) -> str:
     facts += [("Cost", escape(getattr(experiment.cost, report.scale, experiment.cost.nano)))]
     facts += [(what, f"<code>vlmreason {command} experiment={escape(result.name)}{scale}</code>")
               for what, command in commands]  # fmt: skip
-    placed, others = artifact.paper()
     notes = [escape(note) for note in result.notes]
     notes += [f"The paper: {escape(_number(number))}." for number in others]
     return (
         f'<article class="card" id="{escape(artifact.name)}"><div class="eyebrow">'
         f"<span>{escape(_place(experiment.place))}</span>{_state(artifact)}</div><h3>{escape(experiment.title)}</h3>"
-        f"{figure}{_table(artifact, placed)}{_facts(facts)}{_list(notes)}{_missing(artifact, scale)}</article>\n"
+        f"{table + figure if experiment.draw == 'table' else figure + table}{_facts(facts)}{_list(notes)}{_missing(artifact, scale)}</article>\n"
     )
 
 
@@ -369,7 +372,7 @@ def _runs(report: Report) -> str:
     columns = [("run", "word"), ("task", "word"), ("strategy", "word"), ("seed", "number"), ("examples", "number")]
     columns += [(f"{level}, {_view(view)} (%)", "number") for level, view in report.evaluated]
     columns += [("seconds", "number"), ("machine", "word"), ("code", "word"), ("when", "word"), ("used by", "word")]
-    columns += [("other settings", "word"), ("measured later", "word")]
+    columns += [("other settings", "word"), ("measured later", "word"), ("directory", "word")]
     heads = "".join(f'<th scope="col" class="{kind}" data-sort="{kind}">{escape(name)}</th>' for name, kind in columns)
     rows = "".join(f'<tr id="{anchor(run.name)}">{"".join(_row(run, report))}</tr>' for run in report.runs)
     if not rows:
@@ -383,7 +386,7 @@ def _runs(report: Report) -> str:
 
 
 def _row(run: Run, report: Report) -> Iterator[str]:
-    yield f"<th>{escape(run.name)}</th>"
+    yield f'<th title="{escape(run.name)}"><code>{escape(run.name.rpartition("-")[2])}</code></th>'
     yield f'<td class="word">{escape(run.task)}</td><td class="word">{escape(run.strategy)}</td>'
     yield f"<td>{run.seed}</td><td>{run.num_examples}</td>"
     for place in report.evaluated:
@@ -399,6 +402,7 @@ def _row(run: Run, report: Report) -> Iterator[str]:
     links = " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in run.used_by)
     yield f'<td class="word settings">{links}</td><td class="word settings">{escape(run.settings)}</td>'
     yield f'<td class="word settings">{escape(", ".join(run.later))}</td>'
+    yield f'<td class="word"><code>{escape(run.name)}</code></td>'
 
 
 def _passed_over(report: Report) -> str:

@@ -16,8 +16,8 @@ h2 { margin-top: 52px; }
 .toc a { color: inherit; text-decoration: none; display: block; padding: 2px 0 2px 2px; }
 .toc a:hover { color: var(--mark); }
 .toc strong { display: block; margin: 14px 0 4px; }
-.toc .sub a { display: grid; grid-template-columns: 12px 68px 1fr; gap: 6px; color: var(--soft); }
-.toc .sub a > span:last-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.toc .sub a { display: grid; grid-template-columns: 12px 76px 1fr; gap: 6px; color: var(--soft); }
+.toc .sub a > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .dot { width: 8px; height: 8px; border-radius: 4px; margin-top: 5px; border: 1px solid var(--none); }
 .dot.complete { background: var(--holds); border-color: var(--holds); }
 .dot.partial { background: linear-gradient(90deg, var(--open) 50%, transparent 50%); border-color: var(--open); }
@@ -60,9 +60,8 @@ code { font: 12px/1.5 "DejaVu Sans Mono", monospace; background: var(--wash); pa
 .runs th[aria-sort=descending]::after { content: " \\2193"; }
 .runs td { white-space: nowrap; } .runs thead .word { text-align: left; }
 .runs th:first-child { position: sticky; left: 0; background: var(--card); }
-.runs tbody th { font: 11px/1.4 "DejaVu Sans Mono", monospace; white-space: normal; min-width: 150px; max-width: 190px;
-  overflow-wrap: anywhere; }
-.runs .settings { white-space: normal; min-width: 180px; max-width: 320px; overflow-wrap: anywhere; }
+.runs tbody th { font-weight: 400; max-width: 160px; overflow: hidden; text-overflow: ellipsis; }
+.runs .settings { white-space: normal; min-width: 240px; max-width: 420px; overflow-wrap: anywhere; }
 tr:target, .runs tr:target th { background: var(--thought); }
 #examples h3 { margin: 26px 0 10px; } .given h4 { margin-top: 10px; } .given h4:first-child { margin-top: 0; }
 .given { display: grid; grid-template-columns: minmax(0, 260px) minmax(0, 1fr); gap: 20px; margin: 10px 0 14px; }
