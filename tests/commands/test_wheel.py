@@ -28,7 +28,7 @@ def test_built_package_runs_without_the_checkout(tmp_path: Path) -> None:
         p.relative_to(built / "vlmreason" / "conf") for p in (built / "vlmreason" / "conf").rglob("*.yaml")
     }
     assert list((built / "vlmreason" / "sweeps" / "profiles").glob("*.yaml"))
-    for kind in ("*.json", "nano_base/*"):
+    for kind in ("*.json", "nano_base/*", "nano_scenes/*"):
         for path in (ROOT / "src" / "vlmreason" / "models").glob(kind):
             assert (built / path.relative_to(ROOT / "src")).is_file()
     shutil.rmtree(source)

@@ -1,4 +1,4 @@
-"""The shipped base: its size, its vocabulary, and that it has the skills it is there for."""
+"""The shipped bases: their sizes, their vocabulary, and that they have the skills they are there for."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from vlmreason.commands import catalog
 from vlmreason.commands.build import Scale, load_task
 from vlmreason.dialogue import build_dialogue
 from vlmreason.models.learner import Learner
-from vlmreason.models.nano import BASE, NanoSettings, build_nano, load_nano, read_vocabulary
+from vlmreason.models.nano import BASES, Nano, NanoSettings, build_nano, read_vocabulary
 from vlmreason.models.tokenization import pieces
 from vlmreason.structure import structure
 from vlmreason.training.pretrain import skill_accuracy
@@ -25,29 +25,50 @@ def nano_task(name: str, trace: str | None = None) -> Any:
 
 
 @functools.cache
-def base() -> Learner:
-    return Learner(*load_nano())
+def base(name: str = "nano") -> Learner:
+    return Nano(name).load()
 
 
-def test_size() -> None:
-    num_bytes = sum(path.stat().st_size for path in BASE.iterdir())
+@pytest.mark.parametrize("name", BASES)
+def test_size(name: str) -> None:
+    num_bytes = sum(path.stat().st_size for path in BASES[name].iterdir())
     assert num_bytes <= 10 * 2**20
-    num_parameters = sum(p.numel() for p in base().model.parameters())
+    num_parameters = sum(p.numel() for p in base(name).model.parameters())
     assert 1_000_000 <= num_parameters <= 5_000_000
 
 
 def test_record_names_its_data() -> None:
-    record = json.loads((BASE / "record.json").read_text())
+    record = json.loads((BASES["nano"] / "record.json").read_text())
     assert record["seed"] == 0
     assert record["curves"][-1]["phase"] == list(record["phases"])[-1]
     assert set(record["tasks"]) == {"table_skills", "grid_skills", "figure_skills"}
-    assert (BASE / "README.md").is_file()
+    assert (BASES["nano"] / "README.md").is_file()
 
 
-def test_architecture_is_what_the_code_builds() -> None:
+def test_record_of_scenes_names_its_data() -> None:
+    record = json.loads((BASES["nano_scenes"] / "record.json").read_text())
+    assert record["seed"] == 0
+    assert record["curves"][-1]["stage"] == list(record["stages"])[-1]
+    assert record["tasks"] == ["grid_skills"]
+    assert (BASES["nano_scenes"] / "README.md").is_file()
+
+
+def test_bases_differ_in_weights_only() -> None:
+    nano, scenes = base("nano"), base("nano_scenes")
+    assert nano.processor.tokenizer.get_vocab() == scenes.processor.tokenizer.get_vocab()
+    assert any(not torch.equal(p, q) for p, q in zip(nano.model.parameters(), scenes.model.parameters(), strict=True))
+
+
+def test_an_unknown_base_is_named() -> None:
+    with pytest.raises(ValueError, match=r"model\.name='tables' without .* nano, nano_scenes"):
+        Nano("tables").load()
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_architecture_is_what_the_code_builds(name: str) -> None:
     built, _ = build_nano(NanoSettings(), read_vocabulary(), seed=0)
-    shapes = {name: tuple(p.shape) for name, p in built.named_parameters()}
-    assert shapes == {name: tuple(p.shape) for name, p in base().model.named_parameters()}
+    shapes = {key: tuple(p.shape) for key, p in built.named_parameters()}
+    assert shapes == {key: tuple(p.shape) for key, p in base(name).model.named_parameters()}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -73,3 +94,13 @@ def test_skills_are_learned() -> None:
     for skill in ("value", "row", "walk", "beside", "trail", "marked"):
         for view in ("text", "image"):
             assert found[f"table_skills/{skill}/{view}"] > 0.85, found
+
+
+def test_skills_of_scenes_are_learned() -> None:
+    """What its card claims: things with their places, neighbours, ways, trails; not long orders."""
+    torch.manual_seed(0)
+    grids = nano_task("grid_skills")
+    found = skill_accuracy(base("nano_scenes"), {grids.name: grids}, num=16)
+    for skill in ("holds", "things", "around", "toward", "trail"):
+        for view in ("text", "image"):
+            assert found[f"grid_skills/{skill}/{view}"] > 0.85, found

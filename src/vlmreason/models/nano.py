@@ -2,7 +2,7 @@
 
 LLaVA's architecture (vision tower, two-layer projector, decoder) with a two-layer SigLIP tower, one patch per
 table cell, and a four-layer Llama decoder; `LlavaForConditionalGeneration.from_pretrained` opens it without
-this package. The pretrained base lies inside the package.
+this package. The pretrained bases lie inside the package: `nano` for tables, `nano_scenes` for grids.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ from vlmreason.models.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, buil
 from vlmreason.structure import first_line
 
 BASE = Path(__file__).parent / "nano_base"
+BASES = {"nano": BASE, "nano_scenes": Path(__file__).parent / "nano_scenes"}
+"""The weights that ship with the package, by the model's name."""
 VOCABULARY = Path(__file__).parent / "nano_vocabulary.json"
 
 
 @dataclass(frozen=True)
 class Nano:
-    """conf/model/nano.yaml: `checkpoint` is a folder with weights; None: those that ship with the package."""
+    """conf/model/nano*.yaml: `checkpoint` is a folder with weights; None: those shipped under `name`."""
 
     name: str = "nano"
     checkpoint: str | None = None
 
     def load(self, trained: Path | None = None) -> Learner:
         """The model, with the weights of a run where `trained` is given. Raises ValueError."""
-        return Learner(*load_nano(trained or (Path(self.checkpoint) if self.checkpoint else BASE)))
+        if trained or self.checkpoint:
+            return Learner(*load_nano(Path(trained or str(self.checkpoint))))
+        if self.name not in BASES:
+            raise ValueError(f"model.name={self.name!r} without model.checkpoint: shipped are {', '.join(BASES)}")
+        return Learner(*load_nano(BASES[self.name]))
 
 
 @dataclass(frozen=True)

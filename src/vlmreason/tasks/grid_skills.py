@@ -72,11 +72,11 @@ class GridSkills(Task[GridSkillState]):
         cells = tuple(rng.sample(every, rng.randint(*num))) if num else ()
         things: tuple[str, ...] = ()
         if level == "find":
-            known = list(_where(grid))
-            things = tuple(rng.sample(known, rng.randint(2, len(known))))
+            first, *known = rng.sample(["S", "D"], 2) + [name for name, _ in grid.objects]
+            things = (first, *rng.sample(known, rng.randint(1, len(known))))
         elif level in ("toward", "closest"):  # some cells in reading order
-            first = rng.randrange(len(every))
-            cells = tuple(every[first : first + _MAX_CELLS])
+            begin = rng.randrange(len(every))
+            cells = tuple(every[begin : begin + _MAX_CELLS])
         return GridSkillState(level, grid, cells, things, _moves(rng) if level == "walk" else ())
 
     def _distinct(self, rng: random.Random, places: list[Cell]) -> list[tuple[str, Cell]]:
