@@ -196,7 +196,7 @@ def _artifact(artifact: Artifact, report: Report) -> str:
         figure = f'<div class="figure">{_picture(artifact.picture.read_bytes(), alt)}</div>'
     if artifact.picture and experiment.draw == "table":
         figure = f"<details><summary>As a picture</summary>{figure}</details>"
-    table = _table(artifact, placed)
+    shown = (_table(artifact, placed), figure) if experiment.draw == "table" else (figure, _table(artifact, placed))
     scale = "" if report.scale == "nano" else f" scale={report.scale}"
     commands = (("Draw", "figure"), ("Make the runs", "sweep"))
     facts = [("The paper", escape(experiment.expected))]
@@ -211,7 +211,7 @@ def _artifact(artifact: Artifact, report: Report) -> str:
     return (
         f'<article class="card" id="{escape(artifact.name)}"><div class="eyebrow">'
         f"<span>{escape(_place(experiment.place))}</span>{_state(artifact)}</div><h3>{escape(experiment.title)}</h3>"
-        f"{table + figure if experiment.draw == 'table' else figure + table}{_facts(facts)}{_list(notes)}{_missing(artifact, scale)}</article>\n"
+        f"{''.join(shown)}{_facts(facts)}{_list(notes)}{_missing(artifact, scale)}</article>\n"
     )
 
 

@@ -91,7 +91,8 @@ mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 1p
     background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 }
 @media (max-width: 640px) {
-  h1 { font-size: 24px; } .card { padding: 14px; } .figure { padding: 4px; margin: 12px -6px; }
+  h1 { font-size: 24px; } .card { padding: 14px; } .figure { padding: 4px; margin: 12px -6px; overflow-x: auto; }
+  .figure img { max-width: none; width: max(100%, 620px); }
   .facts { grid-template-columns: minmax(0, 1fr); } .facts dd { margin-bottom: 8px; }
   .claim { grid-template-columns: minmax(0, 1fr); } .claim .effect { text-align: left; }
   .given { grid-template-columns: minmax(0, 1fr); } .given img { max-width: 260px; }
