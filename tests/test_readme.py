@@ -21,7 +21,7 @@ from vlmreason.evaluation.scoring import score_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PROGRAM = re.compile(r"(?:^|[\s(\"])(?:python3? -m )?vlmreason (?P<words>[^|>)#\"]*)")
+PROGRAM = re.compile(r"(?:^|[\s(\"])(?:python3? -m )?vlmreason (?P<words>(?:'[^']*'|[^|>)#\"'])*)")
 
 
 def blocks(language: str) -> list[str]:

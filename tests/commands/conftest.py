@@ -18,6 +18,8 @@ GIVEN = {
     "export": ["run=x", "out=x"],
     "analyze": ["run=x", "what=failures"],
     "job": ["config=x"],
+    "figure": ["experiment=s2h/fig5"],
+    "collect": ["experiment=s2h/fig5"],
 }
 
 

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_readme import PROGRAM, check_configuration, composed
 
-from vlmreason.commands import build, catalog, errors, freezing, job, runner, sweep
+from vlmreason.commands import build, catalog, errors, experiments, freezing, job, runner, sweep
 from vlmreason.launch import profiles
 from vlmreason.launch.state import Outcome
 
@@ -42,7 +42,7 @@ def test_commands_compose(line: str) -> None:
                 build.settings(job.Settings, plain)
                 return
             own = build.settings(sweep.Settings, plain)
-            assert own.plan or own.dir
+            assert own.plan or own.dir or experiments.chosen(own.experiment or ())
             if own.profile:
                 sweep._profile(own.profile)
             if own.plan:
