@@ -178,8 +178,8 @@ def test_levels_fill_their_ranges_and_go_back_at_times(scale: str) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_terse_trace_tells_the_truth_about_every_cell(scale: str) -> None:
-    """Also with three and more objects left: the target is the nearest one that is not collected."""
-    terse, num_with_three_left = make(scale, "terse"), 0
+    """Also with several objects left (at nano two): the target is the nearest one that is not collected."""
+    terse, num_with_several_left = make(scale, "terse"), 0
     for index in range(80):
         state = terse.sample("hard", "test", index).state
         grid, steps = read_grid(terse.text(state)), terse.thought(state)
@@ -196,7 +196,7 @@ def test_terse_trace_tells_the_truth_about_every_cell(scale: str) -> None:
             nearest = min((distance(cell, there) for there in left), default=distance(cell, names["D"]))
             assert words[2] == f"({names[words[1]][0]},{names[words[1]][1]})"
             assert names[words[1]] in (left or {names["D"]}) and distance(cell, names[words[1]]) == nearest
-            num_with_three_left += len(left) >= 3
+            num_with_several_left += len(left) >= (2 if scale == "nano" else 3)
             tried = re.findall(r"(right|down|left|up) (?:(outside)|\((\d+),(\d+)\) (\w+))", line)
             assert len({move for move, *_ in tried}) == len(tried)
             for move, outside, row, col, reason in tried:
@@ -214,7 +214,7 @@ def test_terse_trace_tells_the_truth_about_every_cell(scale: str) -> None:
                 stack.append(there)
                 seen.add(there)
         assert steps[-1] == f"({names['D'][0]},{names['D'][1]}) done " and stack[-1] == names["D"]
-    assert num_with_three_left >= 20
+    assert num_with_several_left >= 20
 
 
 def test_trace_of_a_small_grid() -> None:
@@ -229,7 +229,7 @@ def test_trace_of_a_small_grid() -> None:
     assert make("nano", "verbose").thought(state)[1] == (
         "At (1,1), heading for star: right (1,2) is blocked by dot; down (2,1) is free.\n"
     )
-    assert make("nano").answer(state) == "Answer: down (2,1) right (2,2) right (2,3) up (1,3)"
+    assert make("nano").answer(state) == "Answer: (1,1) down (2,1) right (2,2) right (2,3) up (1,3)"
     assert make("nano", "verbose").answer(state) == "Answer: down right right up"
 
 

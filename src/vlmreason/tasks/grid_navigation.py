@@ -160,7 +160,8 @@ class Search(NamedTuple):
 class GridWording:
     """Templates. Each `tried_*` is a neighbour with its reason. Thought steps are head, step..., done.
 
-    `step` may also show {target_cell}. `made` is a move of the answer; it may show {cell}, to which the move leads.
+    `step` may also show {target_cell}. The answer's moves are `begin`, where {start} may
+    stand, and one `made` for each, which may show {cell}, to which the move leads.
     """
 
     prompt_text: str
@@ -181,6 +182,7 @@ class GridWording:
     tried_goal: str
     back: str
     done: str
+    begin: str
     made: str
     answer: str
 
@@ -205,6 +207,7 @@ WORDINGS: Mapping[str, GridWording] = {
         tried_goal="{move} {cell} D",
         back="back",
         done="{cell} done ",
+        begin="{start} ",
         made="{move} {cell}",
         answer="Answer: {moves}",
     ),
@@ -239,6 +242,7 @@ WORDINGS: Mapping[str, GridWording] = {
         tried_goal="{move} {cell} is the destination",
         back="go back",
         done="At {cell}, all collected and arrived.\n",
+        begin="",
         made="{move}",
         answer="Answer: {moves}",
     ),
@@ -379,11 +383,12 @@ class GridNavigation(Task[GridState]):
         return written
 
     def answer(self, state: GridState) -> str:
-        cell, made = state.start, []
+        cell, made = state.start, list[str]()
         for move in _solution(state).moves:
             cell = (cell[0] + MOVES[move][0], cell[1] + MOVES[move][1])
             made.append(self.wording.made.format(move=move, cell=cell_name(cell)))
-        return self.wording.answer.format(moves=" ".join(made))
+        begin = self.wording.begin.format(start=cell_name(state.start))
+        return self.wording.answer.format(moves=begin + " ".join(made))
 
     def score(self, state: GridState, response: str) -> Score:
         """Simulate the moves behind the last answer marker (appendix E.2).
