@@ -252,7 +252,14 @@ def test_a_study_that_is_not_there(tmp_path: Path, write: Callable[..., Path]) -
 
 
 def test_markdown_has_the_same_with_pictures_beside_it(made: Made) -> None:
-    for words in ("### An artifact", "### No run yet", "| Mix is above Image |", "87.5 (", "`mix-0`", "`image-0`"):
+    for words in (
+        "### Figure 1: An artifact",
+        "### Table 2: No run yet",
+        "| Mix is above Image |",
+        "87.5 (",
+        "`mix-0`",
+        "`image-0`",
+    ):
         assert words in made.markdown, words
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", made.markdown)
     assert any(picture.endswith("fig1.png") for picture in pictures)

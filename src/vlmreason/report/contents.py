@@ -32,6 +32,11 @@ class Artifact:
         return self.result.name.rpartition("/")[2]
 
     @property
+    def label(self) -> str:
+        """`Figure 5` of `figure 5, section 4`."""
+        return re.split(r"\s*[,(]", self.result.experiment.place)[0].capitalize()
+
+    @property
     def picture(self) -> Path | None:
         return next((path for path in self.files if path.suffix == ".png"), None)
 

@@ -63,7 +63,12 @@ def _link(path: Path, folder: Path) -> str:
 
 def _artifact(artifact: Artifact, scale: str, folder: Path) -> list[str]:
     result, experiment = artifact.result, artifact.result.experiment
-    lines = [f"### {experiment.title}", "", f"{experiment.place} ({result.name}). The paper: {experiment.expected}", ""]
+    lines = [
+        f"### {artifact.label}: {experiment.title}",
+        "",
+        f"{experiment.place} ({result.name}). The paper: {experiment.expected}",
+        "",
+    ]
     if artifact.picture:
         others = [f"[{path.suffix[1:]}]({_link(path, folder)})" for path in artifact.files if path != artifact.picture]
         lines += [f"![{experiment.title}]({_link(artifact.picture, folder)})", "", *others, ""]

@@ -90,7 +90,7 @@ def _source(text: str) -> str:
 def _toc(report: Report) -> str:
     artifacts = "".join(
         f'<a href="#{escape(a.name)}" title="{escape(a.result.experiment.title)}"><span class="dot {a.state}"></span>'
-        f"<span>{escape(_short(a))}</span><span>{escape(a.result.experiment.title)}</span></a>"
+        f"<span>{escape(a.label)}</span><span>{escape(a.result.experiment.title)}</span></a>"
         for a in report.artifacts
     )
     tasks = dict.fromkeys(example.task for example in report.examples)
@@ -101,11 +101,6 @@ def _toc(report: Report) -> str:
         f'<strong><a href="#examples">Answers, right and wrong</a></strong>{examples}'
         '<strong><a href="#runs">Runs</a></strong></nav>'
     )
-
-
-def _short(artifact: Artifact) -> str:
-    """`Figure 5` of `figure 5, section 4`."""
-    return re.split(r"\s*[,(]", artifact.result.experiment.place)[0].capitalize()
 
 
 def _words(name: str) -> str:
@@ -192,7 +187,7 @@ def _artifact(artifact: Artifact, report: Report) -> str:
     placed, others = artifact.paper()
     figure = "<p class=none>Nothing to draw yet.</p>"
     if artifact.picture:
-        alt = f"{_short(artifact)}: {experiment.title}"
+        alt = f"{artifact.label}: {experiment.title}"
         figure = f'<div class="figure">{_picture(artifact.picture.read_bytes(), alt)}</div>'
     if artifact.picture and experiment.draw == "table":
         figure = f"<details><summary>As a picture</summary>{figure}</details>"
