@@ -49,7 +49,12 @@ def made(kind: str, values: Values, marks: tuple[str, ...] = (), notes: Sequence
         runs = tuple(f"{cell.panel}-{cell.series}-{cell.x}-{seed}" for seed in range(len(found)))
         if cell.measure.is_curve:
             curves = tuple(
-                Curve(run, seed, tuple(1.0 + seed + n for n in range(5)), tuple(value * 2**-n for n in range(5)))
+                Curve(
+                    run,
+                    seed,
+                    tuple(1.0 + n + seed * (cell.measure.along == "norm") for n in range(5)),
+                    tuple(value * 2**-n for n in range(5)),
+                )
                 for seed, (run, value) in enumerate(zip(runs, found, strict=True))
             )
             cells.append(CellResult(cell, None, (), curves, runs, missing, marks if runs else ()))
@@ -225,11 +230,16 @@ def test_every_run_has_its_curve() -> None:
     assert "missing: Mix+" in grids.get_title() and "missing" not in tables.get_title()
     assert "Other (missing)" in legend(figure)
     assert "5 runs, each shown alone; seeds 0, 1, 2." in words(figure)
+    (mean,) = labelled(tables, "mean")
+    assert list(mean.get_ydata()) == pytest.approx([2 * 2**-n for n in range(5)]) and not labelled(grids, "mean")
+    assert "Thick: the mean of the runs." in words(figure)
 
 
 def test_the_direction_of_a_curve_over_another_measure_is_seen() -> None:
     measure = {"what": "gradients:alignment", "along": "norm"}
-    figure = drawn(made("curves", {("Tables", "Mix", ""): [1.0, 2.0]}, measure=measure))
+    paper = [{"panel": "Tables", "series": "Mix", "value": 0.5, "place": "section 5"}]
+    figure = drawn(made("curves", {("Tables", "Mix", ""): [1.0, 2.0]}, measure=measure, paper=paper))
+    assert "The paper: Tables, Mix: 0.5." in words(figure)
     axes = figure.axes[0]
     starts = labelled(axes, "first checkpoint")
     assert [tuple(start.get_xdata()) + tuple(start.get_ydata()) for start in starts] == [(1, 1), (2, 2)]

@@ -55,7 +55,7 @@ def lines(result: Result, looks: Mapping[str, Look]) -> Body:
     numbers, notes = placed(experiment)
     positions = spaced(experiment.x)
     share_y = experiment.share_y
-    width = max(2.75, 0.62 * (positions[-1] + 1) + 1.0)
+    width = max(2.75, 0.5 * (positions[-1] + 1) + 1.0)
     rows, columns = shape(len(experiment.panels))
 
     def paint(figure: Figure, box: Box) -> None:

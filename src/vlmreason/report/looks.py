@@ -287,8 +287,17 @@ def placed(experiment: Experiment) -> tuple[list[tuple[PaperNumber, int]], list[
     for number in experiment.paper:
         place = 0 if number.x is None and len(places) == 1 else experiment.x.place_of(number.x)
         if place is None:
-            words = ", ".join(str(word) for word in (number.panel, number.series, number.x) if word not in ("", None))
-            others.append(f"{words}: {number.value:g}")
+            others.append(_words_of(number))
         else:
             found.append((number, place))
     return found, [f"Numbers of the paper without a place here: {'; '.join(others)}."] if others else []
+
+
+def told(experiment: Experiment) -> list[str]:
+    """A note on the paper's numbers, where a kind of figure has no place for them."""
+    return [f"The paper: {'; '.join(map(_words_of, experiment.paper))}."] if experiment.paper else []
+
+
+def _words_of(number: PaperNumber) -> str:
+    words = ", ".join(str(word) for word in (number.panel, number.series, number.x) if word not in ("", None))
+    return f"{words}: {number.value:g}" if words else f"{number.value:g}"

@@ -30,10 +30,10 @@ from vlmreason.report.looks import (
     key,
     measure_words,
     panels,
-    placed,
     places_of,
     say_missing,
     shape,
+    told,
     wrapped,
     y_label,
 )
@@ -53,7 +53,9 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
     titles = [_with_missing(title, result, [c for c in row if c]) for title, row in zip(titles, cells, strict=True)]
     rows, columns = shape(len(titles))
     directed = any(cell.cell.measure.along not in WHERE for cell in result.cells)
-    _, notes = placed(experiment)
+    notes = told(experiment)
+    if any(_mean(cell) for cell in result.cells):
+        notes.insert(0, "Thick: the mean of the runs.")
 
     def paint(figure: Figure, box: Box) -> None:
         found = panels(figure, box, titles, SIDE - 0.5)
@@ -66,8 +68,11 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
                 axes.set_yticks([])
                 continue
             for cell in shown:
+                mean = _mean(cell)
                 for curve in cell.curves:
-                    _curve(axes, curve.x, curve.y, cell, looks[cell.cell.series])
+                    _curve(axes, curve.x, curve.y, cell, looks[cell.cell.series], faint=mean is not None)
+                if mean:
+                    axes.plot(*mean, color=looks[cell.cell.series].colour, linewidth=2.2, zorder=3, label="mean")
             measure = shown[0].cell.measure
             xs, ys = ([value for cell in shown for c in cell.curves for value in getattr(c, side)] for side in "xy")
             across = _scale(axes, "x", xs, along_words(measure.along))
@@ -103,7 +108,7 @@ def points(result: Result, looks: Mapping[str, Look]) -> Body:
         pairs = [pair for some in found[panel.label].values() for pair in some]
         titles.append("\n".join(filter(None, (panel.label, _spearman(pairs)))))
     rows, columns = shape(len(titles))
-    _, notes = placed(experiment)
+    notes = told(experiment)
 
     def paint(figure: Figure, box: Box) -> None:
         for axes, panel in zip(panels(figure, box, titles, SIDE + 0.3), experiment.panels, strict=True):
@@ -170,25 +175,45 @@ def _legend(result: Result, looks: Mapping[str, Look], nowhere: Sequence[str]) -
     return found
 
 
-def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], cell: CellResult, look: Look) -> None:
+def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], cell: CellResult, look: Look, faint: bool) -> None:
+    """One run; faint beside a mean."""
     up = np.array(y) * factor(cell.cell.measure)
     along_time = cell.cell.measure.along in WHERE
     style = (0, look.dashes) if look.dashes is not None else "-"
     axes.plot(
         x, up, color=look.colour, marker=look.marker, linestyle=style, markeredgewidth=0,
-        markersize=look.size * (0.62 if along_time else 0.5), linewidth=1.0 if along_time else 0.7, alpha=0.85,
+        markersize=look.size * 0.6, linewidth=0.8 if faint else 1.1, alpha=0.45 if faint else 0.85,
         label=cell.cell.series,
     )  # fmt: skip
     if not along_time:
+        axes.lines[-1].set(alpha=0.4, linewidth=0.7)  # the checkpoints count; the lines say what follows what
+        axes.plot(
+            x, up, color=look.colour, marker=look.marker or "o", markersize=look.size * 0.7, linestyle="", zorder=3
+        )
         axes.plot(
             x[0], up[0], marker=look.marker or "o", markersize=6.5, markerfacecolor="white", linestyle="",
             markeredgecolor=look.colour, markeredgewidth=1.2, zorder=4, label="first checkpoint",
         )  # fmt: skip
         if len(x) > 1:
-            arrow = {"arrowstyle": "-|>", "color": look.colour, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+            arrow = {
+                "arrowstyle": "-|>",
+                "color": look.colour,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "mutation_scale": 9,
+                "alpha": 0.6,
+            }
             axes.annotate("", (x[-1], up[-1]), (x[-2], up[-2]), arrowprops=arrow)
     if cell.marks:
         axes.annotate("†", (x[-1], up[-1]), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
+
+
+def _mean(cell: CellResult) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Of several curves over time with the same checkpoints."""
+    if len(cell.curves) < 2 or len({curve.x for curve in cell.curves}) > 1 or cell.cell.measure.along not in WHERE:
+        return None
+    ys = np.array([curve.y for curve in cell.curves]) * factor(cell.cell.measure)
+    return cell.curves[0].x, [float(y) for y in ys.mean(axis=0)]
 
 
 def _scale(axes: Axes, name: str, values: Sequence[float], label: str) -> str:

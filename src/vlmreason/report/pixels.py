@@ -23,9 +23,9 @@ from vlmreason.report.looks import (
     Body,
     Box,
     measure_words,
-    placed,
     say_missing,
     text_width,
+    told,
     wrapped,
 )
 from vlmreason.report.records import Record
@@ -89,7 +89,7 @@ def pixels(result: Result, records: Sequence[Record], load_task: Callable[[Recor
         "Red: the pixels with the highest gradient times input for a stretch of the trace; dashed: what it is about."
     ]
     notes += list(dict.fromkeys(row.note for row in rows if row.note))
-    return Body(width + 0.2, height, paint, (), [*notes, *placed(experiment)[1]])
+    return Body(width + 0.2, height, paint, (), [*notes, *told(experiment)])
 
 
 def _part(box: Box, size: tuple[float, float], part: Box) -> Box:

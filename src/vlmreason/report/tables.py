@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vlmreason.report.experiment import Entry
 from vlmreason.report.looks import (
     FAINT,
     HATCH,
@@ -26,6 +27,7 @@ from vlmreason.report.looks import (
     places_of,
     text_width,
     wrapped,
+    y_label,
 )
 from vlmreason.report.results import CellResult, Result
 from vlmreason.report.writing import number
@@ -62,7 +64,7 @@ def table(result: Result, looks: Mapping[str, Look]) -> Body:
         [_text(result.cell(p.label, e.label, place.label), paper.get((p.label, e.label, n))) for p, n, place in columns]
         for e in experiment.series
     ]
-    heads = [wrapped(place.label, HEAD, SMALL) for _, _, place in columns]
+    heads = [wrapped(place.label or _of_panel(result, panel), HEAD, SMALL) for panel, _, place in columns]
     widths = [
         PAD + max([0.5, *(text_width(line, SMALL) for line in head.split("\n")), *(t.width for t in cells if t)])
         for head, *cells in zip(heads, *texts, strict=True)
@@ -123,6 +125,12 @@ def _text(cell: CellResult | None, paper: float | None) -> _Text | None:
     return _Text(value + ("†" if cell.marks else ""), (*filter(None, [interval.rstrip(")")]), *few, *grey))
 
 
+def _of_panel(result: Result, panel: Entry) -> str:
+    """The head of a column without a name: what is measured there."""
+    cells = [cell.cell for cell in result.cells if cell.cell.panel == panel.label]
+    return "" if panel.label else y_label(result.experiment, (cell.measure for cell in cells))
+
+
 def _what(result: Result) -> list[str]:
     """What the numbers are, where they are all of one kind."""
     if result.experiment.y_label:
@@ -143,10 +151,11 @@ def _cell(axes: Axes, text: _Text, place: tuple[float, float, float, float]) -> 
     pad = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if text.missing else None
     size = SMALL if text.missing else NUMBER
     for under, line in enumerate((text.value, *text.under)):
+        grey = line.startswith("paper ")
         row, size = (line_height(TINY), TINY) if under else (line_height(NUMBER), size)
         axes.text(
-            middle, y + row / 2, line, fontsize=size, color=SOFT if under or text.missing else INK, ha="center",
-            va="center_baseline", bbox=pad, style="italic" if line.startswith("paper ") else "normal",
+            middle, y + row / 2, line, fontsize=size, color=INK if size == NUMBER and not grey else SOFT, ha="center",
+            va="center_baseline", bbox=pad, style="italic" if grey else "normal",
         )  # fmt: skip
         y += row
 
