@@ -58,7 +58,9 @@ def shown(cell: CellResult | None) -> str:
         return f"{sum(last) / len(last):.3g} at the end, {len(last)} runs{marks}"
     if cell.estimate is None:
         return "missing"
-    return number(cell.estimate, cell.cell.measure) + marks + ("" if not cell.missing else f" ({len(cell.runs)} runs)")
+    there, wanted = len(cell.runs), len(cell.runs) + len(cell.missing)
+    part = f" ({there} of {wanted} runs)" if cell.missing else ""
+    return number(cell.estimate, cell.cell.measure) + marks + part
 
 
 def number(estimate: Estimate, measure: Measure) -> str:
