@@ -70,7 +70,15 @@ def _report(own: Settings, scale: str) -> Any:
     figures = Path(own.out) / "figures" / f"{own.study}-{scale}"
     artifacts = []
     for result in results:
-        files = drawing.draw(result, study.styles, library.records, figures / result.name.partition("/")[2], FORMATS)
+        name = result.name.partition("/")[2]
+        files = drawing.draw(
+            result,
+            study.styles,
+            library.records,
+            figures / name,
+            FORMATS,
+            lambda record: build.build_task(record.config),
+        )
         artifacts.append(contents.Artifact(result, tuple(files)))
     used = contents.users(results)
     faults, records = list(library.faults), []
