@@ -122,7 +122,7 @@ def test_figures_are_drawn_from_what_was_collected(program: Callable[..., Done],
     run = put_run(tmp_path / "outputs")
     program("collect", "experiment=made_up/fig1")
     run.rename(tmp_path / "away")
-    assert program("figure", "experiment=made_up/fig1").out.startswith("made_up/fig1: 1 runs; missing 7")
+    assert program("figure", "experiment=made_up/fig1").out.startswith("made_up/fig1: 1 run; missing 7")
     done = program("sweep", "plan", "experiment=made_up/fig1")
     assert done.out.splitlines()[:2] == ["1 of 8 runs are there already", "7 jobs planned"]
 

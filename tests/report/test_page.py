@@ -374,3 +374,17 @@ def test_code_in_markdown() -> None:
 
 def test_versions_and_machines_are_told(made: Made) -> None:
     assert f"{'a' * 12} (3)" in made.page.text and "a CPU" in made.page.text
+
+
+def test_the_ledger_of_a_readme_is_brought_up_to_date(tmp_path: Path, write: Callable[..., Path]) -> None:
+    folder = made_up(tmp_path / "study")
+    write_records(folder)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- ledger -->\noutdated\n<!-- end of ledger -->\nafter\n")
+    write(folder, f"readme={readme}")
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- ledger -->\n| claim |") and text.endswith("<!-- end of ledger -->\nafter\n")
+    assert "Mix is above Image" in text and "outdated" not in text
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="are expected in the text"):
+        write(folder, f"readme={readme}")

@@ -137,7 +137,7 @@ def test_figure_finds_the_run_and_names_the_rest(outputs: Path, program: Callabl
     done = program("figure", "experiment=made_up/fig1")
     assert done.code == 0, done.err
     assert done.out.splitlines() == [
-        "made_up/fig1: 1 runs; missing 7: vlmreason sweep experiment=made_up/fig1", "outputs/figures",
+        "made_up/fig1: 1 run; missing 7: vlmreason sweep experiment=made_up/fig1", "outputs/figures",
     ]  # fmt: skip
     made = json.loads(Path("outputs/figures/made_up/fig1.json").read_text())
     with_runs = [cell for cell in made["cells"] if cell["runs"]]
@@ -156,7 +156,7 @@ def test_records_alone_are_enough(outputs: Path, program: Callable[..., Done], t
     assert read_record(place).data == record.data
     shutil.rmtree(outputs)
     done = program("figure", "experiment=glob(made_up/*)")
-    assert done.out.startswith("made_up/fig1: 1 runs; missing 7:"), done.err
+    assert done.out.startswith("made_up/fig1: 1 run; missing 7:"), done.err
 
 
 def test_further_settings_choose_other_runs(outputs: Path, program: Callable[..., Done]) -> None:
@@ -172,7 +172,7 @@ def test_a_run_from_before_a_setting_is_marked(outputs: Path, program: Callable[
     config = yaml.safe_load((run / "config.yaml").read_text())
     del config["evaluation"]["prefill"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert program("figure", "experiment=made_up/fig1").out.startswith("made_up/fig1: 1 runs;")
+    assert program("figure", "experiment=made_up/fig1").out.startswith("made_up/fig1: 1 run;")
     marks = [cell["marks"] for cell in json.loads(Path("outputs/figures/made_up/fig1.json").read_text())["cells"]]
     assert ["made before the settings evaluation.prefill"] in marks
     named = program("figure", "experiment=made_up/fig1", "set=['evaluation.prefill=\"\"']")

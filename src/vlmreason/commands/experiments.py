@@ -274,9 +274,9 @@ def line(result: Any) -> str:
     missing = sum(bool(missing.set) for missing in result.missing)
     scale = "" if result.scale == "nano" else f" scale={result.scale}"
     rest = f"; missing {missing}: vlmreason sweep experiment={result.name}{scale}" if missing else ""
-    return f"{result.name}: {result.num_runs} runs{rest}"
     if elsewhere := len(result.missing) - missing:
         rest += f"; {elsewhere} numbers are not in {result.experiment.numbers} yet"
+    return f"{result.name}: {result.num_runs} run{'' if result.num_runs == 1 else 's'}{rest}"
 
 
 def check_scale_words(words: Sequence[str]) -> None:

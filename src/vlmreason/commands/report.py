@@ -7,6 +7,7 @@ command that makes it.
 Examples:
   vlmreason report
   vlmreason report study=s2h scale=paper runs=outputs out=reports
+  vlmreason report readme=README.md
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ class Settings:
     study: str
     runs: str
     out: str
+    readme: str | None
 
 
 def run(cfg: dict[str, Any]) -> Path:
     """Write the report; returns the path of the page."""
     from vlmreason.commands import build, experiments
     from vlmreason.files import write_bytes_atomic, write_text_atomic
+    from vlmreason.report.claims import insert, ledger
     from vlmreason.report.digest import digest
     from vlmreason.report.page import page
 
@@ -49,6 +52,9 @@ def run(cfg: dict[str, Any]) -> Path:
     path = folder / f"{report.name}-{report.scale}.html"
     write_text_atomic(path, page(report))
     write_text_atomic(path.with_suffix(".md"), digest(report, folder, pictures))
+    if own.readme:
+        readme = Path(own.readme)
+        write_text_atomic(readme, insert(readme.read_text(encoding="utf-8"), ledger(report.verdicts)))
     return path
 
 
