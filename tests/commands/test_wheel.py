@@ -15,7 +15,7 @@ def test_built_package_runs_without_the_checkout(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     source, built = tmp_path / "source", tmp_path / "built"
     source.mkdir()
-    for name in ("src", "conf", "sweeps"):
+    for name in ("src", "conf", "sweeps", "experiments"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         if (ROOT / name).exists():
@@ -28,6 +28,7 @@ def test_built_package_runs_without_the_checkout(tmp_path: Path) -> None:
         p.relative_to(built / "vlmreason" / "conf") for p in (built / "vlmreason" / "conf").rglob("*.yaml")
     }
     assert list((built / "vlmreason" / "sweeps" / "profiles").glob("*.yaml"))
+    assert (built / "vlmreason" / "experiments" / "s2h" / "study.yaml").is_file()
     for kind in ("*.json", "nano_base/*", "nano_scenes/*"):
         for path in (ROOT / "src" / "vlmreason" / "models").glob(kind):
             assert (built / path.relative_to(ROOT / "src")).is_file()
