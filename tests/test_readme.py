@@ -14,10 +14,11 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vlmreason.commands import build, catalog, completion, errors, runner
+from vlmreason.commands import build, catalog, completion, errors, experiments, runner
 from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scoring import score_predictions
+from vlmreason.report import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -45,9 +46,19 @@ CALLS = program_calls()
 
 def test_readme_shows_every_command() -> None:
     assert len(CALLS) > 15
-    assert {"train", "evaluate", "generate", "score", "check", "pretrain", "export", "sweep"} <= {
-        call[0] for call in CALLS
-    }
+    assert {
+        "train",
+        "evaluate",
+        "generate",
+        "score",
+        "check",
+        "pretrain",
+        "export",
+        "sweep",
+        "figure",
+        "report",
+        "collect",
+    } <= {call[0] for call in CALLS}
 
 
 @pytest.mark.parametrize("words", CALLS, ids=" ".join)
@@ -90,6 +101,16 @@ def check_configuration(command: str, cfg: dict[str, Any], overrides: list[str])
 def composed(command: str, overrides: list[str]) -> dict[str, Any]:
     with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
         return runner.resolve(compose(catalog.commands()[command], overrides), overrides)
+
+
+def test_the_ledger_is_that_of_the_records(tmp_path: Path) -> None:
+    """`vlmreason report readme=README.md` brings it up to date."""
+    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+        library = experiments.Library("nano", ["s2h"], tmp_path)
+        results = {name: experiments.collect(name, "nano", library) for name in experiments.chosen("glob(s2h/*)")}
+    assert not library.faults
+    found = claims.read_claims(ROOT / "experiments" / "s2h" / "claims.yaml")
+    assert claims.insert(README, claims.ledger([claims.judge(claim, results) for claim in found])) == README
 
 
 def test_make_targets_exist() -> None:

@@ -64,6 +64,7 @@ def test_a_record_says_what_the_files_say(outputs: Path) -> None:
     record = experiments.local_record(run)
     assert (run / "record.json").stat().st_size < 40_000
     assert record.run == run.name
+    assert str(outputs) not in json.dumps(record.data), "no path of this machine"
     assert list(record.steps) == ["main"] and record.steps["main"] == 1
     [evaluation] = record.evaluations
     rows = json.loads((run / "summary.json").read_text())["cells"]

@@ -218,7 +218,8 @@ def local_record(run: Path) -> Any:
         if isinstance(held, dict) and held.get("made_of") == made_of:
             return Record(held["record"], run)
     config = identity.read_config(run)
-    record = condense(run, config, lambda held: build.evaluated_task(held, run, config))
+    kept = {key: value for key, value in config.items() if key != "out"}  # a path of this machine
+    record = condense(run, kept, lambda held: build.evaluated_task(held, run, config))
     write_json_atomic(path, {"made_of": made_of, "record": record.data})
     return record
 
