@@ -241,10 +241,14 @@ def test_a_stop_reaches_the_follow_up(standin: Path) -> None:
         wait_until(lambda: (standin / "pid").exists() and (standin / "pid").read_text(), "it has begun", 30)
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        follow_ups.run(["wait", str(standin / "pid")], standin)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            follow_ups.run(["wait", str(standin / "pid")], standin)
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     assert (standin / "pid").read_text() == "told"
 
