@@ -11,6 +11,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +24,18 @@ def structure(kind: type[T], data: object, where: str = "") -> T:
     plain type; dataclasses nest. `where` is the dotted place used in messages. Raises ValueError.
     """
     return typing.cast(T, _value(kind, data, where))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file as plain containers. Raises ValueError naming the file."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

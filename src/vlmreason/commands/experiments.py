@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmreason.commands import catalog, identity
-from vlmreason.structure import nearest, structure
+from vlmreason.structure import nearest, read_yaml, structure
 
 NOT_ARTIFACTS = ("study", "claims")
 
@@ -76,22 +76,36 @@ def read_experiment(name: str, scale: str) -> Any:
     return _structured(Experiment, data, path)
 
 
+def asked(experiment: Any, analyses: Mapping[str, Any], extra: Sequence[str] = ()) -> Iterator[tuple[Any, Any, Any]]:
+    """What an artifact asks of runs: a run's settings, a measure, and the command after training that makes it or None.
+
+    A run comes as often as something is asked of it. `extra`: further settings as `key=value`.
+    """
+    from vlmreason.report.experiment import follow_up
+
+    typed = with_extra({}, extra)
+    for cell in experiment.cells():
+        command = follow_up(cell.measure, analyses, cell.set.get("task"))
+        for job in cell.jobs():
+            yield {**job, **typed}, cell.measure, command
+
+
+def settings_key(settings: Mapping[str, Any]) -> str:
+    """The same for the same settings, in whatever order."""
+    return repr(sorted(settings.items(), key=str))
+
+
 def needed(name: str, scale: str, extra: Sequence[str] = ()) -> list[tuple[dict[str, Any], list[tuple[str, ...]]]]:
     """Every run of an artifact once: its settings, and the commands that follow training.
 
     `extra`: further settings as `key=value`.
     """
-    from vlmreason.report.experiment import follow_up
-
-    experiment, analyses = read_experiment(name, scale), read_study(name.partition("/")[0]).scales[scale].analyses
+    analyses = read_study(name.partition("/")[0]).scales[scale].analyses
     runs: dict[str, tuple[dict[str, Any], list[tuple[str, ...]]]] = {}
-    for cell in experiment.cells():
-        command = follow_up(cell.measure, analyses, cell.set.get("task"))
-        for job in cell.jobs():
-            settings = with_extra(job, extra)
-            _, commands = runs.setdefault(repr(sorted(settings.items(), key=str)), (settings, []))
-            if command and command not in commands:
-                commands.append(command)
+    for settings, _, command in asked(read_experiment(name, scale), analyses, extra):
+        _, commands = runs.setdefault(settings_key(settings), (settings, []))
+        if command and command not in commands:
+            commands.append(command)
     return list(runs.values())
 
 
@@ -229,14 +243,7 @@ def _place(config: Mapping[str, Any]) -> tuple[str, str, int]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: settings are expected")
     return data
@@ -265,9 +272,8 @@ def collect(name: str, scale: str, library: Library, extra: Sequence[str] = ()) 
 
     experiment = read_experiment(name, scale)
     numbers = read_numbers(folder() / name.partition("/")[0] / experiment.numbers) if experiment.numbers else None
-    return results.collect(
-        name, scale, experiment, lambda settings: library.find(with_extra(settings, extra)), numbers
-    )  # fmt: skip
+    typed = with_extra({}, extra)
+    return results.collect(name, scale, experiment, lambda settings: library.find({**settings, **typed}), numbers)
 
 
 def line(result: Any) -> str:

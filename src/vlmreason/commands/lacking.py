@@ -40,26 +40,20 @@ class Need:
 
 def needs(names: Sequence[str], scale: str, library: experiments.Library, extra: Sequence[str] = ()) -> list[Need]:
     """All runs of these experiments. `extra`: further settings as `key=value`. Raises ValueError."""
-    from vlmreason.report.experiment import follow_up
-
-    typed = experiments.with_extra({}, extra)
     by_settings: dict[str, Need] = {}
     by_hash: dict[str, Need] = {}
     for name in names:
         experiment = experiments.read_experiment(name, scale)
         analyses = experiments.read_study(name.partition("/")[0]).scales[scale].analyses
-        for cell in experiment.cells():
-            command = follow_up(cell.measure, analyses, cell.set.get("task"))
-            for job in cell.jobs():
-                settings = {**job, **typed}
-                key = repr(sorted(settings.items(), key=str))
-                if key not in by_settings:
-                    config = library.composer.config(settings)
-                    digest = identity.config_hash(config)
-                    if digest not in by_hash:
-                        by_hash[digest] = Need(settings, config, library.find(settings))
-                    by_settings[key] = by_hash[digest]
-                _note(by_settings[key], cell.measure, command, experiment.draw)
+        for settings, measure, command in experiments.asked(experiment, analyses, extra):
+            key = experiments.settings_key(settings)
+            if key not in by_settings:
+                config = library.composer.config(settings)
+                digest = identity.config_hash(config)
+                if digest not in by_hash:
+                    by_hash[digest] = Need(settings, config, library.find(settings))
+                by_settings[key] = by_hash[digest]
+            _note(by_settings[key], measure, command, experiment.draw)
     return list(by_hash.values())
 
 

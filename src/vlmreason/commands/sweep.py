@@ -132,16 +132,11 @@ def run(cfg: dict[str, Any]) -> Path | None:
 
 def read_plan(word: str) -> Plan:
     """A plan by its name or file. Raises ValueError."""
-    import yaml
-
     from vlmreason.commands import catalog
-    from vlmreason.structure import structure
+    from vlmreason.structure import read_yaml, structure
 
     path = catalog.sweep_file("plan", word)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    data = read_yaml(path)
     try:
         plan = structure(Plan, data)
     except ValueError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmreason.structure import nearest, structure
+from vlmreason.structure import nearest, read_yaml, structure
 
 Trainer = dict[str, int | float | str | bool | None]
 
@@ -90,13 +90,7 @@ Profile = Local | Slurm
 
 def read_profile(path: Path) -> Profile:
     """The profile in a YAML file. Raises ValueError."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    return make_profile(data, str(path))
+    return make_profile(read_yaml(path), str(path))
 
 
 def make_profile(data: Any, where: str) -> Profile:
