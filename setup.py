@@ -1,4 +1,4 @@
-"""Copies `conf/`, `sweeps/` and `experiments/` into the package when a wheel is built; the rest is in pyproject.toml."""
+"""Copies `conf/`, `sweeps/` and `experiments/` into the package when a wheel is built; else see pyproject.toml."""
 
 import shutil
 from pathlib import Path
