@@ -6,20 +6,17 @@ the answer by its last marker; what is between is thought. A missing segment is 
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, Response, Segment
 from vlmreason.tasks.base import Task
-
-_MARKER = re.compile(r"answer\s{0,8}:", re.IGNORECASE)  # every task's answer begins with "Answer:"
 
 
 def split_response(task: Task[Any], state: Any, response: str) -> Response:
     """The response in segments whose texts join to exactly `response`."""
     convert_end = _conversion_end(task, state, response)
     answer_start = len(response)
-    for marker in _MARKER.finditer(response, convert_end):
+    for marker in task.answer_marker().finditer(response, convert_end):
         answer_start = marker.start()
     pieces = (
         Segment(CONVERT, response[:convert_end]),
@@ -53,7 +50,7 @@ def _conversion_end(task: Task[Any], state: Any, response: str) -> int:
     last = response.find("\n" + lines[-1] + "\n", start)
     if last >= 0:
         return last + len(lines[-1]) + 2
-    marker = _MARKER.search(response, body)
+    marker = task.answer_marker().search(response, body)
     limit = marker.start() if marker else len(response)
     end = body
     for _ in lines:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import re
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ Modality = Literal["text", "image"]
 SPLITS = ("train", "validation", "test")
 _SPLIT_ENDS = (128, 192, 256)  # of one hash byte: half of all problems are train, a quarter each the others
 MAX_ATTEMPTS = 20_000
+ANSWER_MARKER = re.compile(r"answer\s{0,8}:", re.IGNORECASE)
 MAX_RESPONSE_CHARS = 200_000  # a longer response is not read further: it counts as unparsed
 
 State = TypeVar("State")
@@ -134,6 +136,10 @@ class Task(ABC, Generic[State]):
     @abstractmethod
     def score(self, state: State, response: str) -> Score:
         """Judge a response. `response` is untrusted text of any content and length."""
+
+    def answer_marker(self) -> re.Pattern[str]:
+        """What an answer begins with; in a response the last one counts."""
+        return ANSWER_MARKER
 
     def unreachable(self, level: str, why: str) -> ValueError:
         return ValueError(f"task={self.name} level={level}: {why}")

@@ -1,0 +1,142 @@
+"""What every environment is: a task of several turns, played by text.
+
+An environment knows nothing of models or training. Its states are plain data and its transitions pure functions, so
+an episode (level, split, index) can be started anywhere, saved as JSON and gone on with, and many are played side by
+side without processes. As a task it offers the turns of its expert's episodes: supervised training, galleries and
+scores per step need nothing else. `envs/gym.py` shows any environment with Gymnasium's interface.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Generic, TypeVar
+
+from vlmreason.envs.replies import read_action
+from vlmreason.tasks.base import Score, Task, split_of, stream
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[State]):
+    """What a response led to.
+
+    `rewards` are by name, as the environment gives them: most have one, "env". `parsed` says whether the response held
+    an action or answer that could be read; `action` is what was done in words, None where nothing was. `success` is
+    whether the episode is won, known when it is `done`. `parts` are measures of the turn in [0, 1], as
+    "step_accuracy" and "recognition".
+    """
+
+    state: State
+    rewards: Mapping[str, float]
+    done: bool
+    success: bool = False
+    parsed: bool = True
+    action: str | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def reward(self) -> float:
+        return sum(self.rewards.values())
+
+
+class Env(Task[State]):
+    """An environment at given sizes and wording.
+
+    Beside what a task needs (`_sample` draws the first state of an episode, `thought` and `answer` are the expert's
+    for a state), subclasses define `turn`, `finished` and `max_turns`. Responses are JSON objects; `answer_key` is the
+    key that holds the action, before which all is thought.
+    """
+
+    answer_key: ClassVar[str] = "action"
+
+    @property
+    @abstractmethod
+    def max_turns(self) -> int:
+        """Turns after which every episode has ended."""
+
+    def start(self, level: str, split: str, index: int) -> State:
+        """The first state of episode number `index` (>= 0, unbounded) of a level and split; the same on every call."""
+        rng = stream(self.name, self.version, level, split, index)
+        return self._sample(level, rng, lambda key: split_of(self.name, key) == split)
+
+    @abstractmethod
+    def turn(self, state: State, response: str, rng: random.Random) -> Outcome[State]:
+        """What a response leads to. `response` is untrusted text of any content and length.
+
+        `rng` is asked for nothing but the exploration that replaces an unreadable action (equation 4.1).
+        """
+
+    def expert(self, state: State) -> str:
+        """The expert's response."""
+        return "".join([*self.thought(state), self.answer(state)])
+
+    def convert(self, state: State) -> str:
+        return "Convert the picture to text:"
+
+    def answer_marker(self) -> re.Pattern[str]:
+        return re.compile(rf'(?<!\\)"{self.answer_key}"\s{{0,8}}:')
+
+    def _state(self, level: str, split: str, index: int) -> State:
+        """A turn of the expert's episode of that number, each as likely as the others."""
+        states = [self.start(level, split, index)]
+        rng = stream(self.name, self.version, level, split, index, "turn")
+        while True:
+            outcome = self.turn(states[-1], self.expert(states[-1]), rng)
+            if outcome.done:
+                return states[rng.randrange(len(states))]
+            states.append(outcome.state)
+
+
+class ActionEnv(Env[State]):
+    """An environment whose turn is one of a few actions in words.
+
+    `penalty`: the reward of a turn whose response holds no action, which then changes nothing; None: a legal action at
+    random is taken instead (equation 4.1), with the reward that it gives.
+    """
+
+    penalty: float | None = None
+
+    @abstractmethod
+    def actions(self, state: State) -> Sequence[str]:
+        """The actions that can be named: the action space of the prompt."""
+
+    def legal(self, state: State) -> Sequence[str]:
+        """Those that the rules allow now; exploration takes one of them."""
+        return self.actions(state)
+
+    @abstractmethod
+    def act(self, state: State, action: str) -> Outcome[State]:
+        """What an action of `actions(state)` leads to."""
+
+    @abstractmethod
+    def wait(self, state: State) -> Outcome[State]:
+        """A turn that passes without an action; its reward is 0 and at the last turn the episode ends."""
+
+    @abstractmethod
+    def best(self, state: State) -> Collection[str]:
+        """The actions an expert may take."""
+
+    def turn(self, state: State, response: str, rng: random.Random) -> Outcome[State]:
+        action = read_action(response, self.actions(state), self.answer_key)
+        if action is not None:
+            outcome = self.act(state, action)
+            return replace(
+                outcome, action=action, parts={"step_accuracy": float(action in self.best(state)), **outcome.parts}
+            )
+        if self.penalty is None:
+            action = rng.choice(self.legal(state))
+            outcome = self.act(state, action)
+        else:
+            outcome = self.wait(state)
+            outcome = replace(outcome, rewards={"env": self.penalty})
+        return replace(outcome, action=action, parsed=False, parts={"step_accuracy": 0.0, **outcome.parts})
+
+    def score(self, state: State, response: str) -> Score:
+        """Whether the response's action is one of the expert's: accuracy per step."""
+        action = read_action(response, self.actions(state), self.answer_key)
+        return Score(correct=action in self.best(state), parsed=action is not None)
