@@ -19,7 +19,8 @@ from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
 from vlmreason.training.optimizers import OptimizerSettings
-from vlmreason.training.runner import TrainerSettings, train
+from vlmreason.training.runner import train
+from vlmreason.training.settings import TrainerSettings
 
 TRACES = ("terse", "verbose")
 SIZES = NanoSettings(

@@ -12,7 +12,7 @@ from tiny import ADAMW, tiny_learner, tiny_run
 from vlmreason.models.learner import PARTS, Learner
 from vlmreason.structure import structure
 from vlmreason.training.optimizers import OptimizerSettings, build_optimizers, schedule
-from vlmreason.training.runner import TrainerSettings
+from vlmreason.training.settings import TrainerSettings
 
 MUON = OptimizerSettings("muon", lr=1e-3, muon_lr=0.02)
 

@@ -260,7 +260,7 @@ def test_models_in_half_precision(tmp_path: Path, precision: str, lora: bool, mo
 
 def test_a_sharded_model_is_where_its_shards_are() -> None:
     """Figures are summed there, and a GPU's process group takes no tensor from elsewhere."""
-    module = SupervisedFineTuning(tiny_learner(), SMOOTH, "all", num_steps=1)
+    module = SupervisedFineTuning(tiny_learner(), SMOOTH, num_steps=1)
     strategy = strategies.Processes("fsdp", "32-true", timedelta(minutes=1))
     strategy.parallel_devices, strategy._lightning_module = [torch.device("meta")], module
     strategy.model_to_device()

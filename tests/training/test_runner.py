@@ -19,7 +19,7 @@ from vlmreason.data.mixture import Mixture
 from vlmreason.files import rename_synced
 from vlmreason.models.learner import Learner
 from vlmreason.models.nano import load_nano
-from vlmreason.training import checkpoints, loggers, runner, strategies
+from vlmreason.training import checkpoints, loggers, strategies, supervised
 from vlmreason.training.loggers import LoggerSettings, make_logger
 from vlmreason.training.sft import segment_sums
 
@@ -237,7 +237,7 @@ def test_dialogues_share_a_row_where_attention_skips_the_others() -> None:
             processor=SimpleNamespace(pictures=SimpleNamespace(packable=packable)),
             model=SimpleNamespace(config=SimpleNamespace(_attn_implementation=attention)),
         )
-        return runner._packing(dataclasses.replace(TRAINER, packing=wanted), learner)
+        return supervised.choose_packing(dataclasses.replace(TRAINER, packing=wanted), learner)
 
     assert packing("auto", "flash_attention_2") == packing("row", "sdpa") == "row"
     assert packing("auto", "sdpa") is packing("auto", "flash_attention_2", packable=False) is None
@@ -248,15 +248,15 @@ def test_dialogues_share_a_row_where_attention_skips_the_others() -> None:
 
 def test_workers_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = dataclasses.replace(TRAINER, num_workers="auto", accelerator="auto")
-    assert runner._num_workers(auto) == 1
-    assert runner._num_workers(dataclasses.replace(auto, num_workers=0)) == 0
+    assert supervised.num_workers(auto) == 1
+    assert supervised.num_workers(dataclasses.replace(auto, num_workers=0)) == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     found = {}
     for num in (1, 3, 64):
         monkeypatch.setattr(strategies.os, "sched_getaffinity", lambda _, num=num: set(range(num)), raising=False)
-        found[num] = runner._num_workers(auto)
+        found[num] = supervised.num_workers(auto)
     assert found == {1: 1, 3: 2, 64: 4}
-    assert runner._num_workers(dataclasses.replace(auto, devices=32)) == 1
+    assert supervised.num_workers(dataclasses.replace(auto, devices=32)) == 1
     for wrong in (-1, "many"):
         with pytest.raises(ValueError, match=f"trainer.num_workers={wrong}: auto, or 0 or more"):
             dataclasses.replace(auto, num_workers=wrong)

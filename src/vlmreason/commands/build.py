@@ -141,8 +141,8 @@ def build_optimizer(cfg: Config) -> Any:
 
 
 def build_trainer(cfg: Config) -> Any:
-    """Trainer settings (vlmreason.training.runner.TrainerSettings); batch and lengths are the scale's."""
-    from vlmreason.training.runner import TrainerSettings
+    """Trainer settings (vlmreason.training.settings.TrainerSettings); batch and lengths are the scale's."""
+    from vlmreason.training.settings import TrainerSettings
 
     scale = build_scale(cfg)
     sizes = {name: getattr(scale, name) for name in ("batch_size", "micro_tokens", "max_length")}

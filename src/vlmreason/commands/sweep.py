@@ -192,7 +192,7 @@ def _profile(word: str) -> Any:
             hint = nearest(key, allowed)
             raise ValueError(f"{path}: trainer.{key}: is no launch setting; there are {', '.join(allowed)}{hint}")
     if profile.trainer:
-        from vlmreason.training.runner import TrainerSettings
+        from vlmreason.training.settings import TrainerSettings
 
         sizes = {"batch_size": 1, "micro_tokens": 1, "max_length": 1}  # of the job
         try:

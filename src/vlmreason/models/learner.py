@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import LogitsProcessor
 
 from vlmreason.models import adapters
 from vlmreason.models.adapters import PARTS as PARTS
@@ -48,6 +49,30 @@ class Generation:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Sample(Generation):
+    """A sampled response with its tokens (the end included where the model ended it) and the log-probability of each
+    at the temperature of sampling."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Of the N response tokens of a batch of B rows, row by row.
+
+    logprobs_N, entropies_N: of and around each token, float32; rows_N, segments_N: its row and segment number;
+    context_BD: last hidden state of the prompt's last token, from which the response begins.
+    """
+
+    logprobs_N: Tensor
+    entropies_N: Tensor
+    rows_N: Tensor
+    segments_N: Tensor
+    context_BD: Tensor
+
+
 class Learner:
     """A Hugging Face image-text-to-text model with its processor; `prefixes`: of the parameter names of each part."""
 
@@ -60,7 +85,9 @@ class Learner:
     ) -> None:
         """`source`: where weights come from, if from a hub."""
         self.model: Any = model
-        model.token_losses = types.MethodType(_token_losses, model)  # a method: sharded models must know what is run
+        model.token_losses = types.MethodType(_token_losses, model)  # methods: sharded models must know what is run
+        model.token_scores = types.MethodType(_token_scores, model)
+        model.last_context = types.MethodType(_last_context, model)
         self.processor, self.prefixes, self.source = processor, prefixes, source
         self.adapter = AdapterSettings()
 
@@ -81,6 +108,20 @@ class Learner:
         losses_N, segments_N = self.model.token_losses(batch)
         return losses_N, segments_N
 
+    def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:
+        """How likely the response tokens of a batch are when it is sampled at a temperature.
+
+        Never holds more than about MAX_LOGITS logits, as `token_losses`.
+        """
+        found: TokenScores = self.model.token_scores(batch, temperature)
+        return found
+
+    def context(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Last hidden state (B, D) of each prompt's last token."""
+        batch = {k: v.to(self.model.device) for k, v in self.processor.collate_prompts(prompts).items()}
+        context_BD: Tensor = self.model.last_context(batch)
+        return context_BD
+
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
@@ -90,6 +131,31 @@ class Learner:
         `forbidden_start`: the first token of this text may not begin a response. Raises ValueError where the
         longest prompt leaves no room for `max_new_tokens` in the model's context.
         """
+        forbidden = self.processor.first_token(forbidden_start) if forbidden_start else None
+        rows = self._generate(
+            prompts, max_new_tokens, do_sample=False,
+            begin_suppress_tokens=None if forbidden is None else [forbidden],
+        )  # fmt: skip
+        return [self._generation(prompt, row) for prompt, row in zip(prompts, rows.tolist(), strict=True)]
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Sample]:
+        """Responses drawn with PyTorch's random numbers. Raises ValueError as `generate`."""
+        recorder = _Recorder(temperature)
+        ids_BL = self._generate(
+            prompts, max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+            logits_processor=[recorder],
+        )  # fmt: skip
+        logprobs_BL = recorder.logprobs(ids_BL)
+        found = []
+        for prompt, row, logprobs in zip(prompts, ids_BL.tolist(), logprobs_BL.tolist(), strict=True):
+            one = self._generation(prompt, row)
+            num = one.num_tokens
+            found.append(Sample(one.text, num, one.finished, row[:num], logprobs[:num]))
+        return found
+
+    def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, **options: Any) -> Tensor:
+        """Generated tokens (B, L), padded behind their ends."""
         processor, model = self.processor, self.model
         batch = {k: v.to(model.device) for k, v in processor.collate_prompts(prompts).items()}
         start = batch["input_ids"].shape[1]
@@ -99,20 +165,18 @@ class Learner:
                 f"max_new_tokens={max_new_tokens}: a prompt of {start} tokens leaves {context - start} of the "
                 f"model's {context}"
             )
-        forbidden = processor.first_token(forbidden_start) if forbidden_start else None
         was_training = model.training
         model.eval()
-        ids_BL = model.generate(
+        ids_BL: Tensor = model.generate(
             **batch,
-            do_sample=False,
             max_new_tokens=max_new_tokens,
             pad_token_id=processor.pad_id,
             eos_token_id=processor.eos_ids,
             suppress_tokens=[processor.pictures.placeholder_id],
-            begin_suppress_tokens=None if forbidden is None else [forbidden],
+            **options,
         )[:, start:]
         model.train(was_training)
-        return [self._generation(prompt, row) for prompt, row in zip(prompts, ids_BL.tolist(), strict=True)]
+        return ids_BL
 
     def _generation(self, prompt: Prompt, ids: list[int]) -> Generation:
         end = next((at for at, token in enumerate(ids) if token in self.processor.eos_ids), None)
@@ -173,6 +237,66 @@ def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     else:
         losses = [checkpoint(_cross_entropy, model.lm_head, *pair, use_reentrant=False) for pair in pairs]
     return torch.cat(losses), segments_N
+
+
+def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float) -> TokenScores:
+    hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
+    targets_BL = batch["labels"][:, 1:]
+    wanted_BL = targets_BL != IGNORED
+    rows_N, at_N = wanted_BL.nonzero(as_tuple=True)
+    num_rows = max(_ROWS_STEP, MAX_LOGITS // model.lm_head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
+    pairs = list(
+        zip(
+            torch.split(hidden_BLD[rows_N, at_N], num_rows), torch.split(targets_BL[rows_N, at_N], num_rows),
+            strict=True,
+        )
+    )  # fmt: skip
+    if len(pairs) == 1:
+        scores = [_log_probabilities(model.lm_head, *pairs[0], temperature)]
+    else:
+        scores = [checkpoint(_log_probabilities, model.lm_head, *p, temperature, use_reentrant=False) for p in pairs]
+    first_B = wanted_BL.int().argmax(dim=1)
+    return TokenScores(
+        logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
+        entropies_N=torch.cat([entropies for _, entropies in scores]),
+        rows_N=rows_N,
+        segments_N=batch["segments"][:, 1:][rows_N, at_N],
+        context_BD=hidden_BLD[torch.arange(len(first_B), device=first_B.device), first_B],
+    )
+
+
+def _last_context(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    hidden_BLD: Tensor = model.model(**batch, use_cache=False)[0]
+    return hidden_BLD[:, -1]
+
+
+def _log_probabilities(
+    head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logs_NV = F.log_softmax(_project(head, hidden_ND).float() / temperature, dim=-1)
+    entropies_N = -(logs_NV.detach().exp() * logs_NV.detach()).sum(dim=-1)
+    return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N
+
+
+class _Recorder(LogitsProcessor):
+    """Keeps the log-probability of each token that generation draws; holds the scores of one token at a time."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+        self._last: Tensor | None = None
+        self._drawn: list[Tensor] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self._last is not None:
+            self._drawn.append(self._last.gather(1, input_ids[:, -1:])[:, 0])
+        self._last = F.log_softmax(scores.float() / self.temperature, dim=-1)
+        return scores
+
+    def logprobs(self, ids_BL: Tensor) -> Tensor:
+        """(B, L), of all tokens that were drawn."""
+        assert self._last is not None
+        last_B = self._last.gather(1, ids_BL[:, -1:])[:, 0]
+        return torch.stack([*self._drawn, last_B], dim=1)
 
 
 def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:

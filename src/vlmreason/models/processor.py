@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,22 @@ class Processor:
                 at += 1
             segments.append(SEGMENT_IDS[spans[at][0]])
         return ids + self.end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self.end_ids)
+
+    def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Response]) -> Encoded:
+        """A prompt (without prefill) with the very tokens that a model answered, its end included where it ended.
+
+        `split` cuts the text of the response into segments; a token belongs to the one that holds its last character.
+        """
+        assert not prompt.prefill
+        prompt_ids = self.prompt_ids(prompt.text, prompt.image)
+        spans = split(self.decode(ids)).spans() or [(ANSWER, 0, 0)]
+        at, segments = 0, []
+        for number in range(1, len(ids) + 1):
+            end = len(self.coder.decode(ids[:number])) - len(self._shown_lead)
+            while at + 1 < len(spans) and end > spans[at][2]:
+                at += 1
+            segments.append(SEGMENT_IDS[spans[at][0]])
+        return Encoded([*prompt_ids, *ids], [0] * len(prompt_ids) + segments, prompt.image)
 
     def _follow(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokens of the beginning of a response, and the characters of each in lead and text."""

@@ -23,10 +23,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -36,7 +36,6 @@ from lightning.pytorch.loggers import Logger
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
-from vlmreason.data.loader import AHEAD, LENGTH_STEP, Packing, StepData, step_loader
 from vlmreason.data.mixture import mixtures
 from vlmreason.files import write_text_atomic
 from vlmreason.models.learner import Learner
@@ -46,61 +45,10 @@ from vlmreason.tasks.base import Task
 from vlmreason.training import memory, precision, strategies, throughput
 from vlmreason.training.checkpoints import Checkpoint, Writer, newest, remove
 from vlmreason.training.optimizers import OptimizerSettings, phase_optimizers
-from vlmreason.training.sft import SupervisedFineTuning
+from vlmreason.training.phase import PhaseModule, PhaseSettings, Stage
+from vlmreason.training.settings import TrainerSettings
+from vlmreason.training.supervised import SupervisedStage
 from vlmreason.training.throughput import FlopCounter, Meter
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """How a run is computed; what it computes is in the supervision and the optimizer.
-
-    Counts of steps are optimizer steps; 0 switches evaluation while training off; `evaluate_num` is its number of
-    problems per level and view. `micro_tokens` bounds the padded tokens of one forward pass. `num_threads`: of the
-    CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
-    `peak_tflops`: of one device; null: known from its name, else there is no utilisation.
-    """
-
-    batch_size: int
-    micro_tokens: int
-    max_length: int
-    precision: precision.PrecisionName = "bf16-mixed"
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int | str = "auto"
-    strategy: strategies.StrategyName = "auto"
-    num_workers: int | str = 1
-    num_threads: int | None = None
-    gradient_checkpointing: bool = False
-    peak_tflops: float | None = None
-    log_every: int = 10
-    checkpoint_every: int = 50
-    keep_checkpoints: int = 2
-    snapshots: int = 0
-    packing: Literal["auto", "off", "rows", "row"] = "off"
-    timeout_minutes: float = 30
-    evaluate_every: int = 0
-    evaluate_num: int = 50
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in (
-            "batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints",
-            "evaluate_num",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name}={getattr(self, name)}: 1 or more is expected")
-        if self.snapshots < 0:
-            raise ValueError(f"trainer.snapshots={self.snapshots}: 0 or more is expected")
-        for name in ("devices", "num_nodes"):
-            value = getattr(self, name)
-            if value != "auto" and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"trainer.{name}={value}: auto, or 1 or more is expected")
-        if self.num_workers != "auto" and (not isinstance(self.num_workers, int) or self.num_workers < 0):
-            raise ValueError(f"trainer.num_workers={self.num_workers}: auto, or 0 or more is expected")
-        if self.peak_tflops is not None and self.peak_tflops <= 0:
-            raise ValueError(f"trainer.peak_tflops={self.peak_tflops}: more than 0 is expected")
-        if self.timeout_minutes <= 0:
-            raise ValueError(f"trainer.timeout_minutes={self.timeout_minutes}: more than 0 is expected")
 
 
 class Stopped(Exception):
@@ -125,9 +73,11 @@ def train(
     run_dir: Path,
     make_logger: Callable[[], Logger | bool] = lambda: False,
     evaluate: Evaluate | None = None,
+    further: Sequence[Stage] = (),
 ) -> Path:
-    """Train all phases and return the directory of the final model. Raises Stopped, ValueError, OSError.
+    """Train the phases of the supervision, then `further` ones; returns the directory of the final model.
 
+    Raises Stopped, ValueError, OSError.
     Everything that can be checked is checked before the first step, of all phases.
     """
     if settings.num_threads:
@@ -136,17 +86,21 @@ def train(
     L.seed_everything(seed, verbose=False)
     optimizers = phase_optimizers(optimizer, supervision, learner)
     data_of_phases = mixtures(supervision, task, seed)
-    batch_sizes = {name: phase.batch_size or settings.batch_size for name, phase in supervision.phases.items()}
-    steps_of_phases = [-(-len(mixture) // batch_sizes[name]) for name, mixture in data_of_phases.items()]
-    steps_before = dict(zip(data_of_phases, itertools.accumulate(steps_of_phases, initial=0), strict=False))
     for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
         tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
+    stages: list[Stage] = [
+        SupervisedStage(learner, mixture, tasks, supervision.phase(name), optimizers[name], settings)
+        for name, mixture in data_of_phases.items()
+    ]
+    stages += further
+    names = tuple(stage.name for stage in stages)
+    steps_before = itertools.accumulate((stage.num_steps for stage in stages), initial=0)
     writer = Writer(run_dir / "checkpoints" / "steps", settings.keep_checkpoints)
-    state, checkpoint, faults = RunState.load(run_dir, writer.folder, tuple(supervision.phases))
+    state, checkpoint, faults = RunState.load(run_dir, writer.folder, names)
     final = run_dir / "checkpoints" / "final"
     if state.finished and final.is_dir():
         return final
-    if not supervision.phases:
+    if not stages:
         if strategies.is_first() and not final.is_dir():
             (run_dir / "metrics.jsonl").touch()
             save_whole(learner, final)
@@ -158,49 +112,37 @@ def train(
     logger = make_logger()
     stop = StopRequest()
     with stop, writer:
-        for name, mixture in data_of_phases.items():
-            if name in state.done:
+        for stage, num_before in zip(stages, steps_before, strict=False):
+            if stage.name in state.done:
                 continue
-            first_step = state.step if state.phase == name else 0
-            data = StepData(
-                mixture, tasks, learner.processor, batch_sizes[name], settings.micro_tokens, settings.max_length,
-                first_step, packing=_packing(settings, learner),
-                pixel_type=precision.computed(settings.precision, half),
-            )  # fmt: skip
-            trained = [parameter for _, parameter in learner.trained_parameters(supervision.phase(name).train)]
+            trained = [parameter for _, parameter in learner.trained_parameters(stage.train)]
             precision.prepare(learner.model, trained, settings.precision, settings.strategy in strategies.SHARDED)
-            module = SupervisedFineTuning(
-                learner, optimizers[name], supervision.phase(name).train, data.num_steps, first_step, seed, name,
-                Filler(data), lambda: stop.requested, half and settings.precision == "bf16-mixed",
-            )  # fmt: skip
-            changed = {
-                parameter
-                for phase in (*state.done, name)
-                for parameter, _ in learner.trained_parameters(supervision.phase(phase).train)
-            }
+            first_step = state.step if state.phase == stage.name else 0
+            narrow = half and settings.precision == "bf16-mixed"
+            place = PhaseSettings(stage.name, stage.train, first_step, seed, lambda: stop.requested, narrow)
+            module = stage.module(place)
+            before = [other.train for other in stages if other.name in (*state.done, stage.name)]
+            changed = {parameter for train in before for parameter, _ in learner.trained_parameters(train)}
+            pace = stage.pace(settings)
             keeper = RunKeeper(
-                run_dir, state, name, settings, stop, data, evaluate, steps_before[name], writer, changed, checkpoint,
-                faults,
-            )  # fmt: skip
-            trainer = _trainer(settings, run_dir, name, data, logger, keeper, half)
-            where = f"in phase {name} after step %d of {data.num_steps}"
+                run_dir, state, stage, pace, stop, evaluate, num_before, writer, changed, checkpoint, faults
+            )
+            trainer = _trainer(pace, run_dir, stage, first_step, logger, keeper, half)
+            where = f"in phase {stage.name} after step %d of {stage.num_steps}"
             try:
-                trainer.fit(
-                    module, step_loader(data, _num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
-                )
-                if module.step == data.num_steps:
-                    state = keeper.end_phase(trainer, module, last=name == list(supervision.phases)[-1])
+                trainer.fit(module, stage.steps(first_step, settings))
+                if module.step == stage.num_steps:
+                    state = keeper.end_phase(trainer, module, last=stage is stages[-1])
             except SystemExit:  # Lightning's own answer to the second Ctrl-C
                 raise KeyboardInterrupt("stopped at once; the same command goes on at the last checkpoint") from None
             except (RuntimeError, MemoryError) as error:
                 if memory.is_out_of_memory(error):
-                    parts, kind = supervision.phase(name).train, optimizers[name].name
                     num, device = trainer.world_size, trainer.strategy.root_device
-                    raise ValueError(memory.explain(learner, parts, settings, kind, num, data, device)) from error
+                    raise ValueError(stage.explain_memory(settings, num, device)) from error
                 if not strategies.lost(error):
                     raise
                 raise Lost(f"{strategies.LOST}: stopped {where % module.step}") from error
-            if module.step < data.num_steps and not module.stopping:
+            if module.step < stage.num_steps and not module.stopping:
                 raise RuntimeError(f"stopped {where % module.step}")
             if module.stopping:
                 writer.wait()
@@ -217,59 +159,16 @@ def train(
     return final
 
 
-def _num_workers(settings: TrainerSettings) -> int:
-    """auto: a GPU learns faster than one process draws and cuts large pictures; there is a share of the cores."""
-    if settings.num_workers != "auto":
-        return int(settings.num_workers)
-    if not strategies.on_gpu(settings.accelerator):
-        return 1
-    return max(1, min(AHEAD, strategies.num_cores(settings.devices) - 1))
-
-
-def _packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
-    """How dialogues share rows; auto: where attention costs nothing across them, which is FlashAttention's alone.
-
-    Other kernels compute what a mask of dialogues hides, and without one leave out half: padding is cheaper there.
-    """
-    packable = learner.processor.pictures.packable
-    flash = learner.model.config._attn_implementation.startswith("flash_attention")
-    if settings.packing == "auto":
-        return "row" if flash and packable else None
-    if settings.packing == "off":
-        return None
-    if not packable:
-        raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
-    if flash and settings.packing == "rows":  # the library tells dialogues apart in a single row only
-        raise ValueError("trainer.packing=rows: model.attention=flash_attention_2 needs row, or off")
-    return settings.packing
-
-
-class Filler:
-    """An example of a step with or without a picture, as a micro-batch; one of each kind serves all later steps."""
-
-    def __init__(self, data: StepData) -> None:
-        self.data = data
-        self._made: dict[bool, strategies.Micro] = {}
-
-    def __call__(self, step: int, picture: bool) -> strategies.Micro:
-        start = step * self.data.batch_size
-        for number in range(start, min(start + self.data.batch_size, len(self.data.mixture))):
-            if picture in self._made:
-                break
-            micro = self.data.processor.collate([self.data.encode(number)], LENGTH_STEP)
-            self._made.setdefault(strategies.has_picture(micro), micro)
-        return self._made[picture]
-
-
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: the finished phases, and phase and step of the last checkpoint."""
+    """Where a run stands: the finished phases, phase and step of the last checkpoint, the state of its module."""
 
     done: tuple[str, ...] = ()
     phase: str | None = None
     step: int = 0
     finished: bool = False
     num_lines: int = 0
+    module: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -300,10 +199,9 @@ class RunKeeper(Callback):
         self,
         run_dir: Path,
         state: RunState,
-        phase: str,
+        stage: Stage,
         settings: TrainerSettings,
         stop: StopRequest,
-        data: StepData,
         evaluate: Evaluate | None,
         steps_before: int,
         writer: Writer,
@@ -311,12 +209,12 @@ class RunKeeper(Callback):
         checkpoint: Checkpoint | None,
         faults: Mapping[Path, str],
     ) -> None:
-        self.run_dir, self.state, self.phase, self.settings = run_dir, state, phase, settings
-        self.stop_request, self.data, self.evaluate = stop, data, evaluate
+        self.run_dir, self.state, self.stage, self.phase, self.settings = run_dir, state, stage, stage.name, settings
+        self.stop_request, self.evaluate = stop, evaluate
         self.steps_before = steps_before  # of earlier phases: loggers count the steps of the whole run
         self.writer, self.changed = writer, changed  # `changed`: parameters that are not as the run found them
         self.snapshots = Writer(run_dir / "checkpoints" / "snapshots", keep=None)
-        self.snapshot_steps = {data.num_steps * k // settings.snapshots for k in range(1, settings.snapshots)} - {0}
+        self.snapshot_steps = {stage.num_steps * k // settings.snapshots for k in range(1, settings.snapshots)} - {0}
         self.checkpoint, self.faults = checkpoint, faults
         self.num_lines = state.num_lines
         self.writes = True
@@ -325,12 +223,12 @@ class RunKeeper(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.writes = trainer.is_global_zero
-        self.data.rank, self.data.world_size = trainer.global_rank, trainer.world_size
+        self.stage.place(trainer.global_rank, trainer.world_size)
         for writer in (self.writer, self.snapshots):
             writer.rank, writer.num = trainer.global_rank, trainer.world_size
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SupervisedFineTuning)
+        assert isinstance(pl_module, PhaseModule)
         self.stop_request.listen()  # Lightning put its own handler of SIGTERM before ours, a collective for one process
         starts = strategies.gather_rows([len(self.state.done), pl_module.step], pl_module.device)
         if any(start != starts[0] for start in starts):
@@ -339,13 +237,17 @@ class RunKeeper(Callback):
                 "share is needed"
             )
         if self.checkpoint is not None:
-            optimizers = trainer.optimizers if self.state.phase == self.phase else []
-            self.checkpoint.restore(dict(pl_module.model.named_parameters()), optimizers)
+            same = self.state.phase == self.phase
+            self.checkpoint.restore(pl_module.saved_parameters(), trainer.optimizers if same else [])
+            if same:
+                pl_module.restore_state(self.state.module)
         if trainer.is_global_zero:
             remove(self.faults)
         flops = FlopCounter(pl_module.learner, pl_module.trained)
         self._meter = Meter(flops, pl_module.device, trainer.world_size, self.settings.peak_tflops)
         trainer.strategy.barrier()
+        if self.stage.evaluates_start and pl_module.step == 0:
+            self._evaluate(trainer, pl_module)
         self._mark = time.perf_counter()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -356,7 +258,7 @@ class RunKeeper(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SupervisedFineTuning) and self._meter is not None
+        assert isinstance(pl_module, PhaseModule) and self._meter is not None
         now = time.perf_counter()
         seconds = now - self._mark
         self._meter.step(pl_module.counts, seconds, max(0.0, seconds - pl_module.seconds_in_step))
@@ -365,17 +267,14 @@ class RunKeeper(Callback):
         if step % self.settings.log_every == 0 or last:
             self._log(trainer, pl_module)
         due = self.settings.evaluate_every and step % self.settings.evaluate_every == 0
-        if due and self.evaluate is not None:
-            with strategies.usable(pl_module.model), pl_module.computing():
-                figures = self.evaluate(pl_module.learner)
-            self._write({"phase": self.phase, "step": step, **figures}, {})
-            if trainer.logger is not None:
-                trainer.logger.log_metrics(dict(figures), step=self.steps_before + step)
-            self._mark = time.perf_counter()
+        if due:
+            self._evaluate(trainer, pl_module)
         if trainer.world_size == 1:  # else what the processes agreed on in the step
             pl_module.stopping = self.stop_request.requested
         if not last and (step % self.settings.checkpoint_every == 0 or pl_module.stopping):
-            self.state = replace(self.state, phase=self.phase, step=step, num_lines=self.num_lines)
+            self.state = replace(
+                self.state, phase=self.phase, step=step, num_lines=self.num_lines, module=pl_module.state()
+            )
             self._save(self.writer, self.state, pl_module, step, trainer.optimizers)
             self._mark = time.perf_counter()
         if step in self.snapshot_steps:
@@ -384,7 +283,7 @@ class RunKeeper(Callback):
         if pl_module.stopping:
             trainer.should_stop = True
 
-    def end_phase(self, trainer: L.Trainer, module: SupervisedFineTuning, last: bool) -> RunState:
+    def end_phase(self, trainer: L.Trainer, module: PhaseModule, last: bool) -> RunState:
         """Export the model of the phase and note that it is done; agree on whether to stop."""
         self.writer.wait()
         directories = [self.run_dir / "checkpoints" / name for name in (self.phase, *(["final"] if last else []))]
@@ -394,7 +293,7 @@ class RunKeeper(Callback):
                     save_whole(module.learner, directory)
         self.state = replace(
             self.state, done=(*self.state.done, self.phase), phase=None, step=0, finished=last,
-            num_lines=self.num_lines,
+            num_lines=self.num_lines, module={},
         )  # fmt: skip
         self._save(self.writer, self.state, module, module.step, [])  # a phase begins with new optimizers
         self.writer.wait()
@@ -405,13 +304,25 @@ class RunKeeper(Callback):
         return self.state
 
     def _save(
-        self, writer: Writer, state: RunState, module: SupervisedFineTuning, step: int, optimizers: Sequence[Optimizer]
+        self, writer: Writer, state: RunState, module: PhaseModule, step: int, optimizers: Sequence[Optimizer]
     ) -> None:
         run = {**vars(state), "done": list(state.done)}
         named = {name: value for name, value in module.model.named_parameters() if name in self.changed}
+        if self.phase not in state.done:
+            named |= dict(module.extra_parameters())
         writer.save(f"{self.phase}-{step}", run, named, optimizers)
 
-    def _log(self, trainer: L.Trainer, module: SupervisedFineTuning) -> None:
+    def _evaluate(self, trainer: L.Trainer, module: PhaseModule) -> None:
+        if self.evaluate is None:
+            return
+        with strategies.usable(module.model), module.computing():
+            figures = {**module.progress, **self.evaluate(module.learner)}
+        self._write({"phase": self.phase, "step": module.step, **figures}, {})
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(figures, step=self.steps_before + module.step)
+        self._mark = time.perf_counter()
+
+    def _log(self, trainer: L.Trainer, module: PhaseModule) -> None:
         assert self._meter is not None
         speed = self._meter.line()
         place = {"phase": self.phase, "step": module.step}
@@ -490,7 +401,7 @@ class ProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SupervisedFineTuning)
+        assert isinstance(pl_module, PhaseModule)
         self._examples += int(pl_module.counts["num_examples"])
         self._tokens += int(pl_module.counts["num_tokens"])
         super().on_train_batch_end(trainer, pl_module, outputs, batch, self.first_step + batch_idx)
@@ -498,10 +409,10 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        assert isinstance(pl_module, SupervisedFineTuning)
+        assert isinstance(pl_module, PhaseModule)
         seconds = max(time.perf_counter() - self._started, 1e-9)
         return {
-            "loss": f"{pl_module.last.get('loss', float('nan')):.4f}",
+            **pl_module.bar(),
             "ex/s": f"{self._examples / seconds:.0f}",
             "tok/s": f"{self._tokens / seconds:.0f}",
         }
@@ -517,12 +428,12 @@ def save_whole(learner: Learner, directory: Path) -> None:
 
 
 def _trainer(
-    settings: TrainerSettings, run_dir: Path, phase: str, data: StepData, logger: Logger | bool, keeper: RunKeeper,
-    half: bool,
+    settings: TrainerSettings, run_dir: Path, stage: Stage, first_step: int, logger: Logger | bool,
+    keeper: RunKeeper, half: bool,
 ) -> L.Trainer:  # fmt: skip
     callbacks: list[Callback] = [keeper]
     if settings.progress:
-        callbacks.append(ProgressBar(phase, data.first_step))
+        callbacks.append(ProgressBar(stage.name, first_step))
     devices, num_nodes = strategies.processes(settings.devices, settings.num_nodes, settings.accelerator)
     timeout = timedelta(minutes=settings.timeout_minutes)
     try:
@@ -535,7 +446,7 @@ def _trainer(
             plugins=strategies.plugins(devices * num_nodes),
             precision=precision.lightning_name(settings.precision, half),
             max_epochs=1,
-            limit_train_batches=len(data),
+            limit_train_batches=stage.num_steps - first_step,
             logger=logger,
             callbacks=callbacks,
             enable_checkpointing=False,
