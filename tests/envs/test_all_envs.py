@@ -1,0 +1,364 @@
+"""What holds for every environment in conf/env, at both sizes; a new one is checked without a change here."""
+
+import functools
+import importlib
+import json
+import random
+import re
+import string
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from gymnasium.utils.env_checker import check_env
+
+from vlmreason.envs.base import ActionEnv
+from vlmreason.envs.gym import GymEnv
+from vlmreason.envs.replies import read_action, read_object
+from vlmreason.structure import structure
+from vlmreason.tasks.base import SPLITS, state_to_json
+
+CONF = Path(__file__).parents[2] / "conf" / "env"
+TRACES = {"nano": "terse", "paper": "verbose"}
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+CASES = [(name, scale) for name in NAMES for scale in TRACES]
+OF_COMMANDS = {"_target_", "name", "view", "defaults", "trace", *TRACES}
+NUM_HOSTILE = 1_000_000
+
+
+def settings_of(name):
+    """The keys of a file over those of the files of this folder that it names."""
+    own = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    merged = {}
+    for entry in own.get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            merged = merge(merged, settings_of(entry.lstrip("/").removeprefix("env/").partition("@")[0]))
+    return merge(merged, own)
+
+
+def merge(base, over):
+    both = {key: merge(base[key], over[key]) for key in base.keys() & over.keys() if isinstance(base[key], dict)}
+    return {**base, **over, **{key: value for key, value in both.items() if isinstance(over[key], dict)}}
+
+
+@functools.cache
+def shipped(name, scale, cot=True):
+    data = settings_of(name)
+    module, _, kind = data["_target_"].rpartition(".")
+    made = getattr(importlib.import_module(module), kind)
+    keys = {key: value for key, value in data.items() if key not in OF_COMMANDS}
+    sizes = structure(made.sizes_type, data[scale], f"{name}.{scale}")
+    trace = data["trace"] or TRACES[scale]
+    return made(sizes, **(keys | {"trace": trace, "cot": keys["cot"] and cot}))
+
+
+def starts(env, num):
+    for level in env.levels:
+        for index in range(num):
+            yield env.start(level, SPLITS[index % 3], index)
+
+
+def responses(env, rng):
+    """What an agent of mixed quality says: the expert's, actions that can be named, nonsense."""
+
+    def respond(state):
+        chance = rng.random()
+        if chance < 0.4:
+            return env.expert(state)
+        if chance < 0.8 and isinstance(env, ActionEnv):
+            return json.dumps({env.answer_key: rng.choice(list(env.actions(state)))})
+        return env.expert(state)[: rng.randrange(40)]
+
+    return respond
+
+
+def play(env, state, respond, rng):
+    """Outcomes of an episode from a state on; it must end in time."""
+    while True:
+        outcome = env.turn(state, respond(state), rng)
+        yield outcome
+        state = outcome.state
+        assert outcome.done or state.turn < env.max_turns
+        if outcome.done:
+            return
+
+
+def test_there_are_environments():
+    assert "number_line" in NAMES
+
+
+@pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes")  # only what gymnasium.make made
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_gymnasiums_checker_passes(name, scale, modality):
+    env = shipped(name, scale)
+    for level in env.levels:
+        gym = GymEnv(env, level=level, modality=modality, render_mode="rgb_array")
+        check_env(gym)
+        for index in range(3):
+            seen, info = gym.reset(options={"index": index})
+            over = False
+            while not over:
+                assert gym.observation_space.contains(seen)
+                seen, reward, terminated, truncated, info = gym.step(info["expert"])
+                over = terminated or truncated
+                assert reward == sum(info["rewards"].values())
+            assert gym.observation_space.contains(seen) and info["expert"] is None
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_the_same_index_is_the_same_episode(name, scale):
+    env = shipped(name, scale)
+    shipped.cache_clear()
+    again = shipped(name, scale)
+    assert again is not env
+    for one, other in zip(starts(env, 4), starts(again, 4), strict=True):
+        assert one == other and env.draw(one).tobytes() == again.draw(other).tobytes()
+        assert env.expert(one) == again.expert(other)
+        assert env.prompt(one, "text") == again.prompt(other, "text")
+        runs = []
+        for made, state in ((env, one), (again, other)):
+            rng = random.Random(1)
+            runs.append(list(play(made, state, responses(made, random.Random(2)), rng)))
+        assert runs[0] == runs[1]
+    assert len({json.dumps(state_to_json(state)) for state in starts(env, 12)}) > 6
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_pictures_and_prompts(name, scale):
+    env = shipped(name, scale)
+    width, height = env.sizes.picture
+    pictures = set()
+    for state in starts(env, 6):
+        picture = env.draw(state)
+        assert picture.shape == (height, width, 3) and picture.dtype == np.uint8
+        pictures.add(picture.tobytes())
+        before = picture.copy()
+        for outcome in play(env, state, responses(env, random.Random(0)), random.Random(0)):
+            env.draw(outcome.state)
+        assert (picture == before).all()
+        text, asked = env.prompt(state, "text"), env.prompt(state, "image")
+        assert env.text(state) in text and env.text(state) not in asked
+        assert (text + asked + env.convert(state) + env.expert(state)).isascii()
+        assert env.convert(state).startswith("Convert")
+    assert len(pictures) > 3
+    assert scale != "nano" or (width, height) == (144, 144)
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_an_episode_goes_on_from_saved_states(name, scale):
+    env = shipped(name, scale)
+    for number, first in enumerate(starts(env, 4)):
+        whole = list(play(env, first, responses(env, random.Random(number)), random.Random(number)))
+        rng, respond, state = random.Random(number), responses(env, random.Random(number)), first
+        for outcome in whole:
+            saved = json.dumps(state_to_json(state))
+            again = env.state_from_json(json.loads(saved))
+            assert again == state and hash(again) == hash(state) and json.dumps(state_to_json(again)) == saved
+            assert env.draw(again).tobytes() == env.draw(state).tobytes()
+            went = env.turn(again, respond(again), rng)
+            assert went == outcome
+            state = went.state
+
+
+@pytest.mark.parametrize("cot", [True, False])
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_the_expert_acts_in_time(name, scale, cot):
+    env = shipped(name, scale, cot)
+    for first in starts(env, 6):
+        state = first
+        for outcome in play(env, first, env.expert, random.Random(0)):
+            expert, thought, answer = env.expert(state), "".join(env.thought(state)), env.answer(state)
+            assert outcome.parsed and outcome.parts["step_accuracy"] == 1 and read_object(expert) is not None
+            assert env.score(state, expert).correct and outcome.state.turn == state.turn + 1
+            assert all(0 <= value <= 1 for value in outcome.parts.values())
+            marks = list(env.answer_marker().finditer(expert))
+            assert len(marks) == 1
+            if cot:
+                assert thought and marks[0].start() == len(thought)
+            else:
+                assert not thought and expert == answer and list(json.loads(expert)) == [env.answer_key]
+            if isinstance(env, ActionEnv):
+                assert outcome.action in env.best(state) and set(env.best(state)) <= set(env.legal(state))
+                assert set(env.legal(state)) <= set(env.actions(state))
+            state = outcome.state
+        assert outcome.done
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_sampled_problems_are_turns_of_the_expert(name, scale):
+    env = shipped(name, scale)
+    for level in env.levels:
+        for index in range(6):
+            problem = env.sample(level, SPLITS[index % 3], index)
+            assert problem == env.sample(level, SPLITS[index % 3], index)
+            assert env.score(problem.state, env.expert(problem.state)).correct
+            assert not env.score(problem.state, "").parsed
+
+
+LOOK_ALIKES = str.maketrans("-+*/=aeiopct0123", "‐＋∗／＝аеіορсτ𝟎１２３")
+CONTROLS = "\x00\x01\x07\x1b\u200b\u202e\ufeff\ud800\r\x85\u2028"
+
+
+def mutate(rng, response, other, actions, key):
+    """One of many ways to spoil a response."""
+    at = rng.randrange(len(response) + 1)
+    action = rng.choice(actions)
+    quoted = json.dumps(action)
+    kind = rng.randrange(24)
+    if kind == 0:
+        return response.swapcase()
+    if kind == 1:
+        return response.translate(LOOK_ALIKES)
+    if kind == 2:
+        return response + other
+    if kind == 3:
+        return response.replace(f'"{key}"', f'"{key}": {quoted}, "{key}"')
+    if kind == 4:
+        return re.sub(r'[{}"]', "", response)
+    if kind == 5:
+        return f'{{"answer": {response}}}'
+    if kind == 6:
+        return response.replace("{", '{"n": ' + "9" * rng.choice((30, 400, 5000)) + ", ", 1)
+    if kind == 7:
+        return response[:at]
+    if kind == 8:
+        return response[:at] + rng.choice(CONTROLS) + response[at:]
+    if kind == 9:
+        return f'{{"{key}": [{quoted}]}}'
+    if kind == 10:
+        return f'{{"{key}": {quoted.replace(" ", "")[:-1]} "}}'
+    if kind == 11:
+        return f'{{"{key}": {rng.choice(("null", "true", "NaN", "-Infinity", "1e999", "0", "{}", "12", "-1"))}}}'
+    if kind == 12:
+        return f'{{"{key.upper()}": {quoted}}}'
+    if kind == 13:
+        return f'{{"{key}": {quoted[:-1]}{rng.choice(CONTROLS.replace(chr(0xD800), ""))}"}}'
+    if kind == 14:
+        return f"I choose {action}, {key}: {action}"
+    if kind == 15:
+        return "{" * rng.choice((2, 9, 300)) + response
+    if kind == 16:
+        return response + "}" * rng.choice((1, 2, 300))
+    if kind == 17:
+        return f'[{{"{key}": {quoted}}}]'
+    if kind == 18:
+        return f"{{'{key}': '{action}'}}"
+    if kind == 19:
+        return f'{{"{key}": {json.dumps(action + rng.choice(actions))}}}'
+    if kind == 20:
+        return "".join(rng.choices(string.printable, k=rng.randrange(60)))
+    if kind == 21:
+        return f'{{"{key}": {quoted}}} or {{"{key}": {json.dumps(rng.choice(actions))}}}'
+    if kind == 22:
+        return response[:at] + response[at + 1 :]
+    return f'```json\n{{"{key}": {quoted}}}\n```'
+
+
+def reference_action(response, actions, key):
+    """The action by the letter, found in another way: exactly one object, no key twice, the value an exact string."""
+    found = [match.start() for match in re.finditer(r"\{", response)]
+    if not found:
+        return None
+    pairs = []
+
+    def keep(items):
+        pairs.append(items)
+        return dict(items)
+
+    try:
+        value, end = json.JSONDecoder(object_pairs_hook=keep).raw_decode(response, found[0])
+    except (ValueError, RecursionError):
+        return None
+    if "}" in response[end:] or any(len({name for name, _ in items}) != len(items) for items in pairs):
+        return None
+    return value.get(key) if isinstance(value.get(key), str) and value[key] in actions else None
+
+
+@functools.cache
+def action_envs():
+    return [env for env in (shipped(name, "nano") for name in NAMES) if isinstance(env, ActionEnv)]
+
+
+def situations(env, rng, num):
+    """States of episodes at all turns, with the expert's responses and the actions that can be named."""
+    found, index = [], 0
+    while len(found) < num:
+        state = env.start(env.levels[index % len(env.levels)], "train", index)
+        for outcome in play(env, state, responses(env, rng), rng):
+            found.append(state)
+            state = outcome.state
+        index += 1
+    return [(state, env.expert(state), list(env.actions(state))) for state in found[:num]]
+
+
+def test_hostile_outputs_never_act():
+    """A million of them, and that no more are read than those whose action is there by the letter."""
+    rng, num_done, num_read = random.Random(0), 0, 0
+    envs = action_envs()
+    each = NUM_HOSTILE // len(envs) + 1
+    for env in envs:
+        seen = situations(env, rng, 60)
+        for _ in range(each):
+            _, response, actions = seen[int(rng.random() * 60)]
+            text = mutate(rng, response, seen[int(rng.random() * 60)][1], actions, env.answer_key)
+            action = read_action(text, actions, env.answer_key)
+            num_done += 1
+            if action is not None:
+                num_read += 1
+                assert action in actions and action == reference_action(text, actions, env.answer_key), text
+    print(f"{num_done} outputs, {num_read} actions read")
+    assert num_done >= NUM_HOSTILE and 0 < num_read < num_done / 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_turns_never_fail(name):
+    """Whole turns: never an exception, no action but the one that is read, exploration among what is legal."""
+    env, rng = shipped(name, "nano"), random.Random(1)
+    index = 0
+    for number in range(3000):
+        if number % 8 == 0:
+            index += 1
+            state = env.start(env.levels[index % len(env.levels)], "train", index)
+        if isinstance(env, ActionEnv):
+            text = mutate(rng, env.expert(state), env.expert(state), list(env.actions(state)), env.answer_key)
+            action = read_action(text, env.actions(state), env.answer_key)
+            outcome = env.turn(state, text, rng)
+            assert outcome.parsed == (action is not None)
+            assert outcome.action == action if outcome.parsed else outcome.action in (None, *env.legal(state))
+        else:
+            text = mutate(rng, env.expert(state), env.expert(state), ["1+1", ""], env.answer_key)
+            outcome = env.turn(state, text, rng)
+            assert env.score(state, text).parsed == outcome.parsed
+        assert np.isfinite(outcome.reward) and outcome.state.turn == state.turn + 1
+        json.dumps(state_to_json(outcome.state)).encode()
+        env.prompt(outcome.state, "text")
+        if outcome.done:
+            index += 1
+            state = env.start(env.levels[index % len(env.levels)], "train", index)
+        else:
+            state = outcome.state
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_turns_with_their_pictures_are_fast(name, scale):
+    env, best = shipped(name, scale), 0.0
+    firsts, rng = list(starts(env, 12)), random.Random(0)
+    for _ in range(6):
+        num, spent = 0, 0.0
+        for first in firsts:
+            state, done = first, False
+            while not done:
+                response = env.expert(state)
+                begin = time.perf_counter()
+                outcome = env.turn(state, response, rng)
+                env.draw(outcome.state)
+                spent += time.perf_counter() - begin
+                num += 1
+                state, done = outcome.state, outcome.done
+        best = max(best, num / spent)
+    print(f"{name} {scale}: {best:.0f} turns/s with pictures")
+    assert best > 500
