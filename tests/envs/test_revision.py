@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from gymnasium.utils.env_checker import check_env
 
 from vlmreason.dialogue import build_dialogue
+from vlmreason.envs.gym import GymEnv
 from vlmreason.envs.revision import KEPT_CHARS, Revision, RevisionState
 from vlmreason.structure import structure
 from vlmreason.tasks.base import SPLITS, state_to_json
@@ -109,6 +111,19 @@ def test_prompts_stay_bounded_and_clean():
     assert len(prompt) < plain + 3 * (KEPT_CHARS + 50) and prompt.encode()
     assert "? {0} %s {response}" in prompt and "x the end\n" in prompt and "é" * KEPT_CHARS in prompt
     assert env.state_from_json(json.loads(json.dumps(state_to_json(state)))) == state
+
+
+@pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes")
+@pytest.mark.filterwarnings("error")
+def test_gymnasiums_checker_passes():
+    for name in TASKS:
+        gym = GymEnv(Revision(task_of(name), attempts=2), level=task_of(name).levels[-1], render_mode="rgb_array")
+        check_env(gym)
+        gym.reset(seed=0)
+        assert gym.step("é")[1:4] == (0.0, False, False)
+        seen, _, terminated, truncated, info = gym.step("no")
+        assert gym.observation_space.contains(seen) and "Try 1: ?" in seen["prompt"]
+        assert (terminated, truncated, info["success"]) == (False, True, False)
 
 
 def test_verbose_texts_and_own_templates():
