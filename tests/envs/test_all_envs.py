@@ -60,6 +60,11 @@ def starts(env, num):
             yield env.start(level, SPLITS[index % 3], index)
 
 
+def names_actions(env):
+    """Whether an answer is one of a few actions in words."""
+    return hasattr(env, "actions")
+
+
 def responses(env, rng):
     """What an agent of mixed quality says: the expert's, actions that can be named, nonsense."""
 
@@ -67,7 +72,7 @@ def responses(env, rng):
         chance = rng.random()
         if chance < 0.4:
             return env.expert(state)
-        if chance < 0.8 and isinstance(env, ActionEnv):
+        if chance < 0.8 and names_actions(env):
             return json.dumps({env.answer_key: rng.choice(list(env.actions(state)))})
         return env.expert(state)[: rng.randrange(40)]
 
@@ -202,6 +207,12 @@ def test_sampled_problems_are_turns_of_the_expert(name, scale):
 LOOK_ALIKES = str.maketrans("-+*/=aeiopct0123", "‐＋∗／＝аеіορсτ𝟎１２３")
 CONTROLS = "\x00\x01\x07\x1b\u200b\u202e\ufeff\ud800\r\x85\u2028"
 
+HOSTILE_ANSWERS = (
+    *("", "1+1", "1/0", "9**9**9", "(" * 500, "1" * 5000, "1/(3-3)", "1e9", "0x10+2", "1_0+2", "-1", "+", "=24"),
+    *("９+１", "1\u00d72", "1 2", "()", "1;2", "1#", "lambda: 1", "__import__('os').abort()", "True+1", "1,2", "nan"),
+)
+"""Instead of a formula."""
+
 
 def mutate(rng, response, other, actions, key):
     """One of many ways to spoil a response."""
@@ -280,7 +291,7 @@ def reference_action(response, actions, key):
 
 @functools.cache
 def action_envs():
-    return [env for env in (shipped(name, "nano") for name in NAMES) if isinstance(env, ActionEnv)]
+    return [env for env in (shipped(name, "nano") for name in NAMES) if names_actions(env)]
 
 
 def situations(env, rng, num):
@@ -318,21 +329,26 @@ def test_hostile_outputs_never_act():
 def test_hostile_turns_never_fail(name):
     """Whole turns: never an exception, no action but the one that is read, exploration among what is legal."""
     env, rng = shipped(name, "nano"), random.Random(1)
-    index = 0
+    index = num_read = num_won = 0
     for number in range(3000):
         if number % 8 == 0:
             index += 1
             state = env.start(env.levels[index % len(env.levels)], "train", index)
-        if isinstance(env, ActionEnv):
+        if names_actions(env):
             text = mutate(rng, env.expert(state), env.expert(state), list(env.actions(state)), env.answer_key)
             action = read_action(text, env.actions(state), env.answer_key)
             outcome = env.turn(state, text, rng)
             assert outcome.parsed == (action is not None)
-            assert outcome.action == action if outcome.parsed else outcome.action in (None, *env.legal(state))
+            num_read += outcome.parsed
+            explored = env.legal(state) if isinstance(env, ActionEnv) else ()
+            assert outcome.action == action if outcome.parsed else outcome.action in (None, *explored)
         else:
-            text = mutate(rng, env.expert(state), env.expert(state), ["1+1", ""], env.answer_key)
-            outcome = env.turn(state, text, rng)
-            assert env.score(state, text).parsed == outcome.parsed
+            text = mutate(rng, env.expert(state), env.expert(state), HOSTILE_ANSWERS, env.answer_key)
+            outcome, score = env.turn(state, text, rng), env.score(state, text)
+            assert score.parsed == outcome.parsed and float(score.correct) == outcome.parts["step_accuracy"]
+            assert outcome.parsed or not outcome.success
+            num_read += outcome.parsed
+            num_won += outcome.success
         assert np.isfinite(outcome.reward) and outcome.state.turn == state.turn + 1
         json.dumps(state_to_json(outcome.state)).encode()
         env.prompt(outcome.state, "text")
@@ -341,6 +357,7 @@ def test_hostile_turns_never_fail(name):
             state = env.start(env.levels[index % len(env.levels)], "train", index)
         else:
             state = outcome.state
+    assert 0 < num_read < 2000 and num_won < 1000
 
 
 @pytest.mark.parametrize(("name", "scale"), CASES)
