@@ -60,23 +60,48 @@ def section(kind: type[T], cfg: Config, name: str) -> T:
 
 
 def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """`cfg` with the task's sizes at the chosen scale under `task.sizes`, in place of those of all scales.
+    """`cfg` with the sizes of the chosen scale in place of those of all scales: the task's under `task.sizes`, an
+    algorithm's among its own keys. An environment becomes the task, and `env` keeps how it is shown; an
+    `algorithm` that is supervised training alone is left out.
 
-    Raises ValueError where an override changes the sizes of another scale: it would have no effect.
+    Raises ValueError where an override changes the sizes of another scale, or a task that is not used: it would have
+    no effect.
     """
-    if "task" not in cfg or "scale" not in cfg:
+    if cfg.get("env") and "sizes" not in cfg.get("task", {}):
+        cfg = _with_env(cfg, overrides)
+    elif "env" in cfg and not cfg["env"]:
+        cfg = {key: value for key, value in cfg.items() if key != "env"}
+    if cfg.get("algorithm", {}).get("name") == "sft":
+        cfg = {key: value for key, value in cfg.items() if key != "algorithm"}
+    if "scale" not in cfg:
         return cfg
-    scales, chosen, task = catalog.groups()["scale"], cfg["scale"]["name"], dict(cfg["task"])
+    scales, chosen = catalog.groups()["scale"], cfg["scale"]["name"]
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        for other in scales:
-            if other != chosen and (key == f"task.{other}" or key.startswith(f"task.{other}.")):
-                better = key.replace(f"task.{other}", f"task.{chosen}", 1)
+        group = key.partition(".")[0]
+        for other in scales if group in ("task", "env", "algorithm") else ():
+            if other != chosen and (key == f"{group}.{other}" or key.startswith(f"{group}.{other}.")):
+                better = key.replace(f"{group}.{other}", f"{group}.{chosen}", 1)
                 raise ValueError(f"{key}: has no effect at scale={chosen} (did you mean {better!r}?)")
-    if chosen not in task:
-        raise ValueError(f"scale={chosen}: task {task.get('name')} has no sizes for it")
-    task["sizes"] = task[chosen]
-    return cfg | {"task": {key: value for key, value in task.items() if key not in scales}}
+    if "task" in cfg:
+        task = dict(cfg["task"])
+        if chosen not in task:
+            raise ValueError(f"scale={chosen}: task {task.get('name')} has no sizes for it")
+        task["sizes"] = task[chosen]
+        cfg = cfg | {"task": {key: value for key, value in task.items() if key not in scales}}
+    if "algorithm" in cfg and chosen in cfg["algorithm"]:
+        kept = {key: value for key, value in cfg["algorithm"].items() if key not in scales}
+        cfg = cfg | {"algorithm": kept | cfg["algorithm"][chosen]}
+    return cfg
+
+
+def _with_env(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key == "task" or key.startswith("task."):
+            raise ValueError(f"{override}: has no effect with env={cfg['env'].get('name')}, which takes its place")
+    env = dict(cfg["env"])
+    return cfg | {"task": env, "env": {"name": env["name"], "view": env.pop("view")}}
 
 
 def build_scale(cfg: Config) -> Scale:
@@ -97,16 +122,63 @@ def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, 
     """What `load_task` builds from: the file's content with the sizes of the scale chosen."""
     from omegaconf import OmegaConf
 
-    choices = catalog.groups()["task"]
-    if name not in choices:
+    choices, group = catalog.groups()["task"], "task"
+    if name not in choices and name in catalog.groups().get("env", ()):
+        group = "env"
+    elif name not in choices:
         raise ValueError(f"task={name}: no such choice; there are {', '.join(choices)}{nearest(name, choices)}")
-    raw = OmegaConf.create(
-        {"scale": dataclasses.asdict(scale), "task": OmegaConf.load(catalog.conf_dir() / "task" / f"{name}.yaml")}
-    )
+    file = OmegaConf.load(catalog.conf_dir() / group / f"{name}.yaml")
+    raw = OmegaConf.create({"scale": dataclasses.asdict(scale), group: file})
     plain = OmegaConf.to_container(raw, resolve=True)
     assert isinstance(plain, dict)
     data: dict[str, Any] = choose_sizes({str(key): value for key, value in plain.items()}, [])["task"]
+    data.pop("defaults", None)
     return data | ({"trace": trace} if trace else {})
+
+
+def evaluated(task: Task[Any]) -> Task[Any]:
+    """What is evaluated of a task: of an environment whole episodes."""
+    from vlmreason.envs.base import Env
+    from vlmreason.envs.episodes import Episodes
+
+    return Episodes(task) if isinstance(task, Env) else task
+
+
+def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
+    """The phases that follow the supervision's (vlmreason.training.phase.Stage): none, or one of the algorithm.
+
+    `folder`: the run's directory, where the model is that the phase begins with. Raises ValueError.
+    """
+    if "algorithm" not in cfg:
+        return []
+    from vlmreason.envs.base import Env
+    from vlmreason.envs.revision import Revision
+    from vlmreason.training.policy import Scene
+    from vlmreason.training.reinforced import ALGORITHMS, ReinforcedStage
+
+    data, task, evaluation = dict(cfg["algorithm"]), build_task(cfg), build_evaluation(cfg)
+    levels, view, attempts = data.pop("levels"), data.pop("view"), data.pop("attempts")
+    if data["max_new_tokens"] is None:
+        data["max_new_tokens"] = build_scale(cfg).max_response_tokens
+    settings = structure(ALGORITHMS[data["name"]], data, "algorithm")
+    if isinstance(task, Env):
+        if view is not None or attempts != 1:
+            what = f"view={view}" if view is not None else f"attempts={attempts}"
+            raise ValueError(f"algorithm.{what}: of a task only; env={task.name} has its own")
+        env, view = task, cfg["env"]["view"]
+    else:
+        env, view = Revision(task, attempts), view or "image"
+    for level in levels or ():
+        check_level(env, level)
+    scene = Scene(env, tuple(levels or env.levels[:1]), view)
+    phases = list(build_supervision(cfg).phases)
+    start = folder / "checkpoints" / phases[-1] if phases else None
+    return [
+        ReinforcedStage(
+            learner, settings, scene, build_optimizer(cfg), build_trainer(cfg), evaluation.batch_size,
+            lambda: build_learner(cfg, start),
+        )
+    ]  # fmt: skip
 
 
 def build_supervision(cfg: Config) -> Any:
@@ -267,7 +339,7 @@ def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
             f"{folder}: answers problems of version {record['task_version']} of {task.name}, and this is version "
             f"{task.version}; evaluate the run again"
         )
-    return task
+    return evaluated(task)
 
 
 def check_level(task: Task[Any], level: str) -> None:

@@ -7,6 +7,7 @@ Examples:
   vlmreason train
   vlmreason train task=grid_navigation supervision=mix_plus seed=1
   vlmreason train -m supervision=image,align_mix_plus seed=0,1,2
+  vlmreason train algorithm=ppo env=number_line
   vlmreason train scale.num_examples=24000 supervision.phases.main.parts.hard.views=[image]
 """
 
@@ -46,13 +47,15 @@ def run(cfg: dict[str, Any]) -> Path | None:
     learner = build.build_learner(cfg)
     folder = identity.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)
+    asked = build.evaluated(task)
     while_training = functools.partial(
-        measure, task=task, settings=dataclasses.replace(evaluation, num=trainer.evaluate_num)
+        measure, task=asked, settings=dataclasses.replace(evaluation, num=trainer.evaluate_num)
     )
     try:
         final = train(
-            learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training
-        )
+            learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training,
+            build.build_stages(cfg, learner, folder),
+        )  # fmt: skip
     except Stopped as stopped:
         if not strategies.is_first() and not isinstance(stopped, Lost):
             return None  # the first process says it
@@ -67,7 +70,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
         build.place(learner, trainer.accelerator)
         what = {"checkpoint": checkpoint_digest(final), **build.task_identity(cfg)}
         share = Share(rank, strategies.group_size(), strategies.wait)
-        summary = evaluate(learner, task, evaluation, folder, what, trainer.progress, share)
+        summary = evaluate(learner, asked, evaluation, folder, what, trainer.progress, share)
     except RuntimeError as error:
         if not strategies.lost(error):
             raise

@@ -14,7 +14,7 @@ import glob
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +22,13 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT
+from vlmreason.envs.episodes import Episodes, write_episode
 from vlmreason.evaluation.jsonl import write_json
 from vlmreason.evaluation.predictions import Prediction, PredictionFile, claim, holds, read_predictions
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scoring import Summary, score_predictions
 from vlmreason.evaluation.segments import split_response
-from vlmreason.models.learner import Generation, Learner
+from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Prompt
 from vlmreason.structure import nearest
 from vlmreason.tasks.base import SPLITS, Modality, Problem, Task
@@ -128,20 +129,24 @@ def evaluate(
 def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
     """Accuracy per level and view in memory, nothing is written; for curves while training.
 
-    Keys are `accuracy/<level>/<view>`. On the validation split, whatever `settings.split` says, so that nothing
+    Keys are `accuracy/<level>/<view>` and the task's parts in the same form. On the validation split, whatever `settings.split` says, so that nothing
     chosen by these curves has seen a test problem.
     """
     found = {}
     for level in task.levels if settings.levels is None else settings.levels:
         for view in settings.views:
             problems = [task.sample(level, "validation", index) for index in range(settings.num)]
-            num_correct = 0
+            num_correct, sums = 0, dict[str, list[float]]()
             for start in range(0, len(problems), settings.batch_size):
                 batch = problems[start : start + settings.batch_size]
-                prompts = [_prompt(task, problem, view, settings) for problem in batch]
-                answers = learner.generate(prompts, settings.max_new_tokens)
-                num_correct += sum(task.score(p.state, a.text).correct for p, a in zip(batch, answers, strict=True))
+                states = [problem.state for problem in batch]
+                for state, answer in zip(states, _answers(learner, task, states, view, settings), strict=True):
+                    score = task.score(state, answer.text)
+                    num_correct += score.correct
+                    for name, value in score.parts.items():
+                        sums.setdefault(name, []).append(value)
             found[f"accuracy/{level}/{view}"] = num_correct / settings.num
+            found |= {f"{name}/{level}/{view}": sum(values) / len(values) for name, values in sums.items()}
     return found
 
 
@@ -196,14 +201,9 @@ def _fill(
         with bar:
             for ids in _batches(todo, settings.batch_size):
                 problems = [any_index[id] for id in ids]
-                prompts = [_prompt(task, problem, view, settings) for problem in problems]
-                forbidden = None
-                if view == "image" and settings.conversion == "forbid":
-                    forbidden = _first_word(task, problems[0])
-                generations = learner.generate(prompts, settings.max_new_tokens, forbidden)
-                assert len(generations) == len(problems), "a learner answers every prompt"
-                pairs = zip(problems, generations, strict=True)
-                file.append(_prediction(learner, task, problem, view, generation) for problem, generation in pairs)
+                answers = _answers(learner, task, [problem.state for problem in problems], view, settings)
+                pairs = zip(problems, answers, strict=True)
+                file.append(_prediction(problem, view, answer) for problem, answer in pairs)
                 bar.update(len(ids))
 
 
@@ -220,25 +220,81 @@ def _merge(path: Path, any_index: SampledProblems) -> None:
         part.unlink()
 
 
-def _prompt(task: Task[Any], problem: Problem[Any], view: Modality, settings: EvaluationSettings) -> Prompt:
+@dataclass(frozen=True)
+class _Answer:
+    """A response, or the responses of an episode as one text; `tokens` per segment kind."""
+
+    text: str
+    num_tokens: int
+    finished: bool
+    tokens: Mapping[str, int]
+
+
+def _answers(
+    learner: Learner, task: Task[Any], states: Sequence[Any], view: Modality, settings: EvaluationSettings
+) -> list[_Answer]:
+    """The learner's answers to some problems, generated together."""
+    if isinstance(task, Episodes):
+        return _episodes(learner, task, states, view, settings)
+    forbidden = None
+    if view == "image" and settings.conversion == "forbid":
+        forbidden = _first_word(task, states[0])
+    prompts = [_prompt(task, state, view, settings) for state in states]
+    generations = learner.generate(prompts, settings.max_new_tokens, forbidden)
+    return [
+        _Answer(g.text, g.num_tokens, g.finished, _segment_tokens(learner, task, state, g.text))
+        for state, g in zip(states, generations, strict=True)
+    ]
+
+
+def _episodes(
+    learner: Learner, task: Episodes, firsts: Sequence[Any], view: Modality, settings: EvaluationSettings
+) -> list[_Answer]:
+    """Episodes played side by side to their ends."""
+    responses: list[list[str]] = [[] for _ in firsts]
+    num_tokens, finished = [0] * len(firsts), [True] * len(firsts)
+    tokens = [dict.fromkeys((CONVERT, THOUGHT, ANSWER), 0) for _ in firsts]
+    running = dict(enumerate(firsts))
+    while running:
+        prompts = [_prompt(task.env, state, view, settings) for state in running.values()]
+        for (i, state), found in zip(
+            list(running.items()), learner.generate(prompts, settings.max_new_tokens), strict=True
+        ):
+            outcome = task.turn(state, found.text)
+            responses[i].append(found.text)
+            num_tokens[i] += found.num_tokens
+            finished[i] = finished[i] and found.finished
+            for kind, count in _segment_tokens(learner, task.env, state, found.text).items():
+                tokens[i][kind] += count
+            if outcome.done or len(responses[i]) == task.env.max_turns:
+                del running[i]
+            else:
+                running[i] = outcome.state
+    rows = zip(responses, num_tokens, finished, tokens, strict=True)
+    return [_Answer(write_episode(texts), num, whole, counts) for texts, num, whole, counts in rows]
+
+
+def _prompt(task: Task[Any], state: Any, view: Modality, settings: EvaluationSettings) -> Prompt:
     forced = view == "image" and settings.conversion == "force"
     return Prompt(
-        text=task.prompt(problem.state, view),
-        image=task.draw(problem.state) if view == "image" else None,
-        prefill=_first_word(task, problem) if forced else settings.prefill,
+        text=task.prompt(state, view),
+        image=task.draw(state) if view == "image" else None,
+        prefill=_first_word(task, state) if forced else settings.prefill,
     )
 
 
-def _first_word(task: Task[Any], problem: Problem[Any]) -> str:
-    return task.convert(problem.state).split()[0]
+def _first_word(task: Task[Any], state: Any) -> str:
+    return task.convert(state).split()[0]
 
 
-def _prediction(
-    learner: Learner, task: Task[Any], problem: Problem[Any], view: str, generation: Generation
-) -> Prediction:
+def _segment_tokens(learner: Learner, task: Task[Any], state: Any, text: str) -> dict[str, int]:
     tokens = dict.fromkeys((CONVERT, THOUGHT, ANSWER), 0)
-    for segment in split_response(task, problem.state, generation.text).segments:
+    for segment in split_response(task, state, text).segments:
         tokens[segment.kind] = learner.count_tokens(segment.text)
+    return tokens
+
+
+def _prediction(problem: Problem[Any], view: str, answer: _Answer) -> Prediction:
     return Prediction(
         id=problem.id,
         task=problem.task,
@@ -246,10 +302,10 @@ def _prediction(
         split=problem.split,
         index=problem.index,
         view=view,
-        response=generation.text,
-        num_tokens=generation.num_tokens,
-        finished=generation.finished,
-        tokens=tokens,
+        response=answer.text,
+        num_tokens=answer.num_tokens,
+        finished=answer.finished,
+        tokens=answer.tokens,
     )
 
 

@@ -46,7 +46,8 @@ class PhaseModule(L.LightningModule):
     """One phase over one learner; a step is one batch of its loader.
 
     Of the latest step: `last` holds its figures, `counts` those of its batch, `stopping` whether any process was asked
-    to stop; all are the same in every process. `extra` are modules that train beside the model; `state` and
+    to stop, `timing` where its time went; `totals` what the run has used up so far, over all phases. All but the timing
+    are the same in every process. `extra` are modules that train beside the model; `state` and
     `restore_state` carry what else a resumed phase needs.
     """
 
@@ -60,6 +61,8 @@ class PhaseModule(L.LightningModule):
         self.num_steps, self.step = num_steps, phase.first_step
         self.trained = learner.trained_parameters(phase.train)
         self.last: dict[str, float] = {}
+        self.timing: dict[str, float] = {}
+        self.totals: dict[str, float] = {}
         self.counts: dict[str, float] = {}
         self.stopping = False
         self.seconds_in_step = 0.0
@@ -73,7 +76,7 @@ class PhaseModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         self.trained = self.learner.trained_parameters(self.phase.train)  # sharding has replaced them
-        return build_optimizers(self.settings, self.trained + self.extra_parameters(), self.learner.prefixes)
+        return build_optimizers(self.settings, self.trained, self.learner.prefixes)
 
     def extra_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [
@@ -91,10 +94,14 @@ class PhaseModule(L.LightningModule):
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`. Raises ValueError where it does not fit."""
 
-    @property
-    def progress(self) -> dict[str, float]:
-        """How far the phase is, beside its step, for curves of evaluations while training."""
-        return {}
+    def add(self, **counts: float) -> None:
+        """Count what the run has used up so far: tokens, steps of environments."""
+        for name, value in counts.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value
+
+    def gradient_scale(self) -> float:
+        """Factor on a loss that is divided by sums over all processes: FSDP averages their gradients."""
+        return float(strategies.group_size()) if isinstance(self.model, FSDPModule) else 1.0
 
     def bar(self) -> dict[str, str]:
         """What the progress bar says of the latest step."""

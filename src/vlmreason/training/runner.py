@@ -161,7 +161,7 @@ def train(
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: the finished phases, phase and step of the last checkpoint, the state of its module."""
+    """Where a run stands: the finished phases, phase and step of the last checkpoint, the state of its module, what was used up."""
 
     done: tuple[str, ...] = ()
     phase: str | None = None
@@ -169,6 +169,7 @@ class RunState:
     finished: bool = False
     num_lines: int = 0
     module: dict[str, Any] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -239,6 +240,7 @@ class RunKeeper(Callback):
         if self.checkpoint is not None:
             same = self.state.phase == self.phase
             self.checkpoint.restore(pl_module.saved_parameters(), trainer.optimizers if same else [])
+            pl_module.totals = dict(self.state.totals)
             if same:
                 pl_module.restore_state(self.state.module)
         if trainer.is_global_zero:
@@ -273,7 +275,12 @@ class RunKeeper(Callback):
             pl_module.stopping = self.stop_request.requested
         if not last and (step % self.settings.checkpoint_every == 0 or pl_module.stopping):
             self.state = replace(
-                self.state, phase=self.phase, step=step, num_lines=self.num_lines, module=pl_module.state()
+                self.state,
+                phase=self.phase,
+                step=step,
+                num_lines=self.num_lines,
+                module=pl_module.state(),
+                totals=pl_module.totals,
             )
             self._save(self.writer, self.state, pl_module, step, trainer.optimizers)
             self._mark = time.perf_counter()
@@ -293,7 +300,7 @@ class RunKeeper(Callback):
                     save_whole(module.learner, directory)
         self.state = replace(
             self.state, done=(*self.state.done, self.phase), phase=None, step=0, finished=last,
-            num_lines=self.num_lines, module={},
+            num_lines=self.num_lines, module={}, totals=module.totals,
         )  # fmt: skip
         self._save(self.writer, self.state, module, module.step, [])  # a phase begins with new optimizers
         self.writer.wait()
@@ -316,7 +323,7 @@ class RunKeeper(Callback):
         if self.evaluate is None:
             return
         with strategies.usable(module.model), module.computing():
-            figures = {**module.progress, **self.evaluate(module.learner)}
+            figures = {**module.totals, **self.evaluate(module.learner)}
         self._write({"phase": self.phase, "step": module.step, **figures}, {})
         if trainer.logger is not None:
             trainer.logger.log_metrics(figures, step=self.steps_before + module.step)
@@ -326,7 +333,7 @@ class RunKeeper(Callback):
         assert self._meter is not None
         speed = self._meter.line()
         place = {"phase": self.phase, "step": module.step}
-        self._write({**place, **module.last}, {**place, **speed})
+        self._write({**place, **module.last}, {**place, **speed, **module.timing})
         if trainer.logger is not None:
             known = {name: value for name, value in speed.items() if value is not None}
             trainer.logger.log_metrics({**module.last, **known}, step=self.steps_before + module.step)

@@ -49,6 +49,7 @@ class SupervisedFineTuning(PhaseModule):
         for optimizer in optimizers:
             optimizer.step()
         self.step += 1
+        self.add(tokens_trained=self.counts["num_tokens"])
         self.last = {
             "loss": float(sums[:, 0].sum() / sums[:, 1].sum()),
             **{f"loss_{SEGMENT_NAMES[i]}": float(s / n) for i, (s, n) in enumerate(sums.tolist()) if n},
@@ -71,8 +72,7 @@ class SupervisedFineTuning(PhaseModule):
         if sharded:  # the same sequence of passes everywhere
             num_with, num_without = (int(max(row[kind] for row in rows)) for kind in (0, 1))
             weighted = strategies.align(micros, num_with, num_without, self._filler)
-        # FSDP averages the gradients of its processes
-        scale = (len(rows) if sharded else 1) / self.counts["num_targets"]
+        scale = self.gradient_scale() / self.counts["num_targets"]
         sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64, device=self.device)
         for micro, counts in weighted:
             losses_N, segments_N = self.learner.token_losses(micro)

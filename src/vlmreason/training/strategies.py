@@ -221,6 +221,15 @@ def gather_rows(values: Sequence[float], device: torch.device) -> list[list[floa
     return [row.tolist() for row in rows]
 
 
+def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
+    """The dictionaries of all processes in one; each has keys of its own."""
+    if group_size() == 1:
+        return mine
+    every: list[dict[str, Any]] = [{} for _ in range(group_size())]
+    dist.all_gather_object(every, mine)
+    return {key: value for one in every for key, value in one.items()}
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter], present: Sequence[bool]) -> None:
     """Sum the gradients of all processes. `present`: whether any of them has one; a parameter without is left alone."""
     bucket: list[nn.Parameter] = []

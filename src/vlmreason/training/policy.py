@@ -1,0 +1,249 @@
+"""What PPO and GRPO share: rollouts with the policy, passes over their turns in micro-batches, figures, alarms."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from vlmreason.envs.base import Env
+from vlmreason.models.learner import Learner, TokenScores
+from vlmreason.models.processor import Encoded
+from vlmreason.tasks.base import Modality
+from vlmreason.training import strategies
+from vlmreason.training.optimizers import OptimizerSettings
+from vlmreason.training.phase import PhaseModule, PhaseSettings
+from vlmreason.training.rollout import Engine, Table, Turn, encode
+
+LENGTH_STEP = 16
+
+
+@dataclass(frozen=True)
+class AlarmSettings:
+    """When a policy counts as collapsing: a warning, once, and `alarm_...` in the metrics. null: never.
+
+    entropy: least mean entropy of a response token (nats); cut_off: largest share of responses that reach the length
+    limit; kl: largest mean divergence from the policy before the update, per token (nats).
+    """
+
+    entropy: float | None = 0.001
+    cut_off: float | None = 0.5
+    kl: float | None = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforcementSettings:
+    """What all algorithms of conf/algorithm/ have.
+
+    updates: rollouts with the optimizer steps on them; these are the steps of the phase.
+    epochs: passes over a rollout; minibatches: optimizer steps of one pass.
+    max_new_tokens: length limit of a response (tokens); temperature: of sampling, and of the policy's probabilities.
+    thought_weight: lambda of equation 4.3, weight of the tokens before the answer.
+    rewards: weights of the environment's rewards by name; those not named have 1.
+    optimizer: what differs from the run's optimizer. evaluate_every, checkpoint_every: in updates; 0: off.
+    """
+
+    name: str
+    updates: int
+    epochs: int
+    minibatches: int
+    max_new_tokens: int
+    temperature: float
+    thought_weight: float
+    rewards: dict[str, float] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    evaluate_every: int = 1
+    checkpoint_every: int = 5
+    alarms: AlarmSettings = AlarmSettings()
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "epochs", "minibatches", "max_new_tokens", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"algorithm.{name}={getattr(self, name)}: 1 or more is expected")
+        if self.temperature <= 0:
+            raise ValueError(f"algorithm.temperature={self.temperature}: more than 0 is expected")
+        if not 0 <= self.thought_weight <= 1:
+            raise ValueError(f"algorithm.thought_weight={self.thought_weight}: allowed is 0 to 1")
+        if self.evaluate_every < 0:
+            raise ValueError(f"algorithm.evaluate_every={self.evaluate_every}: 0 or more is expected")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a policy acts: the environment, its levels in turn, how they are shown."""
+
+    env: Env[Any]
+    levels: Sequence[str]
+    view: Modality
+
+
+class Policy(PhaseModule):
+    """A phase in which a learner acts and is changed by what its actions bring. A step is one update."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        optimizer: OptimizerSettings,
+        settings: ReinforcementSettings,
+        scene: Scene,
+        phase: PhaseSettings,
+        micro_tokens: int,
+        batch_size: int,
+        engine: Engine | None = None,
+    ) -> None:
+        """`micro_tokens`: padded tokens of one pass; `batch_size`: responses generated together; `engine`: what
+        generates them, if not the learner."""
+        super().__init__(learner, optimizer, settings.updates, phase)
+        self.algorithm, self.scene, self.micro_tokens = settings, scene, micro_tokens
+        self.engine: Engine = engine or learner
+        self.table = Table(
+            scene.env, scene.levels, scene.view, settings.rewards, settings.max_new_tokens, settings.temperature,
+            phase.seed, batch_size,
+        )  # fmt: skip
+        self._warned: set[str] = set()
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()  # the policy that acts and the one that is changed are the same
+
+    @abstractmethod
+    def roll_out(self) -> list[Turn]:
+        """The turns of this update that this process plays."""
+
+    @abstractmethod
+    def improve(self, turns: Sequence[Turn], encoded: Sequence[Encoded]) -> dict[str, float]:
+        """All optimizer steps of the update; returns figures that are the same in every process."""
+
+    def training_step(self, batch: Any, _: int) -> None:
+        started = time.perf_counter()
+        self.seed_step("rollout")
+        self.table.seconds.generate = self.table.seconds.environment = 0.0
+        with strategies.usable(self.model), self.computing():
+            turns = self.roll_out()
+        encoded = [encode(self.learner.processor, self.scene.env, turn) for turn in turns]
+        rolled_out = time.perf_counter()
+        figures = self.improve(turns, encoded)
+        self.step += 1
+        self._count(turns, encoded)
+        self.last = {**self._describe(turns), **figures}
+        self.last |= {f"alarm_{name}": 1.0 for name in self._alarms()}
+        self.seconds_in_step = time.perf_counter() - started
+        self.timing = {
+            "seconds_generate": self.table.seconds.generate,
+            "seconds_environment": self.table.seconds.environment,
+            "seconds_update": time.perf_counter() - rolled_out,
+        }
+
+    def bar(self) -> dict[str, str]:
+        return {"reward": f"{self.last.get('reward', float('nan')):.3f}"}
+
+    def micro_batches(self, encoded: Sequence[Encoded], indices: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
+        """The chosen turns as batches of the learner, each with its turns' numbers; all processes make as many.
+
+        A process with fewer repeats turns of its own without numbers: they are to weigh nothing.
+        """
+        longest = max((len(encoded[i]) for i in range(len(encoded))), default=1)
+        mine = [float(longest), float(len(indices))]
+        rows = strategies.gather_rows(mine, self.device)
+        length = -(-int(max(row[0] for row in rows)) // LENGTH_STEP) * LENGTH_STEP
+        size = max(1, self.micro_tokens // length)
+        num = max(-(-int(row[1]) // size) for row in rows)
+        ordered = sorted(indices, key=lambda i: len(encoded[i]))
+        parts = [ordered[first : first + size] for first in range(0, len(ordered), size)]
+        for number in range(num):
+            part = parts[number] if number < len(parts) else []
+            examples = [encoded[i] for i in part] or [encoded[0]]
+            batch = self.learner.processor.collate(examples, LENGTH_STEP)
+            yield part, {name: value.to(self.device) for name, value in batch.items()}
+
+    def scores(self, batch: Mapping[str, Tensor]) -> TokenScores:
+        return self.learner.token_scores(batch, self.algorithm.temperature)
+
+    def optimize(self, sums: Tensor) -> tuple[Tensor, float]:
+        """One optimizer step on the gradients that are there; returns the sums of all processes and their norm."""
+        sums = self.sum_over_processes(sums)
+        norm = self.clip()
+        if not math.isfinite(norm):
+            raise ValueError(
+                f"phase {self.phase.name}, update {self.step}: the gradient is no finite number; a lower "
+                "algorithm.optimizer.lr, or trainer.precision=32-true, may help"
+            )
+        optimizers: Any = self.optimizers(use_pl_optimizer=True)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            optimizer.step()
+            optimizer.zero_grad()
+        return sums, norm
+
+    def mean_over_processes(self, sums: Sequence[float], counts: Sequence[float]) -> list[float]:
+        """Sums over counts, both over all processes; nan where there is nothing."""
+        rows = strategies.gather_rows([*sums, *counts], self.device)
+        totals = [sum(column) for column in zip(*rows, strict=True)]
+        half = len(sums)
+        return [a / b if b else math.nan for a, b in zip(totals[:half], totals[half:], strict=True)]
+
+    def _describe(self, turns: Sequence[Turn]) -> dict[str, float]:
+        """Means over the turns of the update and, where episodes ended, over these."""
+        ended = [turn for turn in turns if turn.outcome.done]
+        names = sorted({name for turn in turns for name in turn.outcome.rewards})
+        sums = [
+            sum(turn.reward for turn in turns),
+            sum(turn.sample.num_tokens for turn in turns),
+            sum(not turn.outcome.parsed for turn in turns),
+            sum(not turn.sample.finished for turn in turns),
+            sum(turn.outcome.success for turn in ended),
+            sum(turn.gained for turn in ended),
+            *(sum(turn.outcome.rewards.get(name, 0.0) for turn in turns) for name in names),
+        ]
+        counts = [len(turns)] * 4 + [len(ended)] * 2 + [len(turns)] * len(names)
+        keys = ("reward", "response_tokens", "unparsed", "cut_off", "success", "return")
+        means = self.mean_over_processes([float(value) for value in sums], [float(count) for count in counts])
+        named = zip([*keys, *(f"reward_{name}" for name in names)], means, strict=True)
+        return {key: value for key, value in named if not math.isnan(value)}
+
+    def _count(self, turns: Sequence[Turn], encoded: Sequence[Encoded]) -> None:
+        """Figures of the batch for the throughput, and how much was played and trained so far."""
+        mine = {
+            "num_targets": sum(turn.sample.num_tokens for turn in turns),
+            "num_tokens": sum(map(len, encoded)),
+            "num_pairs": sum(len(one) ** 2 for one in encoded),
+            "num_padded": sum(map(len, encoded)),
+            "num_images": sum(turn.prompt.image is not None for turn in turns),
+            "num_examples": len(turns),
+            "num_episodes": sum(turn.outcome.done for turn in turns),
+        }
+        rows = strategies.gather_rows([float(value) for value in mine.values()], self.device)
+        self.counts = dict(zip(mine, (sum(column) for column in zip(*rows, strict=True)), strict=True))
+        self.add(
+            env_steps=self.counts["num_examples"],
+            episodes=self.counts["num_episodes"],
+            tokens_generated=self.counts["num_tokens"],
+            tokens_trained=self.counts["num_tokens"] * self.algorithm.epochs,
+        )
+
+    def _alarms(self) -> list[str]:
+        """Names of the limits that the latest update is beyond; the first time of each is said aloud."""
+        limits, last = self.algorithm.alarms, self.last
+        found = []
+        if limits.entropy is not None and last.get("entropy", math.inf) < limits.entropy:
+            found.append("entropy")
+        if limits.cut_off is not None and last["cut_off"] > limits.cut_off:
+            found.append("cut_off")
+        if limits.kl is not None and abs(last.get("kl", 0.0)) > limits.kl:
+            found.append("kl")
+        for name in found:
+            if name not in self._warned and strategies.is_first():
+                self._warned.add(name)
+                print(
+                    f"vlmreason: update {self.step}: {name} {last[name]:.4f} is beyond algorithm.alarms.{name}="
+                    f"{getattr(limits, name)}; the policy may be collapsing",
+                    file=sys.stderr,
+                )
+        return found

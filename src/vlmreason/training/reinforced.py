@@ -1,0 +1,69 @@
+"""A phase of reinforcement learning as a stage of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+
+from vlmreason.models.learner import Learner
+from vlmreason.structure import structure
+from vlmreason.training.grpo import GroupRelativePolicyOptimization, GRPOSettings
+from vlmreason.training.optimizers import OptimizerSettings
+from vlmreason.training.phase import PhaseModule, PhaseSettings, Stage
+from vlmreason.training.policy import ReinforcementSettings, Scene
+from vlmreason.training.ppo import PPOSettings, ProximalPolicyOptimization
+from vlmreason.training.rollout import Engine
+from vlmreason.training.settings import TrainerSettings
+
+ALGORITHMS: dict[str, type[ReinforcementSettings]] = {"ppo": PPOSettings, "grpo": GRPOSettings}
+
+
+class ReinforcedStage(Stage):
+    """`reference` makes the learner that the phase begins with, `engine` generates in the learner's place."""
+
+    evaluates_start = True
+
+    def __init__(
+        self,
+        learner: Learner,
+        settings: ReinforcementSettings,
+        scene: Scene,
+        optimizer: OptimizerSettings,
+        trainer: TrainerSettings,
+        generation_batch: int,
+        reference: Callable[[], Learner],
+        engine: Engine | None = None,
+    ) -> None:
+        """Raises ValueError for settings of the optimizer that do not exist, and for a level without episodes."""
+        self.name, self.num_steps, self.train = settings.name, settings.updates, "all"
+        self.optimizer = structure(OptimizerSettings, {**vars(optimizer), **settings.optimizer}, "algorithm.optimizer")
+        self.learner, self.settings, self.scene, self.trainer = learner, settings, scene, trainer
+        self.generation_batch, self.reference, self.engine = generation_batch, reference, engine
+        for level in scene.levels:
+            scene.env.start(level, "train", 0)
+
+    def pace(self, settings: TrainerSettings) -> TrainerSettings:
+        own = self.settings
+        return replace(settings, log_every=1, checkpoint_every=own.checkpoint_every, evaluate_every=own.evaluate_every)
+
+    def place(self, rank: int, world_size: int) -> None:
+        """Nothing to do: the module asks itself."""
+
+    def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[int]:
+        return range(first_step, self.num_steps)
+
+    def module(self, phase: PhaseSettings) -> PhaseModule:
+        common = (self.learner, self.optimizer, self.settings, self.scene, phase)
+        sizes = (self.trainer.micro_tokens, self.generation_batch, self.engine)
+        if isinstance(self.settings, GRPOSettings):
+            return GroupRelativePolicyOptimization(*common, *sizes, reference=self.reference)
+        return ProximalPolicyOptimization(*common, *sizes)
+
+    def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
+        return (
+            f"phase {self.name}: {device} has too little memory; smaller are scale.micro_tokens={settings.micro_tokens} "
+            f"(tokens of a pass), evaluation.batch_size={self.generation_batch} (responses generated together) and "
+            f"algorithm.max_new_tokens={self.settings.max_new_tokens}"
+        )
