@@ -175,8 +175,8 @@ def _middle(card: Card, size: tuple[int, int]) -> Image.Image:
     image = Image.new("RGB", size, PAPER)
     color = _color(card)
     if card[0] > 10:
-        letter = _glyph(rank_name(card), (width, height // 2), color)
-        sign = _glyph(SIGNS[card[1]], (width, height * 35 // 100), color)
+        letter = _glyph(rank_name(card), (width * 8 // 10, height // 2), color)
+        sign = _glyph(SIGNS[card[1]], (width * 8 // 10, height * 35 // 100), color)
         ImageDraw.Draw(image).rectangle((0, 0, width - 1, height - 1), outline=color)
         image.paste(letter, ((width - letter.width) // 2, height // 16))
         image.paste(sign, ((width - sign.width) // 2, height - height // 16 - sign.height))
