@@ -224,7 +224,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         state = GeneralPointsState(cards, 12, "ten", ("{}",) * 4, ("value", "numbers", "illegal", "solved"), 4)
         try:
             asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
-            if self.text(state) not in asked or self._judge(state, expert)[0] != "solved":
+            if self.text(state) not in asked or self._judge(state, expert)[:2] != ("solved", self.cot):
                 raise ValueError("a JSON object of cards, number and formula, and {text} in the prompt: expected")
         except (LookupError, ValueError, AttributeError) as error:
             raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error}") from None

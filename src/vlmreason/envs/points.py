@@ -184,10 +184,12 @@ class Points(ActionEnv[PointsState]):
         self._check_wording()
 
     def _check_wording(self) -> None:
-        cards = tuple(self._deck[: self.num_cards])
+        rng = random.Random(0)
+        deals = (PointsState(tuple(rng.sample(self._deck, self.num_cards))) for _ in range(MAX_ATTEMPTS))
+        first, plan = next((deal, plan) for deal in deals if (plan := self._plan(deal)))
         try:
-            for formula in ((), ("1",), ("1", "1")):
-                state = PointsState(cards, formula)
+            for formula in ((), plan, ("+",)):  # to go on with, done and stuck
+                state = replace(first, formula=formula)
                 asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
                 if self.text(state) not in asked or read_action(expert, self._actions) is None:
                     raise ValueError("a JSON object of the thoughts and the action, and {text} in the prompt: expected")
