@@ -1,4 +1,4 @@
-"""ALFWorld against a session that was recorded from the package, and against the package where it is installed."""
+"""ALFWorld against a game that was recorded from the package, and against the package where it is installed."""
 
 import importlib.util
 import json
@@ -15,13 +15,13 @@ from vlmreason.envs.alfworld import ALFWorld, ALFWorldSizes, Seen, conditions_me
 from vlmreason.structure import structure
 from vlmreason.tasks.base import SPLITS, state_to_json
 
-SESSION = json.loads(Path(__file__).with_name("alfworld_session.json").read_text())
+RECORD = json.loads(Path(__file__).with_name("alfworld_session.json").read_text())
 CONF = yaml.safe_load((Path(__file__).parents[2] / "conf" / "env" / "alfworld.yaml").read_text())
-GAME = SESSION["game"]
+GAME = RECORD["game"]
 
 
 class Recorded:
-    """Plays the session; what was not recorded changes nothing."""
+    """Plays the game; what was not recorded changes nothing."""
 
     opened = 0
     closed = 0
@@ -31,7 +31,7 @@ class Recorded:
         self.actions = []
 
     def seen(self):
-        node = SESSION["nodes"][json.dumps(self.actions)]
+        node = RECORD["nodes"][json.dumps(self.actions)]
         return Seen(**{**node, "admissible": tuple(node["admissible"]), "inventory": tuple(node["inventory"])})
 
     def reset(self):
@@ -39,7 +39,7 @@ class Recorded:
         return self.seen()
 
     def step(self, action):
-        if json.dumps([*self.actions, action]) in SESSION["nodes"]:
+        if json.dumps([*self.actions, action]) in RECORD["nodes"]:
             self.actions.append(action)
         return self.seen()
 
