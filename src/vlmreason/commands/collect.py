@@ -84,6 +84,8 @@ def _keep(data: Mapping[str, Any], to: Path, pixels: bool) -> str:
 def _contents(data: Mapping[str, Any]) -> set[str]:
     """Names of a record's evaluations and analyses, and of the problems that they are about."""
     found = {f"analysis {name}" for name in data["analyses"]}
+    if data.get("training"):
+        found.add("evaluations while training")
     for one in data["evaluations"]:
         for cell in one["cells"]:
             what = f"{one['task']} {cell['level']} {cell['view']} with conversion={one['conversion']} ({one['phase']})"

@@ -71,6 +71,8 @@ def _note(need: Need, measure: Any, command: tuple[str, ...] | None, draw: str) 
 
 def _is_made(record: Any, measure: Any) -> bool:
     """Whether training and its follow-up have done what they can for a measure; what is not in there never will be."""
+    if measure.kind == "training":
+        return record.evaluation(None, "auto") is not None
     if measure.kind == "evaluation":
         return record.evaluation(measure.task, measure.conversion) is not None
     return measure.kind in record.analyses

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from vlmreason.report.estimates import Estimate, Sample, difference, estimate
-from vlmreason.report.experiment import Cell, Experiment
+from vlmreason.report.experiment import TIMES, Cell, Experiment
 from vlmreason.report.results import CellResult, Curve, Missing, Result
 from vlmreason.structure import nearest, structure
 
@@ -329,7 +329,7 @@ def _check_measures(contrast: Contrast, cells: Sequence[Cell]) -> None:
         raise ValueError("percentages are compared with other numbers")
     if any(measure.is_curve for measure in measures) != (contrast.of is not None):
         raise ValueError(f"of={contrast.of}: one of {', '.join(OF)} is expected for curves, nothing for others")
-    if contrast.of == "weighted" and any(measure.along in ("step", "examples") for measure in measures):
+    if contrast.of == "weighted" and any(measure.along in TIMES for measure in measures):
         raise ValueError("of=weighted: the horizontal axis is no weight")
     if contrast.ratio is not None and measures[0].in_percent:
         raise ValueError("ratio: a measure in percent has differences")

@@ -9,6 +9,7 @@ runs that an artifact needs is written nowhere else. The same cube is drawn as l
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,6 +25,13 @@ losses of equations 4, 5, 2."""
 WHERE = ("step", "examples")
 """Where along a run a checkpoint is: optimizer steps, or examples seen, both over all phases."""
 
+TRAINING = ("updates", "env_steps", "compute")
+"""Where an evaluation while training is: steps of its phase (of reinforcement learning: updates), turns played, and
+GFLOP of training and of the rollouts over all phases."""
+
+TIMES = (*WHERE, *TRAINING)
+SHARES = ("accuracy", "step_accuracy", "recognition", "parsed_share")  # what environments measure in percent
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -34,9 +42,12 @@ class Measure:
         `part:<name>` (a task's own measure in summary.json), `failures:<name>` (of `analyze what=failures`),
         `gradients:<name>` (one of GRADIENTS: a curve over checkpoints), `attribution:<name>`, `imported:<name>` (a
         column of the experiment's file of numbers from elsewhere), `length:<segment>` (generated tokens of a kind).
+    training: of accuracy and parts, what the evaluations while the last phase trained have instead of the one at the
+        end: `curve`, or `best`, its highest point.
     level, view: of the problems. conversion: auto (that of the run's own evaluation), or another one, which is
         evaluated for it. task: on which it is evaluated; None: the run's own.
-    along: for curves, what is on the horizontal axis: `step`, `examples` or one of GRADIENTS.
+    along: for curves, what is on the horizontal axis: `step`, `examples` or one of GRADIENTS; of training one of
+        TRAINING, or `<name>@<level>`: what the same evaluations have of it, as `accuracy@standard`.
     at: for curves, one place along the run instead of all: share of the last phase's steps, 0 to 1.
     percent: whether it is shown in percent; None: shares of responses are.
     """
@@ -46,6 +57,7 @@ class Measure:
     view: str | None = None
     conversion: Literal["auto", "free", "force", "forbid"] = "auto"
     task: str | None = None
+    training: Literal["curve", "best"] | None = None
     along: str = "examples"
     at: float | None = None
     percent: bool | None = None
@@ -61,27 +73,35 @@ class Measure:
             raise ValueError(f"measure.what={self.what}: allowed are {', '.join(plain)}, {':NAME, '.join(named)}:NAME")
         if kind == "gradients" and name not in GRADIENTS:
             raise ValueError(f"measure.what={self.what}: there are {', '.join(GRADIENTS)}")
-        if self.along not in (*WHERE, *GRADIENTS):
+        if self.training and ((self.what != "accuracy" and kind != "part") or self.task):
+            raise ValueError(f"measure.training={self.training}: of what=accuracy or part:NAME on the run's own task")
+        if self.training == "curve":
+            if self.along not in TRAINING and not re.fullmatch(r"\w+@\w+", self.along):
+                raise ValueError(f"measure.along={self.along}: allowed are {', '.join(TRAINING)}, NAME@LEVEL")
+        elif self.along not in (*WHERE, *GRADIENTS):
             raise ValueError(f"measure.along={self.along}: allowed are {', '.join((*WHERE, *GRADIENTS))}")
         if self.at is not None and (kind != "gradients" or not 0 <= self.at <= 1):
             raise ValueError(f"measure.at={self.at}: a share from 0 to 1 is expected, of what=gradients:NAME")
 
     @property
     def kind(self) -> str:
-        """What it is read from: evaluation | failures | gradients | attribution | imported."""
+        """What it is read from: evaluation | training | failures | gradients | attribution | imported."""
+        if self.training:
+            return "training"
         kind = self.what.partition(":")[0]
         return kind if kind in ("failures", "gradients", "attribution", "imported") else "evaluation"
 
     @property
     def is_curve(self) -> bool:
-        return self.kind == "gradients" and self.at is None
+        return self.training == "curve" or (self.kind == "gradients" and self.at is None)
 
     @property
     def in_percent(self) -> bool:
         if self.percent is not None:
             return self.percent
         shares = ("accuracy", "unparsed", "cut_off", "converted", "conversion_exact")
-        return self.what in shares or self.what.startswith("accuracy_")
+        kind, _, name = self.what.partition(":")
+        return self.what in shares or self.what.startswith("accuracy_") or (kind == "part" and name in SHARES)
 
 
 @dataclass(frozen=True)
@@ -157,6 +177,7 @@ class Experiment:
     panels are drawn side by side (of a table: groups of columns), series as lines, bars or rows, x as the horizontal
     axis or columns. `place`: of the paper. `expected`: what the paper found. `note`: what a reader must know at this
     scale. `share_y`: panels have one vertical axis. `numbers`: CSV file with numbers from elsewhere, beside the YAML.
+    `window`: points of the Savitzky-Golay filter that smooths curves of training, polynomials of degree 3; 0: none.
     """
 
     title: str
@@ -175,6 +196,7 @@ class Experiment:
     paper: tuple[PaperNumber, ...] = ()
     note: str = ""
     numbers: str | None = None
+    window: int = 0
 
     def __post_init__(self) -> None:
         for axis, entries in (("panels", self.panels), ("series", self.series), ("x", self.x.places())):
@@ -183,6 +205,8 @@ class Experiment:
                 raise ValueError(f"{axis}: one entry or more is expected, with different labels")
         if not self.seeds:
             raise ValueError("seeds: one or more is expected")
+        if self.window and (self.window < 5 or self.window % 2 == 0):
+            raise ValueError(f"window={self.window}: 0 or an odd number from 5 is expected")
         self._check_at()
         for number in self.paper:
             self._check_number(number)
@@ -257,7 +281,7 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
 
     `analyses`: the study's settings of each `analyze what=`. `own_task`: of the run, which training evaluates.
     """
-    if measure.kind == "imported":
+    if measure.kind in ("imported", "training"):
         return None
     if measure.kind != "evaluation":
         return ("analyze", f"what={measure.kind}", *_words(analyses.get(measure.kind, {})))

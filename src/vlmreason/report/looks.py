@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from vlmreason.report.experiment import Axis, Entry, Experiment, Measure, PaperNumber
+from vlmreason.report.experiment import SHARES, Axis, Entry, Experiment, Measure, PaperNumber
 from vlmreason.report.results import CellResult, Result
 
 INK, SOFT, FAINT = "#1f2328", "#6a737d", "#c9ced6"
@@ -45,6 +45,13 @@ _WORDS = {
     "gradients:loss_conversion": "conversion loss",
     "gradients:loss_given_both": "solution loss given image and text",
     "gradients:loss_given_image": "solution loss given image",
+}
+_ALONG = {
+    "step": "optimizer steps",
+    "examples": "training examples",
+    "updates": "updates",
+    "env_steps": "environment steps",
+    "compute": "training compute (GFLOP)",
 }
 
 Box = tuple[float, float, float, float]
@@ -118,18 +125,27 @@ def measure_words(measure: Measure) -> str:
     kind, _, name = measure.what.partition(":")
     words = _WORDS.get(measure.what)
     if words is None:
-        named = name.replace("_", " ").replace(".", ", ")
+        named = _named(name)
         words = {"part": named, "failures": named, "imported": named, "length": f"tokens of {named}"}.get(
             kind, f"{kind}: {named}"
         )
+    if measure.training == "best":
+        words = f"best {words} while training"
     where = " ".join(word for word in (measure.level, measure.view) if word)
     unit = " (%)" if measure.in_percent else ""
     return f"{where}: {words}{unit}" if where and kind not in ("gradients", "imported") else words + unit
 
 
+def _named(name: str) -> str:
+    return name.replace("_", " ").replace(".", ", ")
+
+
 def along_words(along: str) -> str:
     """Where a checkpoint is, as the label of an axis."""
-    return {"step": "optimizer steps", "examples": "training examples"}.get(along) or _WORDS[f"gradients:{along}"]
+    if "@" in along:
+        name, _, level = along.partition("@")
+        return f"{level}: {_named(name)}{' (%)' if name in SHARES else ''}"
+    return _ALONG.get(along) or _WORDS[f"gradients:{along}"]
 
 
 def y_label(experiment: Experiment, measures: Iterable[Measure]) -> str:
@@ -144,7 +160,10 @@ def y_label(experiment: Experiment, measures: Iterable[Measure]) -> str:
 
 def brief(number: float) -> str:
     """12000 as 12k."""
-    return f"{number / 1000:g}k" if abs(number) >= 1000 else f"{number:g}"
+    for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= power:
+            return f"{number / power:g}{letter}"
+    return f"{number:g}"
 
 
 def place_labels(axis: Axis, with_paper: bool) -> list[str]:

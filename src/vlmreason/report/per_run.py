@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy import stats
 
-from vlmreason.report.experiment import WHERE, Entry
+from vlmreason.report.courses import course, smoothed
+from vlmreason.report.experiment import SHARES, TIMES, WHERE, Entry
 from vlmreason.report.looks import (
     FAINT,
     INK,
@@ -28,6 +29,7 @@ from vlmreason.report.looks import (
     brief,
     factor,
     key,
+    limits,
     measure_words,
     panels,
     places_of,
@@ -44,7 +46,10 @@ OUTLIERS = 20  # times the spread of four fifths of the values: beyond it a scal
 
 
 def curves(result: Result, looks: Mapping[str, Look]) -> Body:
-    """A thin line per run with a mark per checkpoint; over anything but time, from a hollow mark to an arrow."""
+    """A thin line per run with a mark per checkpoint; over anything but time, from a hollow mark to an arrow.
+
+    Of training instead the mean over runs, smoothed, with a band of its standard error and faint points before that.
+    """
     experiment = result.experiment
     places = experiment.x.places()
     pairs = [(panel, places[number]) for panel in experiment.panels for number in places_of(result, panel)]
@@ -52,8 +57,10 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
     cells = [[_cell(result, panel, entry, place) for entry in experiment.series] for panel, place in pairs]
     titles = [_with_missing(title, result, [c for c in row if c]) for title, row in zip(titles, cells, strict=True)]
     rows, columns = shape(len(titles))
-    directed = any(cell.cell.measure.along not in WHERE for cell in result.cells)
+    directed = any(cell.cell.measure.along not in TIMES for cell in result.cells)
     notes = told(experiment)
+    if any(cell.curves and cell.cell.measure.kind == "training" for cell in result.cells):
+        notes.insert(0, _of_training(result))
     if any(_mean(cell) for cell in result.cells):
         notes.insert(0, "Thick: the mean of the runs.")
 
@@ -66,6 +73,9 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
                 say_missing(axes)
                 axes.set_xticks([])
                 axes.set_yticks([])
+                continue
+            if shown[0].cell.measure.kind == "training":
+                _training(axes, shown, looks, result)
                 continue
             for cell in shown:
                 mean = _mean(cell)
@@ -146,6 +156,63 @@ def points(result: Result, looks: Mapping[str, Look]) -> Body:
     return Body(columns * (SIDE + 0.4) + 0.3, rows * 3.0, paint, legend, notes)
 
 
+def _training(axes: Axes, cells: Sequence[CellResult], looks: Mapping[str, Look], result: Result) -> None:
+    """How training went: over time with bands, over another measure from a hollow mark to an arrow."""
+    measure = cells[0].cell.measure
+    name = measure.along.partition("@")[0]
+    ends: list[float] = []
+    for cell in cells:
+        look, by, found = looks[cell.cell.series], factor(cell.cell.measure), course(cell)
+        if found is None:
+            continue
+        window = result.experiment.window
+        x, y = found.x * (100 if name in SHARES else 1), smoothed(found.y, window)
+        if measure.along not in TIMES:
+            _curve(axes, smoothed(x, window).tolist(), y.tolist(), cell, look, faint=False)
+            continue
+        y = y.clip(0, 1) if by == 100 and y is not found.y else y
+        low, high = ((y + sign * found.error) * by for sign in (-1, 1))
+        if by == 100:
+            low, high = low.clip(0, 100), high.clip(0, 100)
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        if y is not found.y:
+            axes.plot(
+                x, found.y * by, color=look.colour, marker=look.marker, markersize=look.size * 0.6, linestyle="",
+                markeredgewidth=0, alpha=0.35, label="before smoothing",
+            )  # fmt: skip
+        marker = look.marker if y is found.y else ""
+        style = (0, look.dashes) if look.dashes is not None else "-"
+        axes.plot(
+            x, y * by, color=look.colour, linewidth=1.8, linestyle=style, marker=marker, markersize=look.size * 0.6,
+            markeredgewidth=0, zorder=3, label=cell.cell.series,
+        )  # fmt: skip
+        if cell.marks:
+            axes.annotate("†", (x[-1], y[-1] * by), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
+        ends += [*low, *high]
+    if measure.in_percent and measure.along in TIMES:
+        axes.set_ylim(*limits(ends, percent=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: brief(round(value, 10))))
+    axes.set_xlabel(wrapped(along_words(measure.along), SIDE - 0.5, SMALL), fontsize=SMALL)
+    up = y_label(result.experiment, (cell.cell.measure for cell in cells))
+    axes.set_ylabel(wrapped(up, 2.1, SMALL), fontsize=SMALL)
+
+
+def _of_training(result: Result) -> str:
+    """A note on what is drawn of training."""
+    window = result.experiment.window
+    several = any(len(cell.curves) > 1 for cell in result.cells)
+    nums = sorted({curve.num for cell in result.cells for curve in cell.curves})
+    episodes = " to ".join(dict.fromkeys(map(str, (nums[0], nums[-1]))))
+    words = [f"While training, on {episodes} validation problems each time", "means over the runs" if several else ""]
+    if window:
+        words.append(f"smoothed (Savitzky-Golay of degree 3, {window} points; faint: before)")
+    if any(cell.cell.measure.along in TIMES for cell in result.cells):
+        words.append(f"bands: one standard error{'' if several else ', binomial'}")
+    return "; ".join(filter(None, words)) + "."
+
+
 def _cell(result: Result, panel: Entry, entry: Entry, place: Entry) -> CellResult | None:
     return result.cell(panel.label, entry.label, place.label)
 
@@ -178,7 +245,7 @@ def _legend(result: Result, looks: Mapping[str, Look], nowhere: Sequence[str]) -
 def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], cell: CellResult, look: Look, faint: bool) -> None:
     """One run; faint beside a mean."""
     up = np.array(y) * factor(cell.cell.measure)
-    along_time = cell.cell.measure.along in WHERE
+    along_time = cell.cell.measure.along in TIMES
     style = (0, look.dashes) if look.dashes is not None else "-"
     axes.plot(
         x, up, color=look.colour, marker=look.marker, linestyle=style, markeredgewidth=0,

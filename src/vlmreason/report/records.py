@@ -1,8 +1,9 @@
 """Records: what is kept of a run once its figures are drawn, small enough to be committed.
 
 A record is one JSON file: the resolved configuration, where the run comes from, what it cost, its scores problem by
-problem, its analyses and a few of its responses. Everything a table or figure shows is read from records, so that
-they are drawn without checkpoints, predictions or a model. `condense` makes one of a run directory.
+problem, its evaluations while training, its analyses and a few of its responses. Everything a table or figure shows is
+read from records, so that they are drawn without checkpoints, predictions or a model. `condense` makes one of a run
+directory.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from vlmreason.evaluation.jsonl import read_json, read_jsonl
 from vlmreason.evaluation.predictions import Prediction, read_predictions
@@ -78,6 +82,7 @@ class Record:
             self.cost: Mapping[str, Any] = data["cost"]
             self.analyses: Mapping[str, Any] = data["analyses"]
             self.steps: Mapping[str, int] = data["steps"]
+            self.training: Mapping[str, Any] = data.get("training", {})
             _ = self.evaluations, self.commit, self.config["task"]["name"]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: damaged record ({error})") from None
@@ -148,6 +153,7 @@ def _data(
     throughput, own = run_dir / "throughput.json", run_dir / "evaluation.json"
     final = read_json(own)["checkpoint"] if own.exists() else None
     others = sorted(path.parent for path in run_dir.glob("evaluations/*/evaluation.json"))
+    training = _training(run_dir, config)
     return {
         "format": FORMAT,
         "run": run_dir.name,
@@ -160,12 +166,12 @@ def _data(
             for folder in ([run_dir, *others] if own.exists() else others)
         ],
         "analyses": {path.stem: _analysis(path) for path in sorted((run_dir / "analysis").glob("*.json"))},
-    }
+    } | ({"training": training} if training else {})
 
 
 def fingerprint(run_dir: Path) -> str:
     """Changes whenever a file that a record is made of does."""
-    patterns = ("provenance.json", "summary.json", "evaluations/*/summary.json", "analysis/*.json")
+    patterns = ("provenance.json", "metrics.jsonl", "summary.json", "evaluations/*/summary.json", "analysis/*.json")
     paths = sorted(itertools.chain.from_iterable(run_dir.glob(pattern) for pattern in patterns))
     stats = [(path.relative_to(run_dir).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.blake2b(repr((FORMAT, stats)).encode(), digest_size=8).hexdigest()
@@ -177,6 +183,39 @@ def _steps(run_dir: Path) -> dict[str, int]:
     for line in read_jsonl(run_dir / "metrics.jsonl"):
         steps[str(line.data["phase"])] = int(line.data["step"])
     return steps
+
+
+def _training(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluations while training, a column per figure, null where a line has it not; empty where there were none.
+
+    num: problems of each level and view. parameters: of the model, None where its whole weights are not there.
+    """
+    lines = [line.data for line in read_jsonl(run_dir / "metrics.jsonl")]
+    lines = [line for line in lines if any(name.startswith("accuracy/") for name in line)]
+    if not lines:
+        return {}
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {
+        "num": config["trainer"]["evaluate_num"],
+        "parameters": _num_parameters(run_dir / "checkpoints" / "final"),
+        "columns": {name: [_short(line.get(name)) for line in lines] for name in names},
+    }
+
+
+def _short(value: Any) -> Any:
+    """A number in 6 digits."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else float(f"{value:.6g}")
+
+
+def _num_parameters(checkpoint: Path) -> int | None:
+    """Of a whole model, by the headers of its weights; None where there is none (adapters alone)."""
+    num = 0
+    for path in checkpoint.glob("model*.safetensors"):
+        with safe_open(path, "np") as weights:
+            num += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return num or None
 
 
 def _evaluation(

@@ -21,13 +21,18 @@ class NotThereError(Exception):
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure along one run; x and y have one value per checkpoint. last_phase: number of its first checkpoint."""
+    """A measure along one run; x and y have one value per checkpoint. last_phase: number of its first checkpoint.
+
+    Of the evaluations while training: steps, those of the phase; num, problems of each.
+    """
 
     run: str
     seed: int
     x: tuple[float, ...]
     y: tuple[float, ...]
     last_phase: int = 0
+    steps: tuple[int, ...] = ()
+    num: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ def sample(record: Record, measure: Measure, seed: int) -> Sample:
     """What a run gave. Raises NotThereError."""
     if measure.kind == "evaluation":
         return _evaluation_sample(record, measure, seed)
+    if measure.kind == "training":
+        return Sample(seed, (max(training_curve(record, measure, seed).y),), by_problem=False)
     if measure.kind == "failures":
         name = measure.what.partition(":")[2]
         return Sample(seed, (_failures(record, measure, name),), by_problem=False)
@@ -122,8 +129,69 @@ def sample(record: Record, measure: Measure, seed: int) -> Sample:
     raise NotThereError(f"{measure.what}: no value of a run")
 
 
+def training_curve(record: Record, measure: Measure, seed: int) -> Curve:
+    """A measure over the evaluations while the last phase trained, and the last one before it where the phase does not
+    begin with one. Raises NotThereError."""
+    if not record.training:
+        raise NotThereError("no evaluation while training")
+    columns = record.training["columns"]
+    phases, steps = columns["phase"], columns["step"]
+    y = _column(record, measure.what.removeprefix("part:"), measure.level, measure.view)
+    x = _along(record, measure) if measure.training == "curve" else steps
+    start = phases.index(phases[-1])
+    if start and steps[start]:  # the end of the phase before is where this one begins
+        start -= 1
+        steps = [0 if place == start else step for place, step in enumerate(steps)]
+    points = [
+        (float(a), float(b), step)
+        for a, b, step in zip(x[start:], y[start:], steps[start:], strict=True)
+        if a is not None and b is not None
+    ]
+    if not points:
+        raise NotThereError(f"{measure.what} along {measure.along}: not among the evaluations while training")
+    xs, ys, places = zip(*points, strict=True)
+    return Curve(record.run, seed, xs, ys, 0, places, int(record.training["num"]))
+
+
+def _along(record: Record, measure: Measure) -> list[float | None]:
+    """Where the evaluations while training are; what has not been used up yet is no number in them.
+
+    Compute is 6 N D of training and 2 N D of the rollouts, with N parameters and D tokens (appendix D.3 of the
+    dissertation), in GFLOP.
+    """
+    columns = record.training["columns"]
+    name, _, level = measure.along.partition("@")
+    if level:
+        return _column(record, name, level, measure.view)
+    if name == "updates":
+        return [float(step) for step in columns["step"]]
+    none = [0.0] * len(columns["step"])
+    if name == "env_steps":
+        return [value or 0.0 for value in columns.get("env_steps", none)]
+    num = record.training["parameters"]
+    if num is None:
+        raise NotThereError("compute: the number of parameters is not known")
+    trained, generated = (columns.get(key, none) for key in ("tokens_trained", "tokens_generated"))
+    return [(6 * num * (a or 0) + 2 * num * (b or 0)) / 1e9 for a, b in zip(trained, generated, strict=True)]
+
+
+def _column(record: Record, name: str, level: str | None, view: str | None) -> list[float | None]:
+    """A figure of the evaluations while training."""
+    columns: Mapping[str, list[float | None]] = record.training["columns"]
+    for key, column in columns.items():
+        own, *place = key.split("/")
+        if own == name and len(place) == 2 and level in (None, place[0]) and view in (None, place[1]):
+            return column
+    raise NotThereError(f"{name}: no evaluation while training of level={level}, view={view}")
+
+
 def curve(record: Record, measure: Measure, seed: int, along: str | None = None) -> Curve:
-    """A measure of `analyze what=gradients` over the checkpoints of a run. Raises NotThereError."""
+    """A measure along a run: of `analyze what=gradients` or of the evaluations while training.
+
+    Raises NotThereError.
+    """
+    if measure.kind == "training":
+        return training_curve(record, measure, seed)
     rows = _analysis(record, "gradients")["results"]
     batch = int(record.config["scale"]["batch_size"])
     starts, total = {}, 0

@@ -54,8 +54,8 @@ def shown(cell: CellResult | None) -> str:
         return "-"
     marks = "†" if cell.marks else ""
     if cell.curves:
-        last = [curve.y[-1] for curve in cell.curves]
-        return f"{sum(last) / len(last):.3g} at the end, {len(last)} runs{marks}"
+        last = [curve.y[-1] * (100 if cell.cell.measure.in_percent else 1) for curve in cell.curves]
+        return f"{sum(last) / len(last):.3g} at the end, {len(last)} run{'' if len(last) == 1 else 's'}{marks}"
     if cell.estimate is None:
         return "missing"
     there, wanted = len(cell.runs), len(cell.runs) + len(cell.missing)
