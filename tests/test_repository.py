@@ -136,7 +136,8 @@ def test_libraries_stay_at_their_edge(library: str) -> None:
 
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["slurm"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["slurm"], *extras["alfworld"]]
     declared = {re.split(r"[<>=\[; ]", line)[0].replace("-", "_") for line in lines}
     names = {"hydra": "hydra_core", "PIL": "pillow", "yaml": "pyyaml"}
     used = {found.target.partition(".")[0] for found in IMPORTS} - sys.stdlib_module_names - {"vlmreason"}

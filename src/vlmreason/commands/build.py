@@ -100,7 +100,10 @@ def _with_env(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         key = override.partition("=")[0].lstrip("+~")
         if key == "task" or key.startswith("task."):
             raise ValueError(f"{override}: has no effect with env={cfg['env'].get('name')}, which takes its place")
+        if key == "scale.num_examples" and cfg.get("supervision", {}).get("name") == "expert":
+            raise ValueError(f"{key}: has no effect with supervision=expert (did you mean 'env.start.<scale>'?)")
     env = dict(cfg["env"])
+    env.pop("start", None)
     return cfg | {"task": env, "env": {"name": env["name"], "view": env.pop("view")}}
 
 

@@ -1,7 +1,8 @@
 """Proximal policy optimisation of a vision-language model that acts by text (chapter 4, algorithm 1).
 
 A turn is one action: its log-probability is lambda times that of the tokens before the answer plus that of the answer's
-(equation 4.3); a value head reads the state off the prompt's last token; advantages are generalised estimates.
+(equation 4.3); a value head reads the state off the prompt's last token (its errors do not change what it reads); advantages are
+generalised estimates.
 """
 
 from __future__ import annotations
@@ -216,7 +217,7 @@ class ProximalPolicyOptimization(Policy):
                 )
                 logratio_B = self._action_logprobs(scores, len(part)) - old_B
                 loss_B = clipped_loss(logratio_B, advantage_B, settings.clip, settings.clip)
-                value_B = F.mse_loss(self.value_head(scores.context_BD), return_B, reduction="none")
+                value_B = F.mse_loss(self.value_head(scores.context_BD.detach()), return_B, reduction="none")
                 self.manual_backward((loss_B + settings.value_weight * value_B).sum() * scale)
                 with torch.no_grad():
                     beyond_B = (logratio_B.exp() - 1).abs() > settings.clip
