@@ -32,6 +32,7 @@ Source = Mapping[str, str] | Sequence[Mapping[str, str]]
 MAX_LOGITS = 2**27
 """Logits that a loss holds at once (half a gigabyte in float32)."""
 
+_NEVER = -1e30  # a logit of no probability, finite: its share of an entropy is 0
 _ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
 _NO_INPUTS = ("labels", "segments", "attention_mask")
 """What of a batch the model does not get.
@@ -109,11 +110,11 @@ class Learner:
         return losses_N, segments_N
 
     def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:
-        """How likely the response tokens of a batch are when it is sampled at a temperature.
+        """How likely the response tokens of a batch are when it is sampled at a temperature (`sample`).
 
         Never holds more than about MAX_LOGITS logits, as `token_losses`.
         """
-        found: TokenScores = self.model.token_scores(batch, temperature)
+        found: TokenScores = self.model.token_scores(batch, temperature, self.processor.pictures.placeholder_id)
         return found
 
     def context(self, prompts: Sequence[Prompt]) -> Tensor:
@@ -239,7 +240,7 @@ def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tens
     return torch.cat(losses), segments_N
 
 
-def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float) -> TokenScores:
+def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, never: int) -> TokenScores:
     hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
     targets_BL = batch["labels"][:, 1:]
     wanted_BL = targets_BL != IGNORED
@@ -252,9 +253,10 @@ def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float) -
         )
     )  # fmt: skip
     if len(pairs) == 1:
-        scores = [_log_probabilities(model.lm_head, *pairs[0], temperature)]
+        scores = [_log_probabilities(model.lm_head, *pairs[0], temperature, never)]
     else:
-        scores = [checkpoint(_log_probabilities, model.lm_head, *p, temperature, use_reentrant=False) for p in pairs]
+        options = (temperature, never)
+        scores = [checkpoint(_log_probabilities, model.lm_head, *p, *options, use_reentrant=False) for p in pairs]
     first_B = wanted_BL.int().argmax(dim=1)
     return TokenScores(
         logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
@@ -271,9 +273,12 @@ def _last_context(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def _log_probabilities(
-    head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, temperature: float
+    head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, temperature: float, never: int
 ) -> tuple[Tensor, Tensor]:
-    logs_NV = F.log_softmax(_project(head, hidden_ND).float() / temperature, dim=-1)
+    """Of the targets and around them, (N) each; the token `never` cannot be drawn."""
+    logits_NV = _project(head, hidden_ND).float() / temperature
+    logits_NV[:, never] = _NEVER
+    logs_NV = F.log_softmax(logits_NV, dim=-1)
     entropies_N = -(logs_NV.detach().exp() * logs_NV.detach()).sum(dim=-1)
     return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N
 

@@ -151,10 +151,12 @@ class Processor:
         """
         assert not prompt.prefill
         prompt_ids = self.prompt_ids(prompt.text, prompt.image)
-        spans = split(self.decode(ids)).spans() or [(ANSWER, 0, 0)]
+        text = self.decode(ids)
+        spans = split(text).spans() or [(ANSWER, 0, 0)]
+        lead = len(self.coder.decode(ids)) - len(text)
         at, segments = 0, []
         for number in range(1, len(ids) + 1):
-            end = len(self.coder.decode(ids[:number])) - len(self._shown_lead)
+            end = len(self.coder.decode(ids[:number])) - lead
             while at + 1 < len(spans) and end > spans[at][2]:
                 at += 1
             segments.append(SEGMENT_IDS[spans[at][0]])

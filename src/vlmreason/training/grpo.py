@@ -79,6 +79,10 @@ class GroupRelativePolicyOptimization(Policy):
         self._reference: Learner | None = None
         self._groups: dict[int, list[float]] = {}
         self._group_of: list[tuple[int, int]] = []
+        self._used: list[int] = []
+
+    def trained_on(self, encoded: Sequence[Encoded]) -> Sequence[Encoded]:
+        return [encoded[i] for i in self._used]
 
     def on_fit_start(self) -> None:
         if self.algorithm.groups < strategies.group_size():
@@ -118,6 +122,7 @@ class GroupRelativePolicyOptimization(Policy):
         advantages = [of_group[group][member] for group, member in self._group_of]
         silent = {g for g, row in zip(groups, returns_GN, strict=True) if float(row.max() - row.min()) < 1e-8}
         used = [i for i, (group, _) in enumerate(self._group_of) if not (settings.filter and group in silent)]
+        self._used = used
         [no_signal] = self.mean_over_processes([float(len(silent))], [float(len(groups))])
         rows = strategies.gather_rows([float(len(used))], self.device)
         optimizers, factor = self.begin_step()

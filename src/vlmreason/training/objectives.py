@@ -1,4 +1,4 @@
-"""What reinforcement learning optimises, as pure functions of tensors: weights of tokens, advantages, clipped losses."""
+"""What reinforcement learning optimises, as pure functions of tensors: token weights, advantages, clipped losses."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class AlarmSettings:
     """When a policy counts as collapsing: a warning, once, and `alarm_...` in the metrics. null: never.
 
     entropy: least mean entropy of a response token (nats); cut_off: largest share of responses that reach the length
-    limit; kl: largest mean divergence from the policy before the update, per token (nats).
+    limit; kl: largest mean divergence from the policy before the update (nats), of grpo per token, of ppo per action.
     """
 
     entropy: float | None = 0.001
@@ -110,9 +110,12 @@ class Policy(PhaseModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        for module in self.model.modules():
+        for module in self.model.modules():  # the policy that acts and the one that is changed are the same
             if isinstance(module, nn.Dropout):
-                module.eval()  # the policy that acts and the one that is changed are the same
+                module.p = 0.0  # not `eval`: generation puts the whole model back into training
+            for name in ("dropout", "attention_dropout"):  # what attention gives to functions while it trains
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
 
     @abstractmethod
     def roll_out(self) -> list[Turn]:
@@ -121,6 +124,10 @@ class Policy(PhaseModule):
     @abstractmethod
     def improve(self, turns: Sequence[Turn], encoded: Sequence[Encoded]) -> dict[str, float]:
         """All optimizer steps of the update; returns figures that are the same in every process."""
+
+    def trained_on(self, encoded: Sequence[Encoded]) -> Sequence[Encoded]:
+        """Those of the turns that the update made use of."""
+        return encoded
 
     def training_step(self, batch: Any, _: int) -> None:
         started = time.perf_counter()
@@ -192,7 +199,8 @@ class Policy(PhaseModule):
     def _describe(self, turns: Sequence[Turn]) -> dict[str, float]:
         """Means over the turns of the update and, where episodes ended, over these."""
         ended = [turn for turn in turns if turn.outcome.done]
-        names = sorted({name for turn in turns for name in turn.outcome.rewards})
+        mine = {name: None for turn in turns for name in turn.outcome.rewards}
+        names = sorted(strategies.gather_dicts(mine))  # a reward may be given in one process alone
         sums = [
             sum(turn.reward for turn in turns),
             sum(turn.sample.num_tokens for turn in turns),
@@ -218,6 +226,7 @@ class Policy(PhaseModule):
             "num_images": sum(turn.prompt.image is not None for turn in turns),
             "num_examples": len(turns),
             "num_episodes": sum(turn.outcome.done for turn in turns),
+            "num_trained": sum(map(len, self.trained_on(encoded))),
         }
         rows = strategies.gather_rows([float(value) for value in mine.values()], self.device)
         self.counts = dict(zip(mine, (sum(column) for column in zip(*rows, strict=True)), strict=True))
@@ -225,7 +234,7 @@ class Policy(PhaseModule):
             env_steps=self.counts["num_examples"],
             episodes=self.counts["num_episodes"],
             tokens_generated=self.counts["num_tokens"],
-            tokens_trained=self.counts["num_tokens"] * self.algorithm.epochs,
+            tokens_trained=self.counts["num_trained"] * self.algorithm.epochs,
         )
 
     def _alarms(self) -> list[str]:

@@ -1,8 +1,8 @@
 """Proximal policy optimisation of a vision-language model that acts by text (chapter 4, algorithm 1).
 
 A turn is one action: its log-probability is lambda times that of the tokens before the answer plus that of the answer's
-(equation 4.3); a value head reads the state off the prompt's last token (its errors do not change what it reads); advantages are
-generalised estimates.
+(equation 4.3); a value head reads the state off the prompt's last token (its errors do not change what it reads);
+advantages are generalised estimates.
 """
 
 from __future__ import annotations
@@ -104,9 +104,15 @@ class ProximalPolicyOptimization(Policy):
         super().setup(stage)
         if self.algorithm.parallel < strategies.group_size():
             raise ValueError(f"algorithm.parallel={self.algorithm.parallel}: one or more for every process is expected")
+        most = -(-self.algorithm.parallel // strategies.group_size()) * self.algorithm.turns
+        if most < self.algorithm.minibatches:
+            raise ValueError(
+                f"algorithm.minibatches={self.algorithm.minibatches}: more than the {most} transitions of a process"
+            )
         self.slots.place(self.global_rank, strategies.group_size())
 
     def configure_optimizers(self) -> Any:
+        self.value_head.to(self.device)  # with sharded models nothing else moves it
         head = torch.optim.AdamW(self.value_head.parameters(), lr=self.algorithm.value_lr, weight_decay=0.0)
         head.param_groups[0]["peak_lr"] = self.algorithm.value_lr
         return [*super().configure_optimizers(), head]
@@ -183,17 +189,19 @@ class ProximalPolicyOptimization(Policy):
                 gap += float((drawn_N - scores.logprobs_N.cpu()).abs().sum())
                 num_tokens += len(drawn_N)
         shape = (len(last_S), self.algorithm.turns)
-        rewards_ST = torch.tensor([turn.reward for turn in turns]).view(shape)
+        rewards_ST = torch.tensor([turn.reward for turn in turns], dtype=torch.float64).view(shape)
         done_ST = torch.tensor([turn.outcome.done for turn in turns]).view(shape)
         advantage_B = generalised_advantages(
-            rewards_ST, value_B.view(shape), done_ST, last_S, self.algorithm.gamma, self.algorithm.decay
-        ).flatten()
+            rewards_ST, value_B.double().view(shape), done_ST, last_S.double(), self.algorithm.gamma,
+            self.algorithm.decay,
+        ).flatten()  # fmt: skip
         mean, square = self.mean_over_processes(
             [float(advantage_B.sum()), float((advantage_B**2).sum())], [len(turns), len(turns)]
         )
         spread = math.sqrt(max(0.0, square - mean**2))
         [gap] = self.mean_over_processes([gap], [num_tokens])
-        return _Played(logprob_B, value_B, (advantage_B - mean) / (spread + 1e-8), advantage_B + value_B), gap
+        return_B = (advantage_B + value_B).float()
+        return _Played(logprob_B, value_B, ((advantage_B - mean) / (spread + 1e-8)).float(), return_B), gap
 
     def _action_logprobs(self, scores: Any, num: int) -> Tensor:
         """log pi(action) (B) by equation 4.3."""

@@ -16,6 +16,7 @@ from vlmreason.training.policy import ReinforcementSettings, Scene
 from vlmreason.training.ppo import PPOSettings, ProximalPolicyOptimization
 from vlmreason.training.rollout import Engine
 from vlmreason.training.settings import TrainerSettings
+from vlmreason.training.strategies import SHARDED
 
 ALGORITHMS: dict[str, type[ReinforcementSettings]] = {"ppo": PPOSettings, "grpo": GRPOSettings}
 
@@ -36,7 +37,10 @@ class ReinforcedStage(Stage):
         reference: Callable[[], Learner],
         engine: Engine | None = None,
     ) -> None:
-        """Raises ValueError for settings of the optimizer that do not exist, and for a level without episodes."""
+        """Raises ValueError for settings of the optimizer that do not exist, for a level without episodes, and where
+        the model is to be sharded: each process generates as long as its own responses are."""
+        if trainer.strategy in SHARDED:
+            raise ValueError(f"trainer.strategy={trainer.strategy}: algorithm={settings.name} needs ddp, or auto")
         self.name, self.num_steps, self.train = settings.name, settings.updates, "all"
         self.optimizer = structure(OptimizerSettings, {**vars(optimizer), **settings.optimizer}, "algorithm.optimizer")
         self.learner, self.settings, self.scene, self.trainer = learner, settings, scene, trainer
@@ -63,7 +67,8 @@ class ReinforcedStage(Stage):
 
     def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
         return (
-            f"phase {self.name}: {device} has too little memory; smaller are scale.micro_tokens={settings.micro_tokens} "
-            f"(tokens of a pass), evaluation.batch_size={self.generation_batch} (responses generated together) and "
+            f"phase {self.name}: {device} has too little memory; smaller are "
+            f"scale.micro_tokens={settings.micro_tokens} (tokens of a pass), "
+            f"evaluation.batch_size={self.generation_batch} (responses generated together) and "
             f"algorithm.max_new_tokens={self.settings.max_new_tokens}"
         )

@@ -73,9 +73,11 @@ class Table:
     seconds: Seconds = field(default_factory=Seconds)
 
     def begin(self, number: int) -> Episode:
-        """Episode `number` of training: the levels in turn."""
+        """Episode `number` of training: the levels in turn. Raises ValueError naming it where it cannot be started."""
         level, index = self.levels[number % len(self.levels)], number // len(self.levels)
-        return Episode(level, index, self.env.start(level, "train", index))
+        episode = Episode(level, index, None)
+        episode.state = self._guard(episode, self.env.start, level, "train", index)
+        return episode
 
     def prompt(self, state: Any) -> Prompt:
         image = self.env.draw(state) if self.view == "image" else None
