@@ -272,6 +272,8 @@ def place(learner: Any, accelerator: str) -> None:
 
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("accelerator=gpu: there is no GPU here")
+    if learner.model is None:
+        return  # it runs elsewhere, behind an endpoint
     if accelerator == "cpu" or not torch.cuda.is_available():
         learner.model.to("cpu")
         return

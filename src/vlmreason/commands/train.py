@@ -45,6 +45,8 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.training.runner import Lost, Stopped, train
 
     learner = build.build_learner(cfg)
+    if supervision.phases or "algorithm" in cfg:
+        learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
     folder = identity.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)
     asked = build.evaluated(task)
