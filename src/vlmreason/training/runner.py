@@ -237,10 +237,10 @@ class RunKeeper(Callback):
                 f"{self.writer.folder}: the processes do not see the same checkpoints; a folder that all machines "
                 "share is needed"
             )
+        pl_module.totals = dict(self.state.totals)
         if self.checkpoint is not None:
             same = self.state.phase == self.phase
             self.checkpoint.restore(pl_module.saved_parameters(), trainer.optimizers if same else [])
-            pl_module.totals = dict(self.state.totals)
             if same:
                 pl_module.restore_state(self.state.module)
         if trainer.is_global_zero:
