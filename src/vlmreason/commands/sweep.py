@@ -317,16 +317,18 @@ def _varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _steps(cfg: dict[str, Any]) -> dict[str, int]:
-    """Optimizer steps of each phase."""
+    """Steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
     from vlmreason.commands import build
     from vlmreason.data.mixture import mixtures
 
     batch_size = build.build_scale(cfg).batch_size
     supervision = build.build_supervision(cfg)
-    return {
+    steps = {
         name: -(-len(mixture) // (supervision.phases[name].batch_size or batch_size))
         for name, mixture in mixtures(supervision, cfg["task"]["name"], cfg["seed"]).items()
     }
+    algorithm = cfg.get("algorithm", {})
+    return steps | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})
 
 
 def _submit(folder: Path, own: Settings, profile: Any) -> None:
