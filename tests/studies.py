@@ -1,5 +1,6 @@
 """A made-up study: experiments in a temporary folder, and records of runs that never were."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,26 @@ def make_record(
         "analyses": {},
     }  # fmt: skip
     return Record(data | changes, Path(f"{run}.json"))
+
+
+def make_training(ys: Sequence[float], before: int = 0, totals: bool = True) -> dict[str, Any]:
+    """What a record has of evaluations while training: accuracies on hard images, every other step from 0 on.
+
+    `before`: evaluations in a phase before, at steps 10, 20 and so on, all of them 0.25.
+    """
+    steps = [10 * (n + 1) for n in range(before)] + [2 * n for n in range(len(ys))]
+    columns = {
+        "phase": ["expert"] * before + ["ppo"] * len(ys),
+        "step": steps,
+        "accuracy/hard/image": [0.25] * before + [*ys],
+        "accuracy/simple/image": [0.5] * before + [y / 2 for y in ys],
+        "return/hard/image": [-1.0] * before + [4 * y - 2 for y in ys],
+    }  # fmt: skip
+    if totals:
+        later = range(1, len(ys))
+        columns |= {
+            "env_steps": [None] * (before + 1) + [100 * n for n in later],
+            "tokens_trained": [1000] * (before + 1) + [1000 + 400 * n for n in later],
+            "tokens_generated": [None] * (before + 1) + [200 * n for n in later],
+        }
+    return {"num": 100, "parameters": 10**6, "columns": columns}

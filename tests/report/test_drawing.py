@@ -12,7 +12,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
-from studies import make_record
+from scipy.signal import savgol_filter
+from studies import make_record, make_training
 from tiny import nano_task
 
 from vlmreason.report.drawing import compose, draw
@@ -21,7 +22,7 @@ from vlmreason.report.experiment import Axis, Entry, Experiment
 from vlmreason.report.looks import place_labels, spaced, text_width, wrapped
 from vlmreason.report.pixels import RED
 from vlmreason.report.records import Record
-from vlmreason.report.results import CellResult, Curve, Missing, Result
+from vlmreason.report.results import CellResult, Curve, Found, Missing, Result, collect
 from vlmreason.structure import structure
 
 STYLES = {"Mix": ("#1f77b4", "o"), "Mix+": ("#17becf", "s"), "Text": ("#7f7f7f", "*")}
@@ -246,6 +247,72 @@ def test_the_direction_of_a_curve_over_another_measure_is_seen() -> None:
     assert len([text for text in axes.texts if getattr(text, "arrow_patch", None)]) == 2
     assert axes.get_xlabel() == "gradient norm, simple images"
     assert "missing" in words(figure.axes[1])
+
+
+RISE = (0.2, 0.3, 0.5, 0.4, 0.7, 0.8, 0.8)
+PLAYED = {"training": "curve", "along": "env_steps", "level": "hard", "view": "image"}
+
+
+def trained(seeds: Sequence[int], panels: Sequence[dict[str, Any]], window: int = 0) -> Result:
+    """Curves of training of a series that rises, by seeds 0.1 apart, and of one without runs."""
+    data = {
+        "title": "A figure", "place": "figure 4.7", "draw": "curves", "cost": {"nano": "", "paper": ""}, "expected": "",
+        "seeds": list(seeds), "window": window, "measure": PLAYED, "panels": list(panels),
+        "series": [{"label": "Mix", "set": {"supervision": "mix"}}, {"label": "Other"}],
+    }  # fmt: skip
+
+    def find(settings: Mapping[str, Any]) -> Found | None:
+        if "supervision" not in settings:
+            return None
+        ys = [y + 0.1 * settings["seed"] for y in RISE]
+        return Found(make_record({}, seed=settings["seed"], run=f"r{settings['seed']}", training=make_training(ys)))
+
+    return collect("made_up/fig", "nano", structure(Experiment, data), find)
+
+
+def band(axes: Axes) -> Any:
+    """Lowest and highest of the band at every place."""
+    (found,) = axes.collections
+    points = found.get_paths()[0].vertices
+    return [[pick(y for x, y in points if x == place) for pick in (min, max)] for place in sorted({*points[:, 0]})]
+
+
+def test_training_is_drawn_as_the_mean_of_the_runs_with_its_error() -> None:
+    figure = drawn(trained((0, 1), [{"label": "success"}, {"label": "return", "measure": {"what": "part:return"}}]))
+    success, gained = figure.axes
+    (line,) = labelled(success, "Mix")
+    assert list(line.get_xdata()) == [100 * n for n in range(7)]
+    assert list(line.get_ydata()) == pytest.approx([100 * y + 5 for y in RISE])
+    assert np.diff(band(success)).ravel() == pytest.approx([10] * 7), "two seeds 10 apart: one standard error is 5"
+    assert labelled(gained, "Mix")[0].get_ydata() == pytest.approx([4 * y - 1.8 for y in RISE])
+    assert (success.get_xlabel(), gained.get_ylabel()) == ("environment steps", "hard image: return")
+    assert legend(figure) == ["Mix", "Other (missing)"]
+    said = words(figure)
+    assert "on 100 validation problems each time; means over the runs; bands: one standard error." in said
+    assert "each shown alone" not in said and "smoothed" not in said
+
+
+def test_one_run_has_the_binomial_error() -> None:
+    figure = drawn(trained((0,), [{"label": "success"}]))
+    assert np.diff(band(figure.axes[0])).ravel() == pytest.approx([200 * (y * (1 - y) / 100) ** 0.5 for y in RISE])
+    assert "one standard error, binomial" in words(figure)
+
+
+def test_smoothing_leaves_the_points_faint_and_needs_as_many() -> None:
+    axes = drawn(trained((0,), [{"label": "success"}], window=5)).axes[0]
+    assert labelled(axes, "Mix")[0].get_ydata() == pytest.approx(100 * savgol_filter(RISE, 5, 3))
+    (faint,) = labelled(axes, "before smoothing")
+    assert list(faint.get_ydata()) == pytest.approx([100 * y for y in RISE]) and faint.get_alpha() < 0.5
+    axes = drawn(trained((0,), [{"label": "success"}], window=9)).axes[0]
+    assert labelled(axes, "Mix")[0].get_ydata() == pytest.approx([100 * y for y in RISE])
+    assert not labelled(axes, "before smoothing")
+
+
+def test_training_over_another_measure_has_a_direction() -> None:
+    axes = drawn(trained((0, 1), [{"label": "success", "measure": {"along": "accuracy@simple"}}])).axes[0]
+    (start,) = labelled(axes, "first checkpoint")
+    assert (start.get_xdata()[0], start.get_ydata()[0]) == pytest.approx((12.5, 25))
+    assert axes.get_xlabel() == "simple: accuracy (%)"
 
 
 @pytest.mark.parametrize(("worst", "scale"), [(2.0, "linear"), (5000.0, "symlog")])

@@ -72,6 +72,11 @@ def test_a_number_of_the_paper_finds_its_place_at_another_scale() -> None:
         ({"measure": {"levle": "hard"}}, "measure.levle: no such key"),
         ({"measure": {"what": "gradients:aligned"}}, "there are alignment"),
         ({"measure": {"at": 0.5}}, "measure.at=0.5"),
+        ({"measure": {"training": "curve", "along": "compute"}}, "draw=lines: what=accuracy is drawn otherwise"),
+        ({"measure": {"training": "best", "what": "tokens"}}, "measure.training=best: of what=accuracy or part:NAME"),
+        ({"draw": "curves", "measure": {"training": "curve"}}, "measure.along=examples: allowed are updates"),
+        ({"measure": {"along": "env_steps"}}, "measure.along=env_steps: allowed are step"),
+        ({"window": 4}, "window=4: 0 or an odd number from 5"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from studies import ARTIFACT, make_record
+from studies import ARTIFACT, make_record, make_training
 
 from vlmreason.report import results
 from vlmreason.report.experiment import Experiment, read_measure
@@ -101,6 +101,43 @@ def test_a_curve_over_checkpoints_of_all_phases() -> None:
         curve(record, read_measure({"what": "gradients:adam"}), 0)
     early = sample(record, read_measure({"what": "gradients:alignment", "at": 0.25}), 0)
     assert early.values == (2.0,), "a quarter of the last phase"
+
+
+def along(record: Record, **keys: Any) -> results.Curve:
+    return curve(record, read_measure({"training": "curve", "level": "hard", "view": "image", **keys}), 0)
+
+
+def test_a_curve_of_training_is_that_of_the_last_phase() -> None:
+    record = make_record(MARKS, training=make_training([0.3, 0.6, 0.9], before=3))
+    found = along(record, along="env_steps")
+    assert (found.x, found.y, found.steps, found.num) == ((0, 100, 200), (0.3, 0.6, 0.9), (0, 2, 4), 100)
+    assert along(record, along="updates", what="part:return").y == pytest.approx((-0.8, 0.4, 1.6))
+    assert along(record, along="accuracy@simple").x == (0.15, 0.3, 0.45), "another level of the same evaluations"
+    best = read_measure({"training": "best", "level": "hard", "view": "image"})
+    assert sample(record, best, 0).values == (0.9,) and not sample(record, best, 0).by_problem
+
+
+def test_a_phase_without_an_evaluation_at_its_start_begins_where_the_one_before_ended() -> None:
+    training = make_training([0.0, 0.6, 0.9], before=3)
+    columns = {name: column[:3] + column[4:] for name, column in training["columns"].items()}
+    found = along(make_record(MARKS, training=training | {"columns": columns}), along="compute")
+    assert (found.y, found.steps) == ((0.25, 0.6, 0.9), (0, 2, 4))
+
+
+def test_compute_is_that_of_training_and_rollouts() -> None:
+    """6 N D and 2 N D: a million parameters, 1000 tokens before, then 400 trained and 200 generated each time."""
+    record = make_record(MARKS, training=make_training([0.3, 0.6], before=1))
+    assert along(record, along="compute").x == pytest.approx((6.0, 6 * 1.4 + 2 * 0.2))
+    unknown = make_record(MARKS, training=make_training([0.3]) | {"parameters": None})
+    with pytest.raises(NotThereError, match="number of parameters"):
+        along(unknown, along="compute")
+
+
+def test_a_record_without_evaluations_while_training() -> None:
+    with pytest.raises(NotThereError, match="no evaluation while training"):
+        along(make_record(MARKS), along="env_steps")
+    with pytest.raises(NotThereError, match="return: no evaluation while training of level=medium, view=image"):
+        along(make_record(MARKS, training=make_training([0.3])), along="env_steps", level="medium", what="part:return")
 
 
 @pytest.mark.parametrize(
