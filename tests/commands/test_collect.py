@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra import initialize_config_dir
 from program import Done, runner
-from studies import ARTIFACT, make_record, use_study, write_study
+from studies import ARTIFACT, make_record, make_training, use_study, write_study
 
 from vlmreason.commands import catalog, collect, experiments, identity
 from vlmreason.report.records import fingerprint, read_record
@@ -35,7 +35,13 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "experiments" / "made_up" / "results" / "nano"
 
 
-def put_run(runs: Path, analyses: dict[str, Any] | None = None, time: str = "2026-01-01", **settings: Any) -> Path:
+def put_run(
+    runs: Path,
+    analyses: dict[str, Any] | None = None,
+    time: str = "2026-01-01",
+    training: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
     """The directory of a run that never was, with its record."""
     with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
         words = {**TASK, "supervision": "mix", "scale.num_examples": 10, "seed": 0, **settings}
@@ -43,11 +49,11 @@ def put_run(runs: Path, analyses: dict[str, Any] | None = None, time: str = "202
     run = runs / identity.run_name(config)
     run.mkdir(parents=True, exist_ok=True)
     record = make_record({("hard", "image"): "1010", ("hard", "text"): "1110"}, config=config, run=run.name)
-    data = {**record.data, "analyses": analyses or {}}
+    data = {**record.data, "analyses": analyses or {}, **({"training": training} if training else {})}
     data["provenance"] = {**data["provenance"], "time": time}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     for name in ("provenance.json", "summary.json"):
-        (run / name).write_text(json.dumps([time, list(analyses or {})]))
+        (run / name).write_text(json.dumps([time, list(analyses or {}), training is None]))
     (run / "record.json").write_text(json.dumps({"made_of": fingerprint(run), "record": data}))
     return run
 
@@ -101,6 +107,14 @@ def test_nothing_is_lost(program: Callable[..., Done], tmp_path: Path, target: P
     done = program("collect", "experiment=made_up/fig1")
     assert ": 1 written; " in done.out and "it is replaced" in done.err
     assert read_record(path).run == run.name
+
+
+def test_evaluations_while_training_are_not_lost(program: Callable[..., Done], tmp_path: Path, target: Path) -> None:
+    run = put_run(tmp_path / "outputs", training=make_training([0.1, 0.2]))
+    assert "1 written" in program("collect", "experiment=made_up/fig1").out
+    assert read_record(target / f"{run.name}.json").training["columns"]["accuracy/hard/image"] == [0.1, 0.2]
+    put_run(tmp_path / "outputs")
+    assert "the run lacks evaluations while training" in program("collect", "experiment=made_up/fig1").err
 
 
 def test_only_what_is_shown_is_kept(program: Callable[..., Done], tmp_path: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from program import Done, runner
 from tiny import nano_task
 
@@ -17,20 +17,43 @@ from vlmreason.commands import build, catalog, errors, experiments, identity
 from vlmreason.commands.train import Settings
 from vlmreason.data.mixture import mixtures
 from vlmreason.report import results
-from vlmreason.report.experiment import Experiment, PaperNumber
+from vlmreason.report.experiment import Cell, Experiment, PaperNumber
 from vlmreason.report.writing import markdown
+from vlmreason.structure import structure
+from vlmreason.training.reinforced import ALGORITHMS
 
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
+OTHERS = {
+    "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 table4_2 table4_3 table_c1",
+    "sft_vs_rl": "fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
+    "beyond": "rl_closes_the_gap",
+}
 SCALES = ("nano", "paper")
-ARTIFACTS = [name for name in experiments.names() if name.startswith("s2h/")]
+ARTIFACTS = [*experiments.names()]
 
 read = functools.cache(experiments.read_experiment)
 
 
 @functools.cache
 def levels(task: str) -> tuple[str, ...]:
+    """Of a task or an environment by the name of its file."""
+    if task in catalog.groups()["env"]:
+        return build.build_task(experiments.Composer().config({"env": task})).levels
     return nano_task(task).levels
+
+
+def task_of(cell: Cell) -> str:
+    """What a run is evaluated on: its environment, else its task."""
+    return cell.measure.task or cell.set.get("env") or cell.set["task"]
+
+
+@functools.cache
+def views(task: str) -> tuple[str, ...]:
+    """In which a run is evaluated: of an environment its own alone."""
+    if task not in catalog.groups()["env"]:
+        return ("text", "image")
+    return (compose("train", [f"env={task}"]).env.view,)
 
 
 @pytest.fixture
@@ -60,20 +83,22 @@ def commands(name: str) -> list[list[str]]:
 def test_every_artifact_of_the_paper_is_there() -> None:
     expected = {f"s2h/fig{n}" for n in FIGURES} | {f"s2h/table{n}" for n in (*TABLES, 9)}
     assert expected <= set(ARTIFACTS)
-    assert {path.stem for path in (experiments.folder() / "s2h").glob("*.yaml")} == {
-        *(name.partition("/")[2] for name in ARTIFACTS), *experiments.NOT_ARTIFACTS,
-    }  # fmt: skip
+    for study, names in OTHERS.items():
+        assert set(names.split()) == {name.partition("/")[2] for name in ARTIFACTS if name.startswith(f"{study}/")}
+    for path in experiments.folder().glob("*/"):
+        files = {file.stem for file in path.glob("*.yaml")}
+        assert {*experiments.NOT_ARTIFACTS} <= files
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)
 def test_header_says_what_it_is_and_how_it_is_made(name: str) -> None:
     lines = header(name)
-    number = re.fullmatch(r"s2h/(fig|table)(\d+)", name)
-    first = (
-        f"# {'Figure' if number.group(1) == 'fig' else 'Table'} {number.group(2)} ("
-        if number
-        else ("# Beyond", "# Section")
-    )
+    number = re.fullmatch(r"\w+/(fig|table)_?([a-z]?)(\d+)(?:_(\d+))?(?:_\w+)?", name)  # fig5, fig4_7, fig_c11
+    first: tuple[str, ...] = ("# Beyond", "# Section")
+    if number:
+        kind, letter, *digits = number.groups()
+        place = ".".join(filter(None, (letter.upper(), *digits)))
+        first = (f"# {'Figure' if kind == 'fig' else 'Table'} {place} (",)
     assert lines[0].startswith(first)
     for start, command in (("# Runs:   ", "sweep"), ("# Figure: ", "figure")):
         [line] = [line for line in lines if line.startswith(start)]
@@ -109,7 +134,7 @@ def test_every_run_can_be_made(composing: None) -> None:
             key = repr(
                 sorted(item for item in settings.items() if item[0] not in ("scale.num_examples", "seed", "task"))
             )
-            task = settings["task"]
+            task = settings.get("env") or settings["task"]
             if key in tried:
                 supervision = tried[key]
                 supervision.check_levels(task, {each: levels(each) for each in supervision.task_names(task)})
@@ -119,26 +144,39 @@ def test_every_run_can_be_made(composing: None) -> None:
             build.build_tasks(cfg)
             for part in (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_adapter):
                 part(cfg)
+            check_algorithm(cfg)
             supervision = tried[key] = build.build_supervision(cfg)
             made = mixtures(supervision, task, cfg["seed"])
             assert sum(map(len, made.values())) == supervision.num_examples
     assert len(tried) > 80
 
 
+def check_algorithm(cfg: dict[str, Any]) -> None:
+    """Its settings are those of an algorithm, its levels the task's."""
+    if "algorithm" in cfg:
+        data = dict(cfg["algorithm"])
+        played, _, _ = (data.pop(key) for key in ("levels", "view", "attempts"))
+        assert set(played or ()) <= set(build.build_task(cfg).levels)
+        structure(ALGORITHMS[data["name"]], data | {"max_new_tokens": data["max_new_tokens"] or 1}, "algorithm")
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", ARTIFACTS)
-def test_what_is_measured_is_there_to_be_measured(name: str, scale: str) -> None:
-    """Levels are the task's, failures are counted for such a task, gradients have snapshots."""
+def test_what_is_measured_is_there_to_be_measured(composing: None, name: str, scale: str) -> None:
+    """Levels are the task's, failures are counted for such a task, gradients have snapshots, curves evaluations."""
     for cell in read(name, scale).cells():
         if cell.measure.kind == "imported" or not cell.seeds:
             continue
-        task = cell.measure.task or cell.set["task"]
+        task = task_of(cell)
         if cell.measure.kind == "gradients":
             assert cell.set["trainer.snapshots"] >= 4
         else:
             assert cell.measure.level in levels(task)
-        if cell.measure.kind in ("evaluation", "failures"):
-            assert cell.measure.view in ("text", "image")
+        if cell.measure.kind in ("evaluation", "failures", "training"):
+            assert cell.measure.view in views(task)
+        if cell.measure.kind == "training":
+            assert cell.set.get("algorithm") or cell.set.get("trainer.evaluate_every")
+            assert cell.measure.along.partition("@")[2] in ("", *levels(task))
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)
@@ -220,3 +258,23 @@ def test_ablations_share_the_runs_of_the_main_figures(composing: None) -> None:
         assert len(hashes(f"s2h/{name}") & tables) == num, name
     assert hashes("s2h/fig14") == hashes("s2h/fig3")
     assert len(hashes("s2h/fig4") & hashes("s2h/fig3")) == 1
+
+
+def test_curves_and_tables_share_runs(composing: None) -> None:
+    """Of reinforcement learning: what another artifact's header says it has is there."""
+    composer = experiments.Composer()
+
+    def hashes(name: str) -> set[str]:
+        needed = experiments.needed(name, "nano")
+        return {identity.config_hash(composer.config(settings)) for settings, _ in needed if settings["seed"] == 0}
+
+    card_games, rules = hashes("rl4vlm/fig_c11"), hashes("sft_vs_rl/fig5_5")
+    assert hashes("rl4vlm/fig4_5") < card_games < hashes("rl4vlm/table4_2") == hashes("rl4vlm/table_c1")
+    assert len(hashes("rl4vlm/fig4_7") & card_games) == 1
+    assert len(hashes("rl4vlm/fig4_6") & card_games) == 3
+    assert rules < hashes("sft_vs_rl/fig5_6")
+    for name in ("fig5_1", "fig5_7", "fig5_8", "fig_d8"):
+        assert hashes(f"sft_vs_rl/{name}") < rules, name
+    for name in ("fig5_9", "fig5_10", "fig_d5", "fig_d6", "fig_d7", "fig_d9"):
+        assert len(hashes(f"sft_vs_rl/{name}") & rules) == 1, name
+    assert len(hashes("beyond/rl_closes_the_gap") & hashes("s2h/fig5")) == 2

@@ -252,10 +252,11 @@ def test_the_ledger_between_its_markers() -> None:
         insert("# Title\n", ["new"])
 
 
+@pytest.mark.parametrize("study", ["s2h", "rl4vlm", "sft_vs_rl", "beyond"])
 @pytest.mark.parametrize("scale", ["nano", "paper"])
-def test_claims_of_the_study_name_cells_that_exist(scale: str) -> None:
+def test_claims_of_the_studies_name_cells_that_exist(scale: str, study: str) -> None:
     load = functools.cache(lambda name: experiments.read_experiment(name, scale))
-    claims = read_claims(experiments.folder() / "s2h" / "claims.yaml", load, scale)
+    claims = read_claims(experiments.folder() / study / "claims.yaml", load, scale)
     for one in claims:
         assert one.experiment in experiments.names()
         assert len(one.text) <= 110 and len(one.place) <= 30, f"{one.id}: too long for a line of the ledger"

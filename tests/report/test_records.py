@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from program import Done, runner
+from safetensors.numpy import load_file
 from studies import ARTIFACT, STUDY, use_study, write_study
 
 from vlmreason.__main__ import main
@@ -76,6 +77,29 @@ def test_a_record_says_what_the_files_say(outputs: Path) -> None:
     assert record.evaluation(None, "auto") is not None
     assert record.evaluation(None, "force") is None
     assert record.evaluation("grid_navigation", "auto") is None
+
+
+def test_evaluations_while_training_are_kept_in_short(outputs: Path) -> None:
+    """A column per figure; of 60 evaluations of three levels less than 10 kB."""
+    run = the_run(outputs)
+    before = experiments.local_record(run)
+    assert before.training == {} and "training" not in before.data
+    names = [f"{what}/{level}/image" for what in ("accuracy", "return", "turns") for level in ("a", "b", "c")]
+    with (run / "metrics.jsonl").open("a") as file:
+        for number in range(60):
+            totals = {"env_steps": 512.0 * number, "tokens_trained": 70001.0 * number} if number else {}
+            figures = {name: (number + place) / 97 for place, name in enumerate(names)}
+            file.write(json.dumps({"phase": "ppo", "step": number, **totals, **figures}) + "\n")
+            file.write(json.dumps({"phase": "ppo", "step": number, "loss": 0.5}) + "\n")
+    record = experiments.local_record(run)
+    columns = record.training["columns"]
+    assert columns["step"] == list(range(60)) and set(columns["phase"]) == {"ppo"} and "loss" not in columns
+    assert columns["env_steps"][:3] == [None, 512, 1024]
+    assert columns["accuracy/a/image"][:3] == [0, 0.0103093, 0.0206186]
+    assert len(json.dumps(record.training, separators=(",", ":"))) < 10_000
+    assert record.training["num"] == 50, "trainer.evaluate_num"
+    weights = load_file(run / "checkpoints" / "final" / "model.safetensors")
+    assert record.training["parameters"] == sum(weight.size for weight in weights.values())
 
 
 def test_a_right_response_is_a_1_in_its_place(outputs: Path) -> None:
