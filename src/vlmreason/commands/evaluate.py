@@ -38,7 +38,7 @@ def run(cfg: dict[str, Any]) -> Path:
     own = build.settings(Settings, cfg)
     run_folder = Path(own.run)
     cfg = build.with_run(cfg, identity.read_config(run_folder), sys.argv[2:])
-    task, evaluation = build.build_task(cfg), build.build_evaluation(cfg)
+    task, evaluation = build.evaluated(build.build_task(cfg)), build.build_evaluation(cfg)
     from vlmreason.evaluation.checkpoints import checkpoint_digest, find_checkpoint
     from vlmreason.evaluation.generate import evaluate, evaluation_dir
     from vlmreason.evaluation.table import format_table

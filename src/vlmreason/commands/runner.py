@@ -96,6 +96,8 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key}: must be given ({error.full_key}=...)") from None
     except OmegaConfBaseException as error:
+        if cfg.get("env") is None and "'env." in str(error):
+            raise ValueError(f"{error.full_key}: of an environment's expert; choose one with env=...") from None
         raise ValueError(f"{error.full_key}: {first_line(error)}") from None
     assert isinstance(plain, dict)
     return build.choose_sizes({str(key): value for key, value in plain.items()}, overrides)

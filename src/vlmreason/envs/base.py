@@ -54,6 +54,10 @@ class Env(Task[State]):
 
     answer_key: ClassVar[str] = "action"
 
+    def reward_weight(self, name: str) -> float:
+        """Weight of a reward in training where the user gives none."""
+        return 1.0
+
     @property
     @abstractmethod
     def max_turns(self) -> int:

@@ -85,6 +85,10 @@ class Revision(Env[RevisionState]):
                 f"wording.earlier={self.wording.earlier!r}: in braces may be {{number}}, {{response}}, {{verdict}}"
             ) from None
 
+    def reward_weight(self, name: str) -> float:
+        """The answer counts; what else is known of it is logged, and counts where the user gives it a weight."""
+        return float(name == "correct")
+
     @property
     def max_turns(self) -> int:
         return self.attempts

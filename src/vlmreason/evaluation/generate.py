@@ -129,8 +129,8 @@ def evaluate(
 def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
     """Accuracy per level and view in memory, nothing is written; for curves while training.
 
-    Keys are `accuracy/<level>/<view>` and the task's parts in the same form. On the validation split, whatever `settings.split` says, so that nothing
-    chosen by these curves has seen a test problem.
+    Keys are `accuracy/<level>/<view>` and the task's parts in the same form. On the validation split, whatever
+    `settings.split` says, so that nothing chosen by these curves has seen a test problem.
     """
     found = {}
     for level in task.levels if settings.levels is None else settings.levels:

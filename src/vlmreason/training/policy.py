@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vlmreason.envs.base import Env
 from vlmreason.models.learner import Learner, TokenScores
 from vlmreason.models.processor import Encoded
+from vlmreason.structure import nearest
 from vlmreason.tasks.base import Modality
 from vlmreason.training import strategies
 from vlmreason.training.optimizers import OptimizerSettings
@@ -45,7 +46,7 @@ class ReinforcementSettings:
     epochs: passes over a rollout; minibatches: optimizer steps of one pass.
     max_new_tokens: length limit of a response (tokens); temperature: of sampling, and of the policy's probabilities.
     thought_weight: lambda of equation 4.3, weight of the tokens before the answer.
-    rewards: weights of the environment's rewards by name; those not named have 1.
+    rewards: weights of rewards by name; those not named have the environment's own (Env.reward_weight).
     optimizer: what differs from the run's optimizer. evaluate_every, checkpoint_every: in updates; 0: off.
     """
 
@@ -136,6 +137,8 @@ class Policy(PhaseModule):
         with strategies.usable(self.model), self.computing():
             turns = self.roll_out()
         encoded = [encode(self.learner.processor, self.scene.env, turn) for turn in turns]
+        if self.step == self.phase.first_step:
+            self._warn_of_unknown_rewards(turns)
         rolled_out = time.perf_counter()
         figures = self.improve(turns, encoded)
         self.step += 1
@@ -236,6 +239,15 @@ class Policy(PhaseModule):
             tokens_generated=self.counts["num_tokens"],
             tokens_trained=self.counts["num_trained"] * self.algorithm.epochs,
         )
+
+    def _warn_of_unknown_rewards(self, turns: Sequence[Turn]) -> None:
+        seen = {name for turn in turns for name in turn.outcome.rewards}
+        for name in self.algorithm.rewards.keys() - seen if strategies.is_first() else ():
+            print(
+                f"vlmreason: algorithm.rewards.{name}: no turn of the first update had such a reward; there were "
+                f"{', '.join(sorted(seen))}{nearest(name, seen)}",
+                file=sys.stderr,
+            )
 
     def _alarms(self) -> list[str]:
         """Names of the limits that the latest update is beyond; the first time of each is said aloud."""

@@ -83,6 +83,10 @@ class Table:
         image = self.env.draw(state) if self.view == "image" else None
         return Prompt(self.env.prompt(state, self.view), image)
 
+    def weight(self, name: str) -> float:
+        """Of a reward: the user's, else the environment's own."""
+        return self.weights[name] if name in self.weights else self.env.reward_weight(name)
+
     def play(self, engine: Engine, episodes: Mapping[int, Episode], *where: object) -> dict[int, Turn]:
         """One turn of each episode (they are moved on); keys are slots.
 
@@ -105,7 +109,7 @@ class Table:
             rng = stream(self.seed, "exploration", slot, episode.turn, *where)
             text, before = samples[slot].text, episode.state
             outcome = self._guard(episode, self.env.turn, before, text, rng)
-            reward = sum(self.weights.get(name, 1.0) * value for name, value in outcome.rewards.items())
+            reward = sum(self.weight(name) * value for name, value in outcome.rewards.items())
             if not math.isfinite(reward):
                 raise ValueError(f"{self._name(episode)}: rewards {dict(outcome.rewards)}, which are no finite number")
             episode.state, episode.turn, episode.gained = outcome.state, episode.turn + 1, episode.gained + reward

@@ -161,7 +161,8 @@ def train(
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: the finished phases, phase and step of the last checkpoint, the state of its module, what was used up."""
+    """Where a run stands: the finished phases, phase and step of the last checkpoint; the state of the phase's module,
+    and what the run has used up."""
 
     done: tuple[str, ...] = ()
     phase: str | None = None
