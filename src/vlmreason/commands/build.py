@@ -157,13 +157,11 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
     from vlmreason.envs.base import Env
     from vlmreason.envs.revision import Revision
     from vlmreason.training.policy import Scene
-    from vlmreason.training.reinforced import ALGORITHMS, ReinforcedStage
+    from vlmreason.training.reinforced import ReinforcedStage
 
     data, task, evaluation = dict(cfg["algorithm"]), build_task(cfg), build_evaluation(cfg)
-    levels, view, attempts = data.pop("levels"), data.pop("view"), data.pop("attempts")
-    if data["max_new_tokens"] is None:
-        data["max_new_tokens"] = build_scale(cfg).max_response_tokens
-    settings = structure(ALGORITHMS[data["name"]], data, "algorithm")
+    levels, view, attempts = data.pop("levels"), data.pop("view", None), data.pop("attempts", 1)
+    settings = build_algorithm(cfg)
     if isinstance(task, Env):
         if view is not None or attempts != 1:
             what = f"view={view}" if view is not None else f"attempts={attempts}"
@@ -182,6 +180,16 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
             lambda: build_learner(cfg, start),
         )
     ]  # fmt: skip
+
+
+def build_algorithm(cfg: Config) -> Any:
+    """The algorithm's settings (vlmreason.training.policy.ReinforcementSettings). Raises ValueError."""
+    from vlmreason.training.reinforced import ALGORITHMS
+
+    data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts")}
+    if "max_new_tokens" in data and data["max_new_tokens"] is None:
+        data["max_new_tokens"] = build_scale(cfg).max_response_tokens
+    return structure(ALGORITHMS[data["name"]], data, "algorithm")
 
 
 def build_supervision(cfg: Config) -> Any:
@@ -233,13 +241,41 @@ def build_model(cfg: Config) -> Any:
 def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
     """The model of the configuration (vlmreason.models.learner.Learner), from `checkpoint` where it is given.
 
-    With LoRA a checkpoint holds the adapters: the model below is that of the configuration.
+    With LoRA a checkpoint holds the adapters: the model below is that of the configuration. So it is with a policy
+    without language (vlmreason.models.actor.ActionLearner).
     """
     quieten()
     settings = build_adapter(cfg)
+    if cfg.get("algorithm", {}).get("name") == "cnn_ppo" or (checkpoint and (checkpoint / "policy.json").is_file()):
+        return _build_actor(cfg, checkpoint)
     learner = build_model(cfg).load(checkpoint if settings.name == "none" else None)
     learner.adapt(settings, int(cfg.get("seed", 0)), checkpoint)
     return learner
+
+
+def _build_actor(cfg: Config, checkpoint: Path | None) -> Any:
+    """A policy without language on the frozen model, as the checkpoint has it or untrained. Raises ValueError."""
+    base, adapter = build_model(cfg).load(), build_adapter(cfg)
+    if base.model is None:
+        base.trained_parameters("all")  # raises: there is nothing to see with
+    if adapter.name != "none" or adapter.frozen:
+        raise ValueError("adapter: has no effect with algorithm=cnn_ppo, the model is frozen; adapter=none")
+    if checkpoint is not None:
+        from vlmreason.models.actor import load_actor
+
+        return load_actor(base, checkpoint)
+    if build_supervision(cfg).phases:
+        raise ValueError(
+            f"supervision={cfg['supervision']['name']}: a policy without language learns from rewards alone; with "
+            "algorithm=cnn_ppo supervision=none"
+        )
+    from vlmreason.training.cnn_ppo import make_actor
+
+    task, levels = build_task(cfg), cfg["algorithm"]["levels"]
+    for level in levels or ():
+        check_level(task, level)
+    view: Any = cfg["env"]["view"] if "env" in cfg else "image"
+    return make_actor(base, task, levels, view, build_algorithm(cfg), int(cfg.get("seed", 0)))
 
 
 def build_adapter(cfg: Config) -> Any:
@@ -312,9 +348,11 @@ def _answers_directly(cfg: Config) -> bool:
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
     """`cfg` with model, adapter and supervision of a trained run (its config.yaml).
 
-    Task and scale are the run's too where none are chosen.
+    Task and scale are the run's too where none are chosen; an environment is shown as it was in training.
     """
     merged = dict(cfg) | {key: trained[key] for key in ("model", "supervision", "adapter") if key in trained}
+    if "task" not in merged and "env" in trained and not any(o.startswith("evaluation.views=") for o in overrides):
+        merged["evaluation"] = merged["evaluation"] | {"views": [trained["env"]["view"]]}
     if "scale" not in merged:
         merged["scale"] = trained["scale"]
     if "task" not in merged:

@@ -9,6 +9,7 @@ import torch
 
 from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
+from vlmreason.training.cnn_ppo import CnnPPOSettings
 from vlmreason.training.grpo import GroupRelativePolicyOptimization, GRPOSettings
 from vlmreason.training.optimizers import OptimizerSettings
 from vlmreason.training.phase import PhaseModule, PhaseSettings, Stage
@@ -18,7 +19,11 @@ from vlmreason.training.rollout import Engine
 from vlmreason.training.settings import TrainerSettings
 from vlmreason.training.strategies import SHARDED
 
-ALGORITHMS: dict[str, type[ReinforcementSettings]] = {"ppo": PPOSettings, "grpo": GRPOSettings}
+ALGORITHMS: dict[str, type[ReinforcementSettings]] = {
+    "ppo": PPOSettings,
+    "grpo": GRPOSettings,
+    "cnn_ppo": CnnPPOSettings,
+}
 
 
 class ReinforcedStage(Stage):
@@ -45,6 +50,8 @@ class ReinforcedStage(Stage):
         self.optimizer = structure(OptimizerSettings, {**vars(optimizer), **settings.optimizer}, "algorithm.optimizer")
         self.learner, self.settings, self.scene, self.trainer = learner, settings, scene, trainer
         self.generation_batch, self.reference, self.engine = generation_batch, reference, engine
+        if isinstance(settings, CnnPPOSettings):
+            settings.check(trainer)
         for level in scene.levels:
             scene.env.start(level, "train", 0)
 
