@@ -20,7 +20,8 @@ from vlmreason.supervision import Supervision
 
 CONF = Path(__file__).parents[1] / "conf"
 PRETRAINING = ("nano_pretraining", "nano_scenes")
-STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {*PRETRAINING})
+OF_ENVIRONMENTS = {"expert"}  # composed with one only: tests/commands/test_env_compose.py
+STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {*PRETRAINING} - OF_ENVIRONMENTS)
 SINGLE = {
     "text": ("text",),
     "image": ("image",),

@@ -55,5 +55,5 @@ def test_further_settings_are_read_as_yaml() -> None:
 
 def test_choosing() -> None:
     every = experiments.chosen("glob(s2h/*)")
-    assert every == list(experiments.names()) and len(every) > 0
+    assert every == [name for name in experiments.names() if name.startswith("s2h/")] and len(every) > 0
     assert experiments.chosen(["s2h/fig5", "glob(s2h/fig5)"]) == ["s2h/fig5"]
