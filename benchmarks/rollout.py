@@ -71,9 +71,8 @@ def main() -> None:
     print(machine())
     print("environment      nano steps/s  paper steps/s")
     for name in ENVS:
-        print(
-            f"{name:16} {steps_per_second(load_env(name, 'nano')):12.0f} {steps_per_second(load_env(name, 'paper')):14.0f}"
-        )
+        nano, paper = (steps_per_second(load_env(name, size)) for size in ("nano", "paper"))
+        print(f"{name:16} {nano:12.0f} {paper:14.0f}")
     learner, env = Learner(*load_nano(directory)), load_env("number_line", "nano")
     one, many = [], []
     for _ in range(3):
