@@ -34,6 +34,8 @@ def check(plain: dict[str, Any], command: str) -> None:
     build.build_tasks(plain)
     for part in (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_adapter):
         part(plain)
+    if "algorithm" in plain:
+        build.build_algorithm(plain)
 
 
 def override_value(value: Any) -> str:
