@@ -35,6 +35,13 @@ NOT_IDENTITY = (
     "trainer.timeout_minutes",
     "trainer.progress",
     "evaluation.batch_size",
+    "model.parallel",
+    "model.timeout",
+    "model.retries",
+    "model.wait",
+    "model.max_wait",
+    "model.max_reply",
+    "model.key_variable",
 )
 """Where a run is and how it is launched: no part of what it computes."""
 

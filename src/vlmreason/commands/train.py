@@ -40,7 +40,8 @@ def run(cfg: dict[str, Any]) -> Path | None:
     optimizer, trainer, evaluation = build.build_optimizer(cfg), build.build_trainer(cfg), build.build_evaluation(cfg)
     from vlmreason.evaluation.checkpoints import checkpoint_digest
     from vlmreason.evaluation.generate import Share, evaluate, measure
-    from vlmreason.evaluation.table import format_table
+    from vlmreason.evaluation.jsonl import read_jsonl
+    from vlmreason.evaluation.table import format_course, format_table
     from vlmreason.training import strategies, throughput
     from vlmreason.training.runner import Lost, Stopped, train
 
@@ -83,5 +84,9 @@ def run(cfg: dict[str, Any]) -> Path | None:
         return None
     if speed := throughput.read(folder):
         print(throughput.sentence(speed))
+    if "algorithm" in cfg:
+        lines = (line.data for line in read_jsonl(folder / "metrics.jsonl"))
+        if course := format_course(lines, cfg["algorithm"]["name"], trainer.evaluate_num):
+            print(course + "\n")
     print(format_table(summary))
     return folder

@@ -18,7 +18,11 @@ def find_checkpoint(run: Path, phase: str | None = None) -> Path:
     if not run.is_dir():
         raise ValueError(f"run={run}: there is no such directory")
     checkpoints = run / "checkpoints"
-    found = [path.name for path in sorted(checkpoints.glob("[!.]*")) if any(path.glob("*.safetensors"))]
+    found = [
+        path.name
+        for path in sorted(checkpoints.glob("[!.]*"))
+        if any(path.glob("*.safetensors")) or (path / "api.json").is_file()  # a model behind an endpoint has no weights
+    ]
     wanted = phase or "final"
     if wanted in found:
         for weights in (checkpoints / wanted).glob("*.safetensors"):
