@@ -47,6 +47,7 @@ EDGES = {
     "torch": {"models", "data", "evaluation", "training", "analysis", "commands"},
     "transformers": {"models", "commands"},  # commands: to quieten it
     "tokenizers": {"models"},
+    "gymnasium": {"envs"},
 }
 """Where a library may be imported; one that is not named here may be imported anywhere."""
 
