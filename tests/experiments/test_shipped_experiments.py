@@ -19,8 +19,6 @@ from vlmreason.data.mixture import mixtures
 from vlmreason.report import results
 from vlmreason.report.experiment import Cell, Experiment, PaperNumber
 from vlmreason.report.writing import markdown
-from vlmreason.structure import structure
-from vlmreason.training.reinforced import ALGORITHMS
 
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
@@ -154,10 +152,8 @@ def test_every_run_can_be_made(composing: None) -> None:
 def check_algorithm(cfg: dict[str, Any]) -> None:
     """Its settings are those of an algorithm, its levels the task's."""
     if "algorithm" in cfg:
-        data = dict(cfg["algorithm"])
-        played, _, _ = (data.pop(key) for key in ("levels", "view", "attempts"))
-        assert set(played or ()) <= set(build.build_task(cfg).levels)
-        structure(ALGORITHMS[data["name"]], data | {"max_new_tokens": data["max_new_tokens"] or 1}, "algorithm")
+        build.build_algorithm(cfg)
+        assert set(cfg["algorithm"]["levels"] or ()) <= set(build.build_task(cfg).levels)
 
 
 @pytest.mark.parametrize("scale", SCALES)
