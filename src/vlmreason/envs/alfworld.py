@@ -339,7 +339,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
         return [f'{{"thoughts": {json.dumps(said)}, ']
 
     def answer(self, state: ALFWorldState) -> str:
-        return ("" if self.cot else "{") + f'"{self.answer_key}": {json.dumps(self._planned(state))}}}'
+        return self.write_answer(self._planned(state))
 
     def _planned(self, state: ALFWorldState) -> str:
         if state.best is None:

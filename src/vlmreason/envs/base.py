@@ -8,12 +8,13 @@ scores per step need nothing else. `envs/gym.py` shows any environment with Gymn
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from vlmreason.envs.replies import read_action
 from vlmreason.tasks.base import Score, Task, split_of, stream
@@ -53,6 +54,8 @@ class Env(Task[State]):
     """
 
     answer_key: ClassVar[str] = "action"
+    cot: bool = True
+    """Whether a response has a chain of thought before the answer."""
 
     def reward_weight(self, name: str) -> float:
         """Weight of a reward in training where the user gives none."""
@@ -78,6 +81,10 @@ class Env(Task[State]):
     def expert(self, state: State) -> str:
         """The expert's response."""
         return "".join([*self.thought(state), self.answer(state)])
+
+    def write_answer(self, value: str) -> str:
+        """The end of the JSON object whose beginning is the chain of thought; without one the whole object."""
+        return ("" if self.cot else "{") + f'"{self.answer_key}": {json.dumps(value)}}}'
 
     def convert(self, state: State) -> str:
         return "Convert the picture to text:"
@@ -117,9 +124,10 @@ class ActionEnv(Env[State]):
     def act(self, state: State, action: str) -> Outcome[State]:
         """What an action of `actions(state)` leads to."""
 
-    @abstractmethod
     def wait(self, state: State) -> Outcome[State]:
         """A turn that passes without an action; its reward is 0 and at the last turn the episode ends."""
+        after: Any = replace(state, turn=state.turn + 1)  # type: ignore[type-var, attr-defined]  # states have turns
+        return Outcome(after, {"env": 0.0}, done=after.turn >= self.max_turns)
 
     @abstractmethod
     def best(self, state: State) -> Collection[str]:
@@ -139,6 +147,18 @@ class ActionEnv(Env[State]):
             outcome = self.wait(state)
             outcome = replace(outcome, rewards={"env": self.penalty})
         return replace(outcome, action=action, parsed=False, parts={"step_accuracy": 0.0, **outcome.parts})
+
+    def check_wording(self, state: State, action: str) -> None:
+        """Raises ValueError where the templates do not show the state or write another action of the expert's."""
+        try:
+            asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error!r}") from None
+        if self.text(state) not in asked or read_action(expert, self.actions(state), self.answer_key) != action:
+            raise ValueError(
+                f"wording of {self.name}: {{text}} in prompt_text and a JSON object of the thoughts and the action "
+                f"are expected, not {expert!r}"
+            )
 
     def score(self, state: State, response: str) -> Score:
         """Whether the response's action is one of the expert's: accuracy per step."""

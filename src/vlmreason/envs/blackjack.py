@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 from vlmreason.envs.base import ActionEnv, Outcome
 from vlmreason.envs.cards import MIN_CARD, TABLE, Card, check_card, deck, paste_cards, rank_name
-from vlmreason.envs.replies import read_action
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, choose_wording
 from vlmreason.tasks.drawing import blank
 
@@ -150,19 +149,7 @@ class Blackjack(ActionEnv[BlackjackState]):
         self.cot = cot
         self.penalty = penalty
         self.natural = natural
-        self._check_wording()
-
-    def _check_wording(self) -> None:
-        state = BlackjackState(((10, "spades"),) * NUM_CARDS)
-        try:
-            asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
-        except (LookupError, ValueError, AttributeError) as error:
-            raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error!r}") from None
-        if self.text(state) not in asked or read_action(expert, self.actions(state)) != STAND:
-            raise ValueError(
-                f"wording of {self.name}: {{text}} in prompt_text and a JSON object of the thoughts and the action "
-                f"are expected, not {expert!r}"
-            )
+        self.check_wording(BlackjackState(((10, "spades"),) * NUM_CARDS), STAND)
 
     @property
     def max_turns(self) -> int:
@@ -186,10 +173,6 @@ class Blackjack(ActionEnv[BlackjackState]):
         after = replace(state, hits=state.hits + 1, turn=state.turn + 1)
         if count(after.player)[0] > BUST:
             return Outcome(after, {"env": -1.0}, done=True)
-        return Outcome(after, {"env": 0.0}, done=after.turn >= self.max_turns)
-
-    def wait(self, state: BlackjackState) -> Outcome[BlackjackState]:
-        after = replace(state, turn=state.turn + 1)
         return Outcome(after, {"env": 0.0}, done=after.turn >= self.max_turns)
 
     def _reward(self, state: BlackjackState) -> float:
@@ -255,7 +238,7 @@ class Blackjack(ActionEnv[BlackjackState]):
         return [part.format(**known) for part in (self.wording.read, self.wording.decide)]
 
     def answer(self, state: BlackjackState) -> str:
-        return ("" if self.cot else "{") + f'"{self.answer_key}": "{self._choice(state)}"}}'
+        return self.write_answer(self._choice(state))
 
     def _choice(self, state: BlackjackState) -> str:
         return HIT if tuple(self.best(state)) == (HIT,) else STAND

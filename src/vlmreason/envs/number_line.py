@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlmreason.envs.base import ActionEnv, Outcome
-from vlmreason.envs.replies import read_action
 from vlmreason.tasks.base import Belongs, Modality, Picture, choose_wording
 from vlmreason.tasks.drawing import blank, text_sprite
 
@@ -111,19 +110,7 @@ class NumberLine(ActionEnv[NumberLineState]):
         self.wording: NumberLineWording = choose_wording(WORDINGS, trace, wording or {})
         self.cot = cot
         self.penalty = penalty
-        self._check_wording()
-
-    def _check_wording(self) -> None:
-        state = NumberLineState(target=0, current=1)
-        try:
-            asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
-        except (LookupError, ValueError, AttributeError) as error:
-            raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error!r}") from None
-        if self.text(state) not in asked or read_action(expert, self.actions(state)) != DOWN:
-            raise ValueError(
-                f"wording of {self.name}: {{text}} in prompt_text and a JSON object of the thoughts and the action "
-                f"are expected, not {expert!r}"
-            )
+        self.check_wording(NumberLineState(target=0, current=1), DOWN)
 
     @property
     def max_turns(self) -> int:
@@ -143,10 +130,6 @@ class NumberLine(ActionEnv[NumberLineState]):
             return Outcome(after, {"env": 1.0}, done=True, success=True)
         closer = abs(state.target - current) < abs(state.target - state.current)
         return Outcome(after, {"env": 0.0 if closer else -1.0}, done=after.turn >= self.max_turns)
-
-    def wait(self, state: NumberLineState) -> Outcome[NumberLineState]:
-        after = replace(state, turn=state.turn + 1)
-        return Outcome(after, {"env": 0.0}, done=after.turn >= self.max_turns)
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> NumberLineState:
         target, current = rng.sample(range(self.sizes.max_number + 1), 2)
@@ -187,4 +170,4 @@ class NumberLine(ActionEnv[NumberLineState]):
 
     def answer(self, state: NumberLineState) -> str:
         action = UP if state.current < state.target else DOWN
-        return ("" if self.cot else "{") + f'"{self.answer_key}": "{action}"}}'
+        return self.write_answer(action)

@@ -241,10 +241,6 @@ class Points(ActionEnv[PointsState]):
             return Outcome(after, {"env": -1.0}, done=over)
         return Outcome(replace(after, formula=(*state.formula, action)), {"env": 0.0}, done=over)
 
-    def wait(self, state: PointsState) -> Outcome[PointsState]:
-        after = replace(state, turn=state.turn + 1)
-        return Outcome(after, {"env": 0.0}, done=after.turn >= self.turns)
-
     def _right(self, state: PointsState) -> bool:
         try:
             found = evaluate(join(state.formula))
@@ -331,7 +327,7 @@ class Points(ActionEnv[PointsState]):
 
     def answer(self, state: PointsState) -> str:
         plan = self._plan(state)
-        return ("" if self.cot else "{") + f'"{self.answer_key}": "{plan[0] if plan else END}"}}'
+        return self.write_answer(plan[0] if plan else END)
 
     def state_from_json(self, data: object) -> PointsState:
         state = super().state_from_json(data)

@@ -431,7 +431,7 @@ class VIRL(Env[VIRLState]):
         return [f'{{"{OBSERVATION}": {_json(self._seen(point))}, ', f'"{INSTRUCTION}": {_json(cited)}, ']
 
     def answer(self, state: VIRLState) -> str:
-        return ("" if self.cot else "{") + f'"{self.answer_key}": "{self.best(state)}"}}'
+        return self.write_answer(self.best(state))
 
     def state_from_json(self, data: object) -> VIRLState:
         state = super().state_from_json(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -231,32 +231,28 @@ class Learner:
 
 def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     hidden_ND, targets_N, segments_N = _at_targets(model, batch)
-    num_rows = max(_ROWS_STEP, MAX_LOGITS // model.lm_head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
+    return torch.cat(_in_pieces(_cross_entropy, model.lm_head, hidden_ND, targets_N)), segments_N
+
+
+def _in_pieces(compute: Callable[..., Any], head: Any, hidden_ND: Tensor, targets_N: Tensor, *more: Any) -> list[Any]:
+    """`compute(head, hidden, targets, *more)` of pieces that hold about MAX_LOGITS logits.
+
+    Where there are several, they are computed again for the gradient.
+    """
+    num_rows = max(_ROWS_STEP, MAX_LOGITS // head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
     pairs = zip(torch.split(hidden_ND, num_rows), torch.split(targets_N, num_rows), strict=True)
     if len(targets_N) <= num_rows:
-        losses = [_cross_entropy(model.lm_head, *pair) for pair in pairs]
-    else:
-        losses = [checkpoint(_cross_entropy, model.lm_head, *pair, use_reentrant=False) for pair in pairs]
-    return torch.cat(losses), segments_N
+        return [compute(head, *pair, *more) for pair in pairs]
+    return [checkpoint(compute, head, *pair, *more, use_reentrant=False) for pair in pairs]
 
 
 def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, never: int) -> TokenScores:
-    hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
+    hidden_BLD = _hidden(model, batch)
     targets_BL = batch["labels"][:, 1:]
     wanted_BL = targets_BL != IGNORED
     rows_N, at_N = wanted_BL.nonzero(as_tuple=True)
-    num_rows = max(_ROWS_STEP, MAX_LOGITS // model.lm_head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
-    pairs = list(
-        zip(
-            torch.split(hidden_BLD[rows_N, at_N], num_rows), torch.split(targets_BL[rows_N, at_N], num_rows),
-            strict=True,
-        )
-    )  # fmt: skip
-    if len(pairs) == 1:
-        scores = [_log_probabilities(model.lm_head, *pairs[0], temperature, never)]
-    else:
-        options = (temperature, never)
-        scores = [checkpoint(_log_probabilities, model.lm_head, *p, *options, use_reentrant=False) for p in pairs]
+    at_targets = hidden_BLD[rows_N, at_N], targets_BL[rows_N, at_N]
+    scores = _in_pieces(_log_probabilities, model.lm_head, *at_targets, temperature, never)
     first_B = wanted_BL.int().argmax(dim=1)
     return TokenScores(
         logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
@@ -308,9 +304,15 @@ def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Ten
     return F.cross_entropy(_project(head, hidden_ND).float(), targets_N, reduction="none")
 
 
+def _hidden(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Last hidden states (B, L, D)."""
+    hidden_BLD: Tensor = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
+    return hidden_BLD
+
+
 def _at_targets(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Last hidden states (N, D), token ids (N) and segment numbers (N) of the response tokens."""
-    hidden_BLD = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
+    hidden_BLD = _hidden(model, batch)
     targets_BL = batch["labels"][:, 1:]
     wanted_BL = targets_BL != IGNORED
     return hidden_BLD[:, :-1][wanted_BL], targets_BL[wanted_BL], batch["segments"][:, 1:][wanted_BL]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,11 +137,8 @@ class Processor:
     def _response(self, response: Response) -> tuple[list[int], list[int]]:
         """Tokens of a response and its end, each with the segment that holds its last character."""
         ids, offsets = self._follow(response.text)
-        spans, at, segments = response.spans(), 0, []
-        for _, end in offsets:
-            while at + 1 < len(spans) and end - len(self.template.lead) > spans[at][2]:
-                at += 1
-            segments.append(SEGMENT_IDS[spans[at][0]])
+        spans = response.spans()
+        segments = _segments_of(spans, (end - len(self.template.lead) for _, end in offsets))
         return ids + self.end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self.end_ids)
 
     def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Response]) -> Encoded:
@@ -154,12 +151,8 @@ class Processor:
         text = self.decode(ids)
         spans = split(text).spans() or [(ANSWER, 0, 0)]
         lead = len(self.coder.decode(ids)) - len(text)
-        at, segments = 0, []
-        for number in range(1, len(ids) + 1):
-            end = len(self.coder.decode(ids[:number])) - lead
-            while at + 1 < len(spans) and end > spans[at][2]:
-                at += 1
-            segments.append(SEGMENT_IDS[spans[at][0]])
+        ends = (len(self.coder.decode(ids[:number])) - lead for number in range(1, len(ids) + 1))
+        segments = _segments_of(spans, ends)
         return Encoded([*prompt_ids, *ids], [0] * len(prompt_ids) + segments, prompt.image)
 
     def _follow(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -241,3 +234,13 @@ class Processor:
 
     def _prefill(self, text: str) -> list[int]:
         return self._follow(text)[0] if text else []
+
+
+def _segments_of(spans: Sequence[tuple[str, int, int]], ends: Iterable[int]) -> list[int]:
+    """The segment number of each token by the character that it ends before; `spans`: (kind, start, end) in order."""
+    at, segments = 0, []
+    for end in ends:
+        while at + 1 < len(spans) and end > spans[at][2]:
+            at += 1
+        segments.append(SEGMENT_IDS[spans[at][0]])
+    return segments

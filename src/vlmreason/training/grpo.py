@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Encoded
-from vlmreason.tasks.base import stream
 from vlmreason.training import strategies
 from vlmreason.training.objectives import (
     Normalisation,
@@ -125,23 +124,13 @@ class GroupRelativePolicyOptimization(Policy):
         self._used = used
         [no_signal] = self.mean_over_processes([float(len(silent))], [float(len(groups))])
         rows = strategies.gather_rows([float(len(used))], self.device)
-        optimizers, factor = self.begin_step()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        factor = self.begin_step()
         figures = {"no_signal": no_signal, "lr": self.settings.lr * factor}
         if not sum(row[0] for row in rows):
             self.sum_over_processes(torch.zeros(1, dtype=torch.float64, device=self.device))  # asks whether to stop
             return figures
         drawn, gap = self._look(turns, encoded, advantages, used)
-        rng = stream(self.phase.seed, self.phase.name, self.step, "minibatches", self.global_rank)
-        totals, norms = torch.zeros(6, dtype=torch.float64), []
-        for _ in range(settings.epochs):
-            order = list(used)
-            rng.shuffle(order)
-            for number in range(settings.minibatches):
-                sums, norm = self._step(order[number :: settings.minibatches], encoded, drawn)
-                totals += sums
-                norms.append(norm)
+        totals, norm = self.make_steps(used, lambda chosen: self._step(chosen, encoded, drawn))
         loss, kl, reference, clipped, entropy, num = totals.tolist()
         return figures | {
             "loss": loss / (settings.epochs * settings.minibatches),
@@ -150,7 +139,7 @@ class GroupRelativePolicyOptimization(Policy):
             "clipped": clipped / num,
             "entropy": entropy / num,
             "rollout_gap": gap,
-            "grad_norm": sum(norms) / len(norms),
+            "grad_norm": norm,
         }
 
     @torch.no_grad()

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
 from vlmreason.models.learner import Learner
 from vlmreason.tasks.base import stream
@@ -107,16 +106,19 @@ class PhaseModule(L.LightningModule):
         """What the progress bar says of the latest step."""
         return {"loss": f"{self.last.get('loss', float('nan')):.4f}"}
 
-    def begin_step(self) -> tuple[list[Optimizer], float]:
-        """The optimizers with the learning rates of this step, and its factor on the peak rates; seeds the step."""
-        self.seed_step()
+    def all_optimizers(self) -> list[Any]:
         found = self.optimizers(use_pl_optimizer=True)
-        optimizers: list[Any] = found if isinstance(found, list) else [found]
+        return found if isinstance(found, list) else [found]
+
+    def begin_step(self) -> float:
+        """Seed the step, clear the gradients and set its learning rates; returns their factor on the peak rates."""
+        self.seed_step()
         factor = schedule(self.step, self.num_steps, self.settings.warmup, self.settings.end)
-        for optimizer in optimizers:
+        for optimizer in self.all_optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-        return optimizers, factor
+            optimizer.zero_grad()
+        return factor
 
     def seed_step(self, *what: object) -> None:
         """Let the random numbers of this process depend on this step (and `what` of it) alone."""

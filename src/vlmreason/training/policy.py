@@ -6,17 +6,18 @@ import math
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vlmreason.envs.base import Env
 from vlmreason.models.learner import Learner, TokenScores
 from vlmreason.models.processor import Encoded
 from vlmreason.structure import nearest
-from vlmreason.tasks.base import Modality
+from vlmreason.tasks.base import Modality, stream
 from vlmreason.training import strategies
 from vlmreason.training.optimizers import OptimizerSettings
 from vlmreason.training.phase import PhaseModule, PhaseSettings
@@ -174,6 +175,21 @@ class Policy(PhaseModule):
             batch = self.learner.processor.collate(examples, LENGTH_STEP)
             yield part, {name: value.to(self.device) for name, value in batch.items()}
 
+    def make_steps(
+        self, indices: Sequence[int], step: Callable[[list[int]], tuple[Tensor, float]]
+    ) -> tuple[Tensor, float]:
+        """All optimizer steps on the chosen turns, in another order in each epoch.
+
+        `step` makes one on some turns and returns its figures and the gradient's norm; they are summed and averaged.
+        """
+        rng = stream(self.phase.seed, self.phase.name, self.step, "minibatches", self.global_rank)
+        num, found = self.algorithm.minibatches, []
+        for _ in range(self.algorithm.epochs):
+            order = list(indices)
+            rng.shuffle(order)
+            found += [step(order[number::num]) for number in range(num)]
+        return sum((sums for sums, _ in found), torch.zeros(())), sum(norm for _, norm in found) / len(found)
+
     def scores(self, batch: Mapping[str, Tensor]) -> TokenScores:
         return self.learner.token_scores(batch, self.algorithm.temperature)
 
@@ -186,8 +202,7 @@ class Policy(PhaseModule):
                 f"phase {self.phase.name}, update {self.step}: the gradient is no finite number; a lower "
                 "algorithm.optimizer.lr, or trainer.precision=32-true, may help"
             )
-        optimizers: Any = self.optimizers(use_pl_optimizer=True)
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+        for optimizer in self.all_optimizers():
             optimizer.step()
             optimizer.zero_grad()
         return sums, norm

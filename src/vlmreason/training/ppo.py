@@ -129,23 +129,11 @@ class ProximalPolicyOptimization(Policy):
         return [turn for slot in self.slots.mine for turn in found[slot]]
 
     def improve(self, turns: Sequence[Turn], encoded: Sequence[Encoded]) -> dict[str, float]:
-        settings = self.algorithm
         with torch.no_grad(), strategies.usable(self.model), self.computing():
             last_S = self._values_of_next()
         played, gap = self._look(turns, encoded, last_S)
-        rng = stream(self.phase.seed, self.phase.name, self.step, "minibatches", self.global_rank)
-        optimizers, factor = self.begin_step()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        totals, norms = torch.zeros(6, dtype=torch.float64), []
-        for _ in range(settings.epochs):
-            order = list(range(len(turns)))
-            rng.shuffle(order)
-            for number in range(settings.minibatches):
-                chosen = order[number :: settings.minibatches]
-                sums, norm = self._step(chosen, encoded, played)
-                totals += sums
-                norms.append(norm)
+        factor = self.begin_step()
+        totals, norm = self.make_steps(range(len(turns)), lambda chosen: self._step(chosen, encoded, played))
         loss, value_loss, kl, clipped, entropy, num = totals.tolist()
         variance = float(played.return_B.var(correction=0))
         residual = float((played.return_B - played.value_B).var(correction=0))
@@ -158,7 +146,7 @@ class ProximalPolicyOptimization(Policy):
             "entropy": entropy / num,
             "explained_variance": explained,
             "rollout_gap": gap,
-            "grad_norm": sum(norms) / len(norms),
+            "grad_norm": norm,
             "lr": self.settings.lr * factor,
         }
 

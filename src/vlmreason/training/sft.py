@@ -40,13 +40,11 @@ class SupervisedFineTuning(PhaseModule):
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
-        optimizers, factor = self.begin_step()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        factor = self.begin_step()
         with self.computing():
             sums = self._backward(batch)
         norm = self.clip()
-        for optimizer in optimizers:
+        for optimizer in self.all_optimizers():
             optimizer.step()
         self.step += 1
         self.add(tokens_trained=self.counts["num_tokens"])
