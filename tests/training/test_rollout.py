@@ -213,6 +213,12 @@ def test_environment_that_raises(learner, monkeypatch, method):
     assert "\n" not in str(raised.value)
 
 
+def test_episode_that_never_ends(learner, monkeypatch):
+    monkeypatch.setattr(type(ENV), "turn", lambda self, state, response, rng: Outcome(state, {"env": 0.0}, done=False))
+    with pytest.raises(ValueError, match=rf"episode 0, turn {ENV.max_turns}: the episode goes on after max_turns="):
+        Slots(table_of(ENV), 1).collect(Says(learner, lambda _: "x"), ENV.max_turns + 1, 0)
+
+
 def test_unreadable_actions_are_explored(learner):
     """A random legal action is taken (equation 4.1): another one in other places, the same in the same."""
     table = table_of(ENV)

@@ -90,7 +90,7 @@ class Table:
     def play(self, engine: Engine, episodes: Mapping[int, Episode], *where: object) -> dict[int, Turn]:
         """One turn of each episode (they are moved on); keys are slots.
 
-        Raises ValueError naming the episode whose environment fails or gives a reward that is no number.
+        Raises ValueError naming the episode whose environment fails, gives a reward that is no number or never ends.
         """
         started = time.perf_counter()
         prompts = {slot: self._guard(episode, self.prompt, episode.state) for slot, episode in episodes.items()}
@@ -113,6 +113,8 @@ class Table:
             if not math.isfinite(reward):
                 raise ValueError(f"{self._name(episode)}: rewards {dict(outcome.rewards)}, which are no finite number")
             episode.state, episode.turn, episode.gained = outcome.state, episode.turn + 1, episode.gained + reward
+            if not outcome.done and episode.turn >= self.env.max_turns:
+                raise ValueError(f"{self._name(episode)}: the episode goes on after max_turns={self.env.max_turns}")
             turns[slot] = Turn(prompts[slot], before, samples[slot], outcome, reward, episode.gained)
         self.seconds.environment += time.perf_counter() - started
         return turns
