@@ -127,6 +127,46 @@ def test_attribution(run: Path, program: Callable[..., Done]) -> None:
     assert "path and names" in done.out
 
 
+def test_likelihood_of_a_task(run: Path, program: Callable[..., Done]) -> None:
+    words = ("what=likelihood", "num=3", "levels=[hard]", "view=text", "phase=align", "accelerator=cpu")
+    done = program("analyze", f"run={run}", *words)
+    assert done.code == 0, done.err
+    place = run / "analysis" / "likelihood.json"
+    assert done.out.splitlines()[-1] == str(place)
+    found = content(place)
+    assert set(found["inputs"]["checkpoints"]) == {"align"}
+    assert (found["settings"]["view"], found["settings"]["max_new_tokens"]) == ("text", 8)
+    [hard] = found["results"]
+    assert (hard["level"], hard["num"], hard["num_episodes"]) == ("hard", 3, 3)
+    assert 0 < hard["thought"]["num_tokens"]["mean"] <= 8 and hard["thought"]["logprob"]["mean"] < 0
+    assert "log p thought" in done.out and "hard" in done.out
+
+
+def test_likelihood_of_an_environment(program: Callable[..., Done], tmp_path: Path) -> None:
+    """Whole test episodes, shown as the environment is; nothing is computed again that is there."""
+    small = [word for word in SMALL if not word.startswith(("task=", "supervision=", "scale.num"))]
+    assert program("train", "env=number_line", "env.start.nano=8", *small, f"out={tmp_path}").code == 0
+    [run] = tmp_path.iterdir()
+    words = ("analyze", f"run={run}", "what=likelihood", "num=6", "batch_size=2", "temperature=0.5", "accelerator=cpu")
+    done = program(*words)
+    assert done.code == 0, done.err
+    place = run / "analysis" / "likelihood.json"
+    found = content(place)
+    assert set(found["inputs"]["checkpoints"]) == {"final"}
+    assert {key: found["settings"][key] for key in ("view", "split", "temperature")} == {
+        "view": "image", "split": "test", "temperature": 0.5,
+    }  # fmt: skip
+    [level] = found["results"]
+    assert level["num"] == level["unread"]["num"] >= 6 >= level["num_episodes"] >= 1
+    held = place.read_bytes()
+    again = program(*words)
+    assert "is there already" in again.err and again.out == done.out and place.read_bytes() == held
+    other = program(*words, "seed=1")
+    assert "is replaced: settings.seed is 0 there, 1 here" in other.err
+    done = program(*words, "levels=[hard]")
+    assert done.code == 2 and "level=hard: number_line has standard" in done.err
+
+
 def test_repeating_says_what_it_does(run: Path, program: Callable[..., Done]) -> None:
     words = ("analyze", f"run={run}", "what=failures")
     place = run / "analysis" / "failures.json"
@@ -154,6 +194,12 @@ def test_repeating_says_what_it_does(run: Path, program: Callable[..., Done]) ->
         (["what=gradients", "levels=[simple,hrad]"], "did you mean 'hard'?"),
         (["what=gradients", "projection=100", "adam=true"], "adam=true"),
         (["what=gradients", "split=tset"], "did you mean 'test'?"),
+        (["what=likelihod"], "did you mean 'likelihood'?"),
+        (["what=likelihood", "train=all"], "train=all: has no effect on what=likelihood"),
+        (["what=gradients", "temperature=0.5"], "temperature=0.5: has no effect on what=gradients"),
+        (["what=likelihood", "temperature=0"], "temperature=0.0: more than 0"),
+        (["what=likelihood", "levels=[hrad]"], "did you mean 'hard'?"),
+        (["what=likelihood", "view=image_via_text"], "view"),
     ],
 )
 def test_mistakes_are_one_sentence(words: list[str], message: str, trained: Path, program: Callable[..., Done]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -11,6 +12,8 @@ from scipy import stats
 from vlmreason.evaluation.statistics import wilson_interval
 
 CONFIDENCE = 0.95
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,39 @@ def mean(values: Sequence[float]) -> Mean:
     return Mean(num, middle, middle - half, middle + half)
 
 
+def clustered_mean(groups: Sequence[Sequence[float]]) -> Mean:
+    """The mean of all values; the interval treats the groups as drawn, not the values in them (as `ratio`)."""
+    above, below = _sums(groups)
+    num = int(below.sum())
+    if num == 0:
+        return Mean(0, None, None, None)
+    value = float(above.sum()) / num
+    if len(above) == 1:
+        return Mean(num, value, None, None)
+    half = _quantile(len(above)) * _error(above, below, value)
+    return Mean(num, value, value - half, value + half)
+
+
+def clustered_share(groups: Sequence[Sequence[bool]]) -> Share:
+    """How many values hold, where the groups are drawn and not the values in them.
+
+    The interval is Wilson's for as many independent values as would have the share's variance (at most those there
+    are); where all values are the same, for as many as there are groups.
+    """
+    above, below = _sums(groups)
+    count, num = int(above.sum()), int(below.sum())
+    if num == 0:
+        return Share(0, 0, None, None, None)
+    value, size = count / num, float(len(above))
+    if 0 < count < num and len(above) > 1:
+        single = value * (1 - value)
+        size = single / max(single / num, _error(above, below, value) ** 2)
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    middle = (value + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * (value * (1 - value) / size + z**2 / (4 * size**2)) ** 0.5
+    return Share(count, num, value, max(0.0, middle - half), min(1.0, middle + half))
+
+
 def ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
     """Sum of the first numbers over the sum of the second, with the linearised (delta method) interval.
 
@@ -74,12 +110,23 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
     value, num = float(above.sum()) / total, len(pairs)
     if num == 1:
         return Ratio(float(above.sum()), total, value, None, None)
-    spread = float(np.sqrt(np.square(above - value * below).sum() * num / (num - 1)))
-    half = _quantile(num) * spread / total
+    half = _quantile(num) * _error(above, below, value)
     high = value + half
     return Ratio(
         float(above.sum()), total, value, max(0.0, value - half), min(1.0, high) if (above <= below).all() else high
     )
+
+
+def _sums(groups: Sequence[Sequence[float]]) -> tuple[Array, Array]:
+    """Sum and number of the values of each group that has some."""
+    there = [group for group in groups if group]
+    return np.array([float(sum(group)) for group in there]), np.array([float(len(group)) for group in there])
+
+
+def _error(above: Array, below: Array, value: float) -> float:
+    """Standard error of `value`, the sum of `above` over that of `below`, which are drawn in pairs (two or more)."""
+    num = len(above)
+    return float(np.sqrt(np.square(above - value * below).sum() * num / (num - 1)) / below.sum())
 
 
 def _quantile(num: int) -> float:

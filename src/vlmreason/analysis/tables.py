@@ -60,6 +60,15 @@ def attribution_table(results: Sequence[Data]) -> str:
     return _align(rows)
 
 
+def likelihood_table(results: Sequence[Data]) -> str:
+    """One row per level: means per response, log-probabilities as sums over tokens, with the 95 % interval."""
+    rows = [["level", "responses", "episodes", "log p thought", "tokens", "log p answer", "tokens", "no action"]]
+    for one in results:
+        parts = (_mean(one[part][key]) for part in ("thought", "answer") for key in ("logprob", "num_tokens"))
+        rows.append([one["level"], str(one["num"]), str(one["num_episodes"]), *parts, _percent(one["unread"])])
+    return _align(rows)
+
+
 def _percent(share: Data) -> str:
     if share["share"] is None:
         return "-"

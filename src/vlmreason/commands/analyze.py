@@ -1,9 +1,11 @@
-"""Look into a run: what its responses get wrong, how its gradients align, which pixels its traces come from.
+"""Look into a run: what its responses get wrong, how likely they are, its gradients, the pixels its traces come from.
 
   what=failures     (appendix K) faults of the responses of an evaluation, step by step; needs no model
   what=gradients    (section 5, appendix H) gradient alignment, cosine, Adam update alignment and norms between simple
                     and hard problems, losses on conversion and solution; for every checkpoint of the run
   what=attribution  (appendix J) gradient times input on the pixels, and its share on the path or the panels
+  what=likelihood   (Zhai's dissertation, table 4.1) log-probabilities of the thoughts and of the actions of responses
+                    that the model draws, over whole episodes of its environment or on problems of its task
 
 Prints a table and writes <run>/analysis/<what>.json. A result of the same settings, code and weights is shown again,
 one of others is replaced; either is said.
@@ -12,6 +14,7 @@ Examples:
   vlmreason analyze run=outputs/RUN what=failures
   vlmreason analyze run=outputs/RUN what=gradients num=64 train=[language_model]
   vlmreason analyze run=outputs/RUN what=attribution levels=[hard] out=hard.json
+  vlmreason analyze run=outputs/RUN what=likelihood num=200 temperature=0.5
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ _KEYS = {
         "phase", "levels", "num", "split", "batch_size", "view", "train", "adam", "projection", "seed",
     ),
     "attribution": ("phase", "levels", "num", "split", "batch_size", "top_percent", "num_examples"),
+    "likelihood": ("phase", "levels", "num", "split", "batch_size", "view", "temperature", "seed"),
 }  # fmt: skip
 
 
@@ -37,7 +41,7 @@ class Settings:
     """The command's own keys; see conf/analyze.yaml. What is no null and not for `what` is an error."""
 
     run: str
-    what: Literal["failures", "gradients", "attribution"]
+    what: Literal["failures", "gradients", "attribution", "likelihood"]
     out: str | None
     accelerator: Literal["auto", "cpu", "gpu"]
     folder: str | None
@@ -54,6 +58,7 @@ class Settings:
     seed: int | None
     top_percent: float | None
     num_examples: int | None
+    temperature: float | None
 
     def __post_init__(self) -> None:
         for keys in _KEYS.values():
@@ -74,7 +79,8 @@ def run(cfg: dict[str, Any]) -> Path:
 
     own = build.settings(Settings, cfg)
     trained = identity.read_config(Path(own.run))
-    return {"failures": _failures, "gradients": _gradients, "attribution": _attribution}[own.what](own, trained)
+    kinds = {"failures": _failures, "gradients": _gradients, "attribution": _attribution, "likelihood": _likelihood}
+    return kinds[own.what](own, trained)
 
 
 def _failures(own: Settings, trained: dict[str, Any]) -> Path:
@@ -150,6 +156,35 @@ def _attribution(own: Settings, trained: dict[str, Any]) -> Path:
 
     inputs = _weights(places) | build.task_identity(trained)
     return _finish(own, "attribution", asdict(settings), inputs, compute, attribution_table)
+
+
+def _likelihood(own: Settings, trained: dict[str, Any]) -> Path:
+    from dataclasses import asdict
+
+    from vlmreason.analysis.likelihood import LikelihoodSettings, measure
+    from vlmreason.analysis.tables import likelihood_table
+    from vlmreason.commands import build
+    from vlmreason.envs.base import Env
+    from vlmreason.envs.revision import Revision
+    from vlmreason.structure import structure
+
+    task = build.build_task(trained)
+    env = task if isinstance(task, Env) else Revision(task)
+    shown = {
+        "view": trained["env"]["view"] if "env" in trained else "image",
+        "max_new_tokens": build.build_evaluation(trained).max_new_tokens,
+    }
+    settings = structure(LikelihoodSettings, shown | own.given("phase"))
+    for level in settings.levels or ():
+        build.check_level(env, level)
+    places = _checkpoints(Path(own.run), own.phase or "final", list(trained["supervision"]["phases"]))
+
+    def compute() -> list[Any]:
+        (place,) = places.values()
+        return measure(_load(trained, place, own.accelerator), env, settings)
+
+    inputs = _weights(places) | build.task_identity(trained)
+    return _finish(own, "likelihood", asdict(settings), inputs, compute, likelihood_table)
 
 
 def _finish(

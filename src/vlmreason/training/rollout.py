@@ -70,13 +70,14 @@ class Table:
     temperature: float
     seed: int
     batch_size: int
+    split: str = "train"
     seconds: Seconds = field(default_factory=Seconds)
 
     def begin(self, number: int) -> Episode:
-        """Episode `number` of training: the levels in turn. Raises ValueError naming it where it cannot be started."""
+        """Episode `number` of the split: the levels in turn. Raises ValueError naming it where it cannot be started."""
         level, index = self.levels[number % len(self.levels)], number // len(self.levels)
         episode = Episode(level, index, None)
-        episode.state = self._guard(episode, self.env.start, level, "train", index)
+        episode.state = self._guard(episode, self.env.start, level, self.split, index)
         return episode
 
     def prompt(self, state: Any) -> Prompt:

@@ -1,0 +1,130 @@
+"""How likely a model's own responses are, their thoughts and their actions apart (table 4.1 of Zhai's dissertation).
+
+Episodes are played to their ends, each turn with a response drawn from the model; the log-probability of a response is
+the sum of those of the tokens that were drawn. Thought is all before the answer, as equation 4.3 has it: with lambda 1
+the thoughts decide log pi(action) almost alone, as theirs is the far larger part of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vlmreason.analysis.intervals import Mean, Share, clustered_mean, clustered_share
+from vlmreason.dialogue import ANSWER
+from vlmreason.envs.base import Env
+from vlmreason.models.learner import Learner
+from vlmreason.models.processor import SEGMENT_IDS
+from vlmreason.structure import nearest
+from vlmreason.tasks.base import SPLITS, Modality
+from vlmreason.training.rollout import Episode, Table, Turn, encode
+
+
+@dataclass(frozen=True)
+class LikelihoodSettings:
+    """Which responses.
+
+    view, max_new_tokens: how the environment is shown, and how long a response may be (tokens). levels: None: all of
+    the environment's. num: responses of each, or some more: of the first episodes of the split, which are played to
+    their ends. batch_size: episodes side by side. temperature: of sampling, and of the probabilities. seed: of what is
+    drawn, which depends on batch_size too.
+    """
+
+    view: Modality
+    max_new_tokens: int
+    levels: tuple[str, ...] | None = None
+    num: int = 1000
+    split: str = "test"
+    batch_size: int = 32
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        for name in ("num", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: 1 or more is expected")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: more than 0 is expected")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of the responses that have such tokens: the sum of their log-probabilities (nats), and their number."""
+
+    logprob: Mean
+    num_tokens: Mean
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One level. num: responses; unread: those without an action that could be read. Intervals are over episodes."""
+
+    level: str
+    num: int
+    num_episodes: int
+    thought: Part
+    answer: Part
+    unread: Share
+
+
+def measure(learner: Learner, env: Env[Any], settings: LikelihoodSettings) -> list[Likelihood]:
+    """The likelihood of a learner's responses on each level of an environment.
+
+    A response that holds no action leads to what it leads to in training (equation 4.1, or the environment's
+    penalty). Raises ValueError for a model that writes no text of its own, and as `Learner.sample` and `Table.play`.
+    """
+    if not isinstance(learner, Learner):
+        raise ValueError("what=likelihood: needs a model that is here and writes its thoughts and actions as text")
+    return [_likelihood(learner, env, level, settings) for level in settings.levels or env.levels]
+
+
+def play(learner: Learner, table: Table, num: int) -> list[list[Turn]]:
+    """The turns of whole episodes, with `num` or more in all.
+
+    A further episode begins as long as those that did will not have as many turns at their next one. How long an
+    episode is has no say in whether it counts: long ones are neither left out nor preferred.
+    """
+    turns: list[list[Turn]] = []
+    running: dict[int, Episode] = {}
+    while True:
+        while len(running) < table.batch_size and sum(map(len, turns)) + len(running) < num:
+            running[len(turns)] = table.begin(len(turns))
+            turns.append([])
+        if not running:
+            return turns
+        for number, turn in table.play(learner, running).items():
+            turns[number].append(turn)
+            if turn.outcome.done:
+                del running[number]
+
+
+def _likelihood(learner: Learner, env: Env[Any], level: str, settings: LikelihoodSettings) -> Likelihood:
+    s = settings
+    table = Table(env, (level,), s.view, {}, s.max_new_tokens, s.temperature, s.seed, s.batch_size, s.split)
+    torch.manual_seed(s.seed)
+    episodes = play(learner, table, s.num)
+    logprobs = [[_by_part(learner, env, turn) for turn in turns] for turns in episodes]
+    thoughts, answers = ([[parts[is_answer] for parts in of_turns] for of_turns in logprobs] for is_answer in (0, 1))
+    unread = clustered_share([[not turn.outcome.parsed for turn in turns] for turns in episodes])
+    return Likelihood(level, unread.num, len(episodes), _part(thoughts), _part(answers), unread)
+
+
+def _by_part(learner: Learner, env: Env[Any], turn: Turn) -> tuple[list[float], list[float]]:
+    """The log-probabilities of the tokens before the answer, and of those in it."""
+    parts: tuple[list[float], list[float]] = ([], [])
+    segments = encode(learner.processor, env, turn).segments[-len(turn.sample.ids) :]
+    for segment, logprob in zip(segments, turn.sample.logprobs, strict=True):
+        parts[segment == SEGMENT_IDS[ANSWER]].append(logprob)
+    return parts
+
+
+def _part(episodes: Sequence[Sequence[Sequence[float]]]) -> Part:
+    """Of log-probabilities by episode, turn and token."""
+    sums = [[sum(tokens) for tokens in turns if tokens] for turns in episodes]
+    counts = [[float(len(tokens)) for tokens in turns if tokens] for turns in episodes]
+    return Part(clustered_mean(sums), clustered_mean(counts))
