@@ -23,7 +23,7 @@ from vlmreason.report.writing import markdown
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
 OTHERS = {
-    "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 table4_2 table4_3 table_c1",
+    "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 table4_1 table4_2 table4_3 table_c1",
     "sft_vs_rl": "fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
     "beyond": "rl_closes_the_gap",
 }
@@ -266,6 +266,7 @@ def test_curves_and_tables_share_runs(composing: None) -> None:
 
     card_games, rules = hashes("rl4vlm/fig_c11"), hashes("sft_vs_rl/fig5_5")
     assert hashes("rl4vlm/fig4_5") < card_games < hashes("rl4vlm/table4_2") == hashes("rl4vlm/table_c1")
+    assert hashes("rl4vlm/table4_1") < hashes("rl4vlm/table4_2")
     assert len(hashes("rl4vlm/fig4_7") & card_games) == 1
     assert len(hashes("rl4vlm/fig4_6") & card_games) == 3
     assert rules < hashes("sft_vs_rl/fig5_6")

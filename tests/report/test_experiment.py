@@ -71,6 +71,7 @@ def test_a_number_of_the_paper_finds_its_place_at_another_scale() -> None:
         ({"measure": {"what": "acuracy"}}, "measure.what=acuracy: allowed are accuracy"),
         ({"measure": {"levle": "hard"}}, "measure.levle: no such key"),
         ({"measure": {"what": "gradients:aligned"}}, "there are alignment"),
+        ({"measure": {"what": "likelihood:action"}}, "there are thought, answer"),
         ({"measure": {"at": 0.5}}, "measure.at=0.5"),
         ({"measure": {"training": "curve", "along": "compute"}}, "draw=lines: what=accuracy is drawn otherwise"),
         ({"measure": {"training": "best", "what": "tokens"}}, "measure.training=best: of what=accuracy or part:NAME"),
@@ -95,4 +96,9 @@ def test_what_follows_training() -> None:
     gradients = read_measure({"what": "gradients:cosine", "at": 0.5})
     assert follow_up(gradients, {"gradients": {"num": 8, "adam": False, "levels": ["simple", "hard"]}}) == (
         "analyze", "what=gradients", "num=8", "adam=false", "levels=[simple,hard]",
+    )  # fmt: skip
+    likelihood = read_measure({"what": "likelihood:unread"})
+    assert likelihood.in_percent and not likelihood.is_curve
+    assert follow_up(likelihood, {"likelihood": {"temperature": 0.5}}) == (
+        "analyze", "what=likelihood", "temperature=0.5",
     )  # fmt: skip

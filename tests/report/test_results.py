@@ -7,7 +7,7 @@ import pytest
 from studies import ARTIFACT, make_record, make_training
 
 from vlmreason.report import results
-from vlmreason.report.experiment import Experiment, read_measure
+from vlmreason.report.experiment import LIKELIHOODS, Experiment, read_measure
 from vlmreason.report.records import Record
 from vlmreason.report.results import Found, NotThereError, Result, collect, curve, sample
 from vlmreason.structure import structure
@@ -153,6 +153,28 @@ def test_figures_of_the_failures(name: str, value: float) -> None:
     assert sample(record, measure, 0).values == (value,)
     with pytest.raises(NotThereError, match="no nothing"):
         sample(record, read_measure({"what": "failures:nothing"}), 0)
+
+
+def likely(level: str, value: float) -> dict[str, Any]:
+    part = {"logprob": {"mean": -value}, "num_tokens": {"mean": 10 * value}}
+    none = {"logprob": {"mean": None}, "num_tokens": {"mean": None}}
+    return {"level": level, "thought": part, "answer": none, "unread": {"share": 0.25}}
+
+
+def test_figures_of_the_likelihood() -> None:
+    groups = [likely("standard", 1.0), likely("rule_ood", 2.0)]
+    record = make_record(MARKS, analyses={"likelihood": {"results": groups}})
+
+    def value(name: str, level: str) -> tuple[float | None, ...]:
+        return sample(record, read_measure({"what": f"likelihood:{name}", "level": level}), 0).values
+
+    assert (value("thought", "standard"), value("thought", "rule_ood")) == ((-1.0,), (-2.0,))
+    assert (value("thought_tokens", "rule_ood"), value("unread", "standard")) == ((20.0,), (0.25,))
+    with pytest.raises(NotThereError, match="likelihood:answer: not in the analysis of standard"):
+        value("answer", "standard")
+    with pytest.raises(NotThereError, match="no analysis: what=likelihood"):
+        sample(make_record(MARKS), read_measure({"what": "likelihood:thought"}), 0)
+    assert tuple(results._likelihood_row(groups[0])) == LIKELIHOODS
 
 
 def test_imported_numbers() -> None:

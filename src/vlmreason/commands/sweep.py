@@ -1,8 +1,8 @@
 """Plan many runs, send them to this machine or a cluster, see where they are, restart what failed.
 
 What is run is a plan (sweeps/plans), or what the tables and figures of experiments lack: runs that are not there yet
-are trained, and what they show beside accuracy (other conversions, failures, gradients, attribution) is measured
-after training, in the same job; of runs that are trained only that is done.
+are trained, and what they show beside accuracy (other conversions, failures, gradients, attribution, likelihood) is
+measured after training, in the same job; of runs that are trained only that is done.
 
 A plan is frozen: every job keeps its resolved configuration, the commit, the uncommitted changes and a copy of
 the source, so that nothing edited while jobs wait changes them. The first word says what to do; without one

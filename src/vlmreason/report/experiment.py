@@ -22,6 +22,10 @@ GRADIENTS = ("alignment", "cosine", "adam", "norm", "loss_conversion", "loss_giv
 """What `what=gradients` measures at every checkpoint: equations 3, 7, 8, the mean norm on simple examples, and the
 losses of equations 4, 5, 2."""
 
+LIKELIHOODS = ("thought", "answer", "thought_tokens", "answer_tokens", "unread")
+"""What `what=likelihood` measures of responses: sums of log-probabilities before the answer and in it (nats), tokens of
+both, and the share without a readable action."""
+
 WHERE = ("step", "examples")
 """Where along a run a checkpoint is: optimizer steps, or examples seen, both over all phases."""
 
@@ -40,8 +44,9 @@ class Measure:
     what: `accuracy` | `unparsed` | `cut_off` | `converted` | `conversion_exact` (shares of responses), `tokens`
         (generated), `accuracy_conversion_exact` | `accuracy_conversion_wrong` (among responses with such a conversion),
         `part:<name>` (a task's own measure in summary.json), `failures:<name>` (of `analyze what=failures`),
-        `gradients:<name>` (one of GRADIENTS: a curve over checkpoints), `attribution:<name>`, `imported:<name>` (a
-        column of the experiment's file of numbers from elsewhere), `length:<segment>` (generated tokens of a kind).
+        `gradients:<name>` (one of GRADIENTS: a curve over checkpoints), `attribution:<name>`,
+        `likelihood:<name>` (one of LIKELIHOODS), `imported:<name>` (a column of the experiment's file of numbers from
+        elsewhere), `length:<segment>` (generated tokens of a kind).
     training: of accuracy and parts, what the evaluations while the last phase trained have instead of the one at the
         end: `curve`, or `best`, its highest point.
     level, view: of the problems. conversion: auto (that of the run's own evaluation), or another one, which is
@@ -68,11 +73,12 @@ class Measure:
             "accuracy", "unparsed", "cut_off", "converted", "conversion_exact", "tokens",
             "accuracy_conversion_exact", "accuracy_conversion_wrong",
         )  # fmt: skip
-        named = ("part", "failures", "gradients", "attribution", "imported", "length")
+        named = ("part", "failures", "gradients", "attribution", "likelihood", "imported", "length")
         if self.what not in plain and not (kind in named and name):
             raise ValueError(f"measure.what={self.what}: allowed are {', '.join(plain)}, {':NAME, '.join(named)}:NAME")
-        if kind == "gradients" and name not in GRADIENTS:
-            raise ValueError(f"measure.what={self.what}: there are {', '.join(GRADIENTS)}")
+        for known, names in (("gradients", GRADIENTS), ("likelihood", LIKELIHOODS)):
+            if kind == known and name not in names:
+                raise ValueError(f"measure.what={self.what}: there are {', '.join(names)}")
         if self.training and ((self.what != "accuracy" and kind != "part") or self.task):
             raise ValueError(f"measure.training={self.training}: of what=accuracy or part:NAME on the run's own task")
         if self.training == "curve":
@@ -85,11 +91,11 @@ class Measure:
 
     @property
     def kind(self) -> str:
-        """What it is read from: evaluation | training | failures | gradients | attribution | imported."""
+        """What it is read from: evaluation | training | failures | gradients | attribution | likelihood | imported."""
         if self.training:
             return "training"
         kind = self.what.partition(":")[0]
-        return kind if kind in ("failures", "gradients", "attribution", "imported") else "evaluation"
+        return kind if kind in ("failures", "gradients", "attribution", "likelihood", "imported") else "evaluation"
 
     @property
     def is_curve(self) -> bool:
@@ -99,7 +105,7 @@ class Measure:
     def in_percent(self) -> bool:
         if self.percent is not None:
             return self.percent
-        shares = ("accuracy", "unparsed", "cut_off", "converted", "conversion_exact")
+        shares = ("accuracy", "unparsed", "cut_off", "converted", "conversion_exact", "likelihood:unread")
         kind, _, name = self.what.partition(":")
         return self.what in shares or self.what.startswith("accuracy_") or (kind == "part" and name in SHARES)
 

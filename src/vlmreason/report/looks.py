@@ -45,6 +45,11 @@ _WORDS = {
     "gradients:loss_conversion": "conversion loss",
     "gradients:loss_given_both": "solution loss given image and text",
     "gradients:loss_given_image": "solution loss given image",
+    "likelihood:thought": "log-probability of the thoughts",
+    "likelihood:answer": "log-probability of the action",
+    "likelihood:thought_tokens": "tokens of the thoughts",
+    "likelihood:answer_tokens": "tokens of the action",
+    "likelihood:unread": "drawn responses without an action",
 }
 _ALONG = {
     "step": "optimizer steps",

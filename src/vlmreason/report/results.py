@@ -126,6 +126,8 @@ def sample(record: Record, measure: Measure, seed: int) -> Sample:
         return Sample(seed, (along.y[place],), by_problem=False)
     if measure.kind == "attribution":
         return Sample(seed, (_attribution(record, measure),), by_problem=False)
+    if measure.kind == "likelihood":
+        return Sample(seed, (_likelihood(record, measure),), by_problem=False)
     raise NotThereError(f"{measure.what}: no value of a run")
 
 
@@ -374,3 +376,23 @@ def _attribution(record: Record, measure: Measure) -> float:
         if measure.level in (None, group["level"]) and found is not None:
             return float(found)
     raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
+
+
+def _likelihood(record: Record, measure: Measure) -> float:
+    for group in _analysis(record, "likelihood")["results"]:
+        found = _likelihood_row(group)[measure.what.partition(":")[2]]
+        if measure.level in (None, group["level"]) and found is not None:
+            return found
+    raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
+
+
+def _likelihood_row(group: Mapping[str, Any]) -> dict[str, float | None]:
+    """The figures of one level by the names of experiment.LIKELIHOODS."""
+    thought, answer = group["thought"], group["answer"]
+    return {
+        "thought": _number(thought["logprob"]["mean"]),
+        "answer": _number(answer["logprob"]["mean"]),
+        "thought_tokens": _number(thought["num_tokens"]["mean"]),
+        "answer_tokens": _number(answer["num_tokens"]["mean"]),
+        "unread": _number(group["unread"]["share"]),
+    }
