@@ -38,10 +38,10 @@ def settings_of(name: str, **changes: Any) -> ReinforcementSettings:
 def stage_of(
     name: str, learner: Learner, env: Env[Any], view: str = "text", trainer: TrainerSettings = TRAINER, **changes: Any
 ) -> ReinforcedStage:
-    """A stage with the settings above; `levels`: not the environment's first one alone."""
-    levels = changes.pop("levels", env.levels[:1])
+    """A stage with the settings above; `levels`: not the environment's first one alone; `server`: its engine."""
+    levels, server = changes.pop("levels", env.levels[:1]), changes.pop("server", None)
     scene = Scene(env, levels, view)  # type: ignore[arg-type]
-    return ReinforcedStage(learner, settings_of(name, **changes), scene, ADAMW, trainer, 4, tiny_learner)
+    return ReinforcedStage(learner, settings_of(name, **changes), scene, ADAMW, trainer, 4, tiny_learner, server)
 
 
 def policy_of(name: str, learner: Learner, env: Env[Any], **changes: Any) -> Any:

@@ -7,6 +7,7 @@ from vlmreason.envs.base import Env
 from vlmreason.envs.episodes import Episodes
 
 ENVS = [name for name in catalog.groups()["env"] if name != "alfworld"]  # it needs games of the user's
+MEMORY: tuple[list[str], ...] = ([], ["algorithm.vllm.gpu_memory_utilization=0.5"], ["algorithm.vllm.sleep=false"])
 ALGORITHMS = [name for name in catalog.groups()["algorithm"] if name != "sft"]
 
 
@@ -38,6 +39,25 @@ def test_runs_without_an_algorithm_are_the_runs_that_they_were(composed) -> None
     assert identity.config_hash(cfg) != identity.config_hash(composed("train", "algorithm=grpo"))
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_rollouts_by_the_learner_are_the_runs_that_they_were(algorithm: str, composed) -> None:
+    """The engine is part of a run only where it is another one; how much memory it takes never is."""
+    plain = composed("train", f"algorithm={algorithm}")
+    assert not {"engine", "vllm"} & plain["algorithm"].keys()
+    assert composed("train", f"algorithm={algorithm}", "algorithm.engine=learner") == plain
+    assert build.build_algorithm(plain).engine == "learner"
+    served = [composed("train", f"algorithm={algorithm}", "algorithm.engine=vllm", *more) for more in MEMORY]
+    hashes = {identity.config_hash(cfg) for cfg in served}
+    assert len(hashes) == 1 and identity.config_hash(plain) not in hashes
+    assert build.build_algorithm(served[1]).vllm.gpu_memory_utilization == 0.5
+
+
+def test_nothing_begins_that_vllm_cannot_do(composed, tmp_path) -> None:
+    cfg = composed("train", "algorithm=grpo", "algorithm.engine=vllm", "supervision=none")
+    with pytest.raises(ValueError, match=r"algorithm\.engine=vllm: it does not run this model \(model_type=llava\)"):
+        build.build_stages(cfg, build.build_learner(cfg), tmp_path)
+
+
 def test_a_language_variant_is_its_environment_in_words(composed) -> None:
     cfg = composed("train", "env=general_points_l")
     assert (cfg["task"]["name"], cfg["env"]["view"], cfg["task"]["image"]) == ("general_points", "text", False)
@@ -51,6 +71,7 @@ def test_a_language_variant_is_its_environment_in_words(composed) -> None:
         (["env=number_line", "env.paper.font=5"], "env.paper.font: has no effect at scale=nano"),
         (["algorithm=ppo", "algorithm.paper.turns=5"], "algorithm.paper.turns: has no effect at scale=nano"),
         (["supervision=expert"], "choose one with env="),
+        (["algorithm=ppo", "algorithm.vllm.sleep=false"], "algorithm.vllm.sleep: has no effect"),
     ],
 )
 def test_what_has_no_effect_is_refused(words: list[str], message: str, composed) -> None:

@@ -10,7 +10,7 @@ from families import TINY, memorable, write_tiny
 from safetensors.torch import load_file, save_file
 from tiny import dialogues, outcome, processor, tiny_learner, tiny_run
 
-from vlmreason.models.adapters import CONFIG, WEIGHTS, AdapterSettings, linear_layers, part_of
+from vlmreason.models.adapters import CONFIG, WEIGHTS, AdapterSettings, linear_layers, merged_weights, part_of
 from vlmreason.models.composed import NanoComposed
 from vlmreason.models.hugging_face import HuggingFace
 from vlmreason.models.learner import PARTS, Learner
@@ -267,3 +267,28 @@ def test_every_family_trains_saves_merges(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "merged" / WEIGHTS).exists()
     opened = again if name == "nano_composed" else family(name, tmp_path / "merged")
     torch.testing.assert_close(logits_of(opened), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [AdapterSettings(), LORA, ALL], ids=["none", "lora", "all"])
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_5_vl", "idefics3"])
+def test_merged_weights_are_those_that_would_be_saved(tmp_path: Path, name: str, settings: AdapterSettings) -> None:
+    """Under the names of the files that the model came from; the model keeps its adapters."""
+    write_tiny(name, tmp_path / "hub")
+    data = {"name": name, "checkpoint": str(tmp_path / "hub"), "dtype": "float32"}
+    learner = structure(HuggingFace, data | dict(TINY[name].settings), "model").load()
+    learner.adapt(settings, seed=0)
+    with torch.no_grad():
+        for parameter in learner.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    before = parameters(learner)
+    found = {key: value.clone() for key, value in merged_weights(learner.model)}
+    after = parameters(learner)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert found.keys() == load_file(tmp_path / "hub" / "model.safetensors").keys()
+    if settings.name != "none":
+        learner.merge()
+    learner.save(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert saved.keys() == found.keys()
+    assert all(torch.equal(saved[key], found[key]) for key in saved)

@@ -62,10 +62,10 @@ def section(kind: type[T], cfg: Config, name: str) -> T:
 def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """`cfg` with the sizes of the chosen scale in place of those of all scales: the task's under `task.sizes`, an
     algorithm's among its own keys. An environment becomes the task, and `env` keeps how it is shown; an
-    `algorithm` that is supervised training alone is left out.
+    `algorithm` that is supervised training alone is left out, and so is the engine of one that has the learner's.
 
-    Raises ValueError where an override changes the sizes of another scale, or a task that is not used: it would have
-    no effect.
+    Raises ValueError where an override changes the sizes of another scale, or a task or an engine that is not used: it
+    would have no effect.
     """
     if cfg.get("env") and "sizes" not in cfg.get("task", {}):
         cfg = _with_env(cfg, overrides)
@@ -92,7 +92,19 @@ def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     if "algorithm" in cfg and chosen in cfg["algorithm"]:
         kept = {key: value for key, value in cfg["algorithm"].items() if key not in scales}
         cfg = cfg | {"algorithm": kept | cfg["algorithm"][chosen]}
-    return cfg
+    return _without_vllm(cfg, overrides) if cfg.get("algorithm", {}).get("engine") == "learner" else cfg
+
+
+def _without_vllm(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Runs whose rollouts the learner generates are the runs that they were before there was another engine."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.startswith("algorithm.vllm"):
+            raise ValueError(
+                f"{key}: has no effect with algorithm.engine=learner (did you mean 'algorithm.engine=vllm'?)"
+            )
+    kept = {key: value for key, value in cfg["algorithm"].items() if key not in ("engine", "vllm")}
+    return cfg | {"algorithm": kept}
 
 
 def _with_env(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -174,10 +186,16 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
     scene = Scene(env, tuple(levels or env.levels[:1]), view)
     phases = list(build_supervision(cfg).phases)
     start = folder / "checkpoints" / phases[-1] if phases else None
+    trainer, engine = build_trainer(cfg), None
+    if settings.engine == "vllm":
+        from vlmreason.training import vllm_engine
+
+        vllm_engine.check(learner, settings, trainer)
+        engine = vllm_engine.VllmEngine(learner, settings.vllm)
     return [
         ReinforcedStage(
-            learner, settings, scene, build_optimizer(cfg), build_trainer(cfg), evaluation.batch_size,
-            lambda: build_learner(cfg, start),
+            learner, settings, scene, build_optimizer(cfg), trainer, evaluation.batch_size,
+            lambda: build_learner(cfg, start), engine,
         )
     ]  # fmt: skip
 

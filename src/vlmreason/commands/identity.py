@@ -35,6 +35,7 @@ NOT_IDENTITY = (
     "trainer.timeout_minutes",
     "trainer.progress",
     "evaluation.batch_size",
+    "algorithm.vllm",
     "model.parallel",
     "model.timeout",
     "model.retries",

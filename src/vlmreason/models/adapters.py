@@ -8,7 +8,7 @@ trained in full beside the adapters lie in the same file, as PEFT's `modules_to_
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from vlmreason.structure import first_line
 
@@ -167,6 +167,27 @@ def merge_adapter(model: Any) -> None:
             setattr(model.get_submodule(parent), child, module.get_base_layer())
     del model.peft_config
     model._hf_peft_config_loaded = False
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of the weights that would be saved after `merge_adapter`, one by one; the model stays as it is.
+
+    The names are those in the files that the model was loaded from, which are not always those of its parameters.
+    """
+    from peft.tuners.lora import LoraLayer
+    from transformers.core_model_loading import revert_weight_conversion
+
+    adapted: dict[str, Any] = {
+        f"{name}.base_layer.weight": module for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    }
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        weight = parameter.detach()
+        for adapter in adapted[name].active_adapters if name in adapted else ():
+            weight = weight + adapted[name].get_delta_weight(adapter).to(weight.dtype)
+        yield from revert_weight_conversion(model, {name.replace(".base_layer.", "."): weight}).items()
 
 
 def _saved_names(model: Any, prefixes: Prefixes, settings: AdapterSettings) -> list[str]:

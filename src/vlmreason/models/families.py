@@ -104,13 +104,9 @@ class LlavaPictures(ModelPictures):
     def expand(self, height: int, width: int) -> list[int]:
         return [self.placeholder_id] * self.num_tokens
 
-    def _tensors(self, flat: Sequence[Picture]) -> dict[str, Tensor]:
-        crops = getattr(self.processor, "do_center_crop", False)
-        return super()._tensors([self._squared(picture) for picture in flat] if crops else flat)
-
-    def _squared(self, picture: Picture) -> Picture:
+    def prepare(self, picture: Picture) -> Picture:
         height, width = picture.shape[:2]
-        if height == width:
+        if height == width or not getattr(self.processor, "do_center_crop", False):
             return picture
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
@@ -118,6 +114,9 @@ class LlavaPictures(ModelPictures):
         square[:] = [round(255 * mean) for mean in self.processor.image_mean]
         square[top : top + height, left : left + width] = picture
         return square
+
+    def _tensors(self, flat: Sequence[Picture]) -> dict[str, Tensor]:
+        return super()._tensors([self.prepare(picture) for picture in flat])
 
 
 class LlavaNextPictures(ModelPictures):

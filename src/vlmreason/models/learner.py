@@ -148,12 +148,13 @@ class Learner:
             logits_processor=[recorder],
         )  # fmt: skip
         logprobs_BL = recorder.logprobs(ids_BL)
-        found = []
-        for prompt, row, logprobs in zip(prompts, ids_BL.tolist(), logprobs_BL.tolist(), strict=True):
-            one = self._generation(prompt, row)
-            num = one.num_tokens
-            found.append(Sample(one.text, num, one.finished, row[:num], logprobs[:num]))
-        return found
+        drawn = zip(prompts, ids_BL.tolist(), logprobs_BL.tolist(), strict=True)
+        return [self.as_sample(prompt, ids, logprobs) for prompt, ids, logprobs in drawn]
+
+    def as_sample(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Sample:
+        """Tokens that were drawn after a prompt, up to the end where there is one, as a response."""
+        one = self._generation(prompt, ids)
+        return Sample(one.text, one.num_tokens, one.finished, ids[: one.num_tokens], logprobs[: one.num_tokens])
 
     def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, **options: Any) -> Tensor:
         """Generated tokens (B, L), padded behind their ends."""

@@ -73,6 +73,10 @@ class Pictures(ABC):
     def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
         """Further inputs of the model for a batch; `images`: those of each row, in the order of their tokens."""
 
+    def prepare(self, picture: Picture) -> Picture:
+        """A picture as the library's own processor of the model is to be given it."""
+        return picture
+
     def positions(self, input_ids: Sequence[int], images: Sequence[Picture]) -> Tensor | None:
         """Position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
         return None
@@ -122,11 +126,17 @@ class Processor:
 
     def prompt_ids(self, text: str, image: Picture | None) -> list[int]:
         """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
-        if image is None:
+        return self._turn(text, None if image is None else self.pictures.expand(*image.shape[:2]))
+
+    def unexpanded_ids(self, text: str, image: Picture | None) -> list[int]:
+        """As `prompt_ids`, with one placeholder for the picture: for an engine that expands it itself."""
+        return self._turn(text, None if image is None else [self.pictures.placeholder_id])
+
+    def _turn(self, text: str, placeholders: list[int] | None) -> list[int]:
+        if placeholders is None:
             before, after = self.template.text
             return self.coder.turn(Written(before), text, Written(after))
         first, before, after = self.template.image
-        placeholders = self.pictures.expand(*image.shape[:2])
         return self.coder.turn(Written(first), placeholders, Written(before), text, Written(after))
 
     def encode(self, dialogue: Dialogue) -> Encoded:

@@ -7,8 +7,9 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,37 @@ from vlmreason.training.phase import PhaseModule, PhaseSettings
 from vlmreason.training.rollout import Engine, Table, Turn, encode
 
 LENGTH_STEP = 16
+MAX_GAP = 1.0
+"""Nats per token between the log-probabilities of engine and trainer beyond which these are not the same model."""
+
+
+class Server(Engine, Protocol):
+    """An engine with weights of its own."""
+
+    def serving(self) -> AbstractContextManager[None]:
+        """Within it the engine draws with the weights that the learner has now."""
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """algorithm.vllm: how much of the GPU vLLM takes, and how it runs.
+
+    gpu_memory_utilization: share of the GPU's memory, 0 to 1, beside the learner's; max_model_len: tokens of a prompt
+    with its response, null: as many as fit; enforce_eager: without CUDA graphs; sleep: give the memory back between
+    rollouts.
+    """
+
+    gpu_memory_utilization: float = 0.3
+    max_model_len: int | None = None
+    enforce_eager: bool = False
+    sleep: bool = True
+
+    def __post_init__(self) -> None:
+        share, length = self.gpu_memory_utilization, self.max_model_len
+        if not 0 < share <= 1:
+            raise ValueError(f"algorithm.vllm.gpu_memory_utilization={share}: more than 0, at most 1 is expected")
+        if length is not None and length < 1:
+            raise ValueError(f"algorithm.vllm.max_model_len={length}: 1 or more, or null, is expected")
 
 
 @dataclass(frozen=True)
@@ -49,6 +81,7 @@ class ReinforcementSettings:
     thought_weight: lambda of equation 4.3, weight of the tokens before the answer.
     rewards: weights of rewards by name; those not named have the environment's own (Env.reward_weight).
     optimizer: what differs from the run's optimizer. evaluate_every, checkpoint_every: in updates; 0: off.
+    engine: what generates the rollouts; vllm: its settings (training/vllm_engine.py).
     """
 
     name: str
@@ -63,6 +96,8 @@ class ReinforcementSettings:
     evaluate_every: int = 1
     checkpoint_every: int = 5
     alarms: AlarmSettings = AlarmSettings()
+    engine: Literal["learner", "vllm"] = "learner"
+    vllm: VllmSettings = VllmSettings()
 
     def __post_init__(self) -> None:
         for name in ("updates", "epochs", "minibatches", "max_new_tokens", "checkpoint_every"):
@@ -97,16 +132,17 @@ class Policy(PhaseModule):
         phase: PhaseSettings,
         micro_tokens: int,
         batch_size: int,
-        engine: Engine | None = None,
+        engine: Server | None = None,
     ) -> None:
-        """`micro_tokens`: padded tokens of one pass; `batch_size`: responses generated together; `engine`: what
-        generates them, if not the learner."""
+        """`micro_tokens`: padded tokens of one pass; `batch_size`: responses that the learner generates together;
+        `engine`: what generates them in its place, and makes its batches itself."""
         super().__init__(learner, optimizer, settings.updates, phase)
         self.algorithm, self.scene, self.micro_tokens = settings, scene, micro_tokens
         self.engine: Engine = engine or learner
+        self.serving = engine.serving if engine else nullcontext
         self.table = Table(
             scene.env, scene.levels, scene.view, settings.rewards, settings.max_new_tokens, settings.temperature,
-            phase.seed, batch_size,
+            phase.seed, sys.maxsize if engine else batch_size,
         )  # fmt: skip
         self._warned: set[str] = set()
 
@@ -135,13 +171,18 @@ class Policy(PhaseModule):
         started = time.perf_counter()
         self.seed_step("rollout")
         self.table.seconds.generate = self.table.seconds.environment = 0.0
-        with strategies.usable(self.model), self.computing():
+        with strategies.usable(self.model), self.computing(), self.serving():
             turns = self.roll_out()
         encoded = [encode(self.learner.processor, self.scene.env, turn) for turn in turns]
         if self.step == self.phase.first_step:
             self._warn_of_unknown_rewards(turns)
         rolled_out = time.perf_counter()
         figures = self.improve(turns, encoded)
+        if self.engine is not self.learner and figures.get("rollout_gap", 0.0) > MAX_GAP:
+            raise ValueError(
+                f"algorithm.engine={self.algorithm.engine}: its log-probabilities are {figures['rollout_gap']:.2f} per "
+                "token away from the learner's: it does not compute the same model; algorithm.engine=learner"
+            )
         self.step += 1
         self._count(turns, encoded)
         self.last = {**self._describe(turns), **figures}

@@ -13,9 +13,8 @@ from vlmreason.training.cnn_ppo import CnnPPOSettings
 from vlmreason.training.grpo import GroupRelativePolicyOptimization, GRPOSettings
 from vlmreason.training.optimizers import OptimizerSettings
 from vlmreason.training.phase import PhaseModule, PhaseSettings, Stage
-from vlmreason.training.policy import ReinforcementSettings, Scene
+from vlmreason.training.policy import ReinforcementSettings, Scene, Server
 from vlmreason.training.ppo import PPOSettings, ProximalPolicyOptimization
-from vlmreason.training.rollout import Engine
 from vlmreason.training.settings import TrainerSettings
 from vlmreason.training.strategies import SHARDED
 
@@ -40,7 +39,7 @@ class ReinforcedStage(Stage):
         trainer: TrainerSettings,
         generation_batch: int,
         reference: Callable[[], Learner],
-        engine: Engine | None = None,
+        engine: Server | None = None,
     ) -> None:
         """Raises ValueError for settings of the optimizer that do not exist, for a level without episodes, and where
         the model is to be sharded: each process generates as long as its own responses are."""
@@ -78,4 +77,9 @@ class ReinforcedStage(Stage):
             f"scale.micro_tokens={settings.micro_tokens} (tokens of a pass), "
             f"evaluation.batch_size={self.generation_batch} (responses generated together) and "
             f"algorithm.max_new_tokens={self.settings.max_new_tokens}"
+            + (
+                f" and algorithm.vllm.gpu_memory_utilization={self.settings.vllm.gpu_memory_utilization}"
+                if self.engine
+                else ""
+            )
         )
