@@ -103,14 +103,19 @@ def composed(command: str, overrides: list[str]) -> dict[str, Any]:
         return runner.resolve(compose(catalog.commands()[command], overrides), overrides)
 
 
-def test_the_ledger_is_that_of_the_records(tmp_path: Path) -> None:
-    """`vlmreason report readme=README.md` brings it up to date."""
+@pytest.mark.parametrize(
+    ("study", "file"),
+    [("s2h", "README.md"), *((study, "docs/rl_results.md") for study in ("rl4vlm", "sft_vs_rl", "beyond"))],
+)
+def test_the_ledger_is_that_of_the_records(tmp_path: Path, study: str, file: str) -> None:
+    """`vlmreason report study=STUDY readme=FILE` brings it up to date."""
+    text = (ROOT / file).read_text()
     with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-        library = experiments.Library("nano", ["s2h"], tmp_path)
-        results = {name: experiments.collect(name, "nano", library) for name in experiments.chosen("glob(s2h/*)")}
+        library = experiments.Library("nano", [study], tmp_path)
+        results = {name: experiments.collect(name, "nano", library) for name in experiments.chosen(f"glob({study}/*)")}
     assert not library.faults
-    found = claims.read_claims(ROOT / "experiments" / "s2h" / "claims.yaml")
-    assert claims.insert(README, claims.ledger([claims.judge(claim, results) for claim in found])) == README
+    found = claims.read_claims(ROOT / "experiments" / study / "claims.yaml")
+    assert claims.insert(text, study, claims.ledger([claims.judge(claim, results) for claim in found])) == text
 
 
 def test_make_targets_exist() -> None:

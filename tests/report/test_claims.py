@@ -245,11 +245,11 @@ def test_the_ledger_shows_effect_size_verdict_and_what_was_tried() -> None:
 
 
 def test_the_ledger_between_its_markers() -> None:
-    text = "# Title\n<!-- ledger -->\nold\n<!-- end of ledger -->\nrest\n"
-    assert insert(text, ["new"]) == "# Title\n<!-- ledger -->\nnew\n<!-- end of ledger -->\nrest\n"
-    assert insert(insert(text, ["a"]), ["new"]) == insert(text, ["new"])
+    text = "# Title\n<!-- ledger s2h -->\nold\n<!-- end of ledger -->\nrest\n"
+    assert insert(text, "s2h", ["new"]) == "# Title\n<!-- ledger s2h -->\nnew\n<!-- end of ledger -->\nrest\n"
+    assert insert(insert(text, "s2h", ["a"]), "s2h", ["new"]) == insert(text, "s2h", ["new"])
     with pytest.raises(ValueError, match="expected in the text"):
-        insert("# Title\n", ["new"])
+        insert("# Title\n", "s2h", ["new"])
 
 
 @pytest.mark.parametrize("study", ["s2h", "rl4vlm", "sft_vs_rl", "beyond"])

@@ -143,7 +143,8 @@ def first_difference(held: object, wanted: object, where: str = "") -> str | Non
 def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
     """The settings that only one of two runs has; None where a common one differs.
 
-    A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default.
+    A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default. What
+    only `held` has may be a setting that is gone, but no group of settings: a phase or an algorithm that it ran.
     """
     only: list[str] = []
 
@@ -155,6 +156,8 @@ def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any])
             if key in a and key in b:
                 if not same(a[key], b[key], below):
                     return False
+            elif isinstance(a.get(key), Mapping):
+                return False
             elif key in b and any(name == below or name.startswith(f"{below}.") for name in named):
                 return False
             else:

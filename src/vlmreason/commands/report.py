@@ -8,6 +8,7 @@ Examples:
   vlmreason report
   vlmreason report study=s2h scale=paper runs=outputs out=reports
   vlmreason report readme=README.md
+  vlmreason report study=rl4vlm readme=docs/rl_results.md
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def run(cfg: dict[str, Any]) -> Path:
     write_text_atomic(path.with_suffix(".md"), digest(report, folder, pictures))
     if own.readme:
         readme = Path(own.readme)
-        write_text_atomic(readme, insert(readme.read_text(encoding="utf-8"), ledger(report.verdicts)))
+        write_text_atomic(readme, insert(readme.read_text(encoding="utf-8"), own.study, ledger(report.verdicts)))
     return path
 
 

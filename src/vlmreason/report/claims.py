@@ -29,7 +29,7 @@ Judgement = Literal["holds", "fails", "not decided", "no runs"]
 
 OF = ("mean", "weighted", "first", "last", "min", "max")
 WORDS = {"first": 0, "second": 1, "last but one": -2, "last": -1}
-BEGIN, END = "<!-- ledger -->", "<!-- end of ledger -->"
+BEGIN, END = "<!-- ledger {} -->", "<!-- end of ledger -->"
 
 
 @dataclass(frozen=True)
@@ -251,12 +251,12 @@ def shown_size(effect: Estimate | None, num_wanted: int = 0) -> str:
     return f"{effect.num_seeds}{missing}" + ("" if effect.num_problems is None else f" x {effect.num_problems}")
 
 
-def insert(text: str, lines: Sequence[str]) -> str:
-    """`text` (of a README) with the lines of the ledger between its markers. Raises ValueError."""
-    head, begin, rest = text.partition(BEGIN)
+def insert(text: str, study: str, lines: Sequence[str]) -> str:
+    """`text` (of a README) with the lines of a study's ledger between its markers. Raises ValueError."""
+    head, begin, rest = text.partition(BEGIN.format(study))
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{BEGIN} and {END} are expected in the text")
+        raise ValueError(f"{BEGIN.format(study)} and {END} are expected in the text")
     return "\n".join([head + begin, *lines, end + tail])
 
 
