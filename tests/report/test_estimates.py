@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from vlmreason.evaluation.statistics import wilson_interval
-from vlmreason.report.estimates import Estimate, Sample, difference, estimate
+from vlmreason.report.estimates import Estimate, Sample, difference, estimate, of_shares
 
 
 def runs(*rows: Sequence[float | None], by_problem: bool = True) -> list[Sample]:
@@ -160,3 +160,11 @@ def test_runs_are_paired_by_seed() -> None:
     right = [Sample(1, (18.0,), False), Sample(0, (9.0,), False)]
     found = difference(left, right)
     assert found is not None and found.mean == 1.5 and found.num_seeds == 2
+
+
+def test_intervals_of_shares_stay_among_shares() -> None:
+    found = of_shares(estimate([Sample(seed, (value,), False) for seed, value in enumerate((1.0, 0.9, 0.7))]))
+    assert found is not None and found.ci_high == 1.0 and found.ci_low is not None and 0 < found.ci_low < found.mean
+    assert of_shares(None) is None
+    one = estimate([Sample(0, (0.7,), False)])
+    assert of_shares(one) == one

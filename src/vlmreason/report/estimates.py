@@ -47,6 +47,13 @@ def estimate(samples: Sequence[Sample]) -> Estimate | None:
     return _estimate(samples, lowest=0.0)
 
 
+def of_shares(found: Estimate | None) -> Estimate | None:
+    """An estimate of values from 0 to 1: its interval goes no further."""
+    if found is None or found.ci_low is None or found.ci_high is None:
+        return found
+    return replace(found, ci_low=max(0.0, found.ci_low), ci_high=min(1.0, found.ci_high))
+
+
 def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | None:
     """Mean of left minus right, paired by seed and problem; None where they share none."""
     pairs = [(a, b) for a in left for b in right if a.seed == b.seed]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmreason.report.estimates import Estimate, Sample, estimate
+from vlmreason.report.estimates import Estimate, Sample, estimate, of_shares
 from vlmreason.report.experiment import Cell, Experiment, Measure
 from vlmreason.report.records import NONE, RIGHT, EvaluationCell, Record
 
@@ -242,6 +242,7 @@ def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Mapping[tuple
             marks.append(found.mark)
     kinds = {s.by_problem for s in samples}
     value = estimate(samples) if len(kinds) == 1 else None
+    value = of_shares(value) if cell.measure.in_percent else value
     return CellResult(
         cell, value, tuple(samples), tuple(curves), tuple(runs), tuple(missing), tuple(dict.fromkeys(marks))
     )
