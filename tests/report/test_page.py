@@ -383,7 +383,8 @@ def test_the_ledger_of_a_readme_is_brought_up_to_date(tmp_path: Path, write: Cal
     readme.write_text("before\n<!-- ledger made_up -->\noutdated\n<!-- end of ledger -->\nafter\n")
     write(folder, f"readme={readme}")
     text = readme.read_text()
-    assert text.startswith("before\n<!-- ledger made_up -->\n| claim |") and text.endswith("<!-- end of ledger -->\nafter\n")
+    assert text.startswith("before\n<!-- ledger made_up -->\n| claim |")
+    assert text.endswith("<!-- end of ledger -->\nafter\n")
     assert "Mix is above Image" in text and "outdated" not in text
     readme.write_text("no markers")
     with pytest.raises(ValueError, match="are expected in the text"):

@@ -148,6 +148,9 @@ def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any])
     """
     only: list[str] = []
 
+    def is_named(place: str) -> bool:
+        return any(name == place or name.startswith(f"{place}.") for name in named)
+
     def same(a: Any, b: Any, place: str) -> bool:
         if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
             return _canonical(a) == _canonical(b)
@@ -156,9 +159,7 @@ def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any])
             if key in a and key in b:
                 if not same(a[key], b[key], below):
                     return False
-            elif isinstance(a.get(key), Mapping):
-                return False
-            elif key in b and any(name == below or name.startswith(f"{below}.") for name in named):
+            elif isinstance(a.get(key), Mapping) or (key in b and is_named(below)):
                 return False
             else:
                 only.append(below)
