@@ -18,6 +18,7 @@ from vlmreason.commands.train import Settings
 from vlmreason.data.mixture import mixtures
 from vlmreason.report import results
 from vlmreason.report.experiment import Cell, Experiment, PaperNumber
+from vlmreason.report.pixels import pixels
 from vlmreason.report.writing import markdown
 
 FIGURES = (*range(3, 10), *range(13, 32))
@@ -275,3 +276,12 @@ def test_curves_and_tables_share_runs(composing: None) -> None:
     for name in ("fig5_9", "fig5_10", "fig_d5", "fig_d6", "fig_d7", "fig_d9"):
         assert len(hashes(f"sft_vs_rl/{name}") & rules) == 1, name
     assert len(hashes("beyond/rl_closes_the_gap") & hashes("s2h/fig5")) == 2
+
+
+def test_of_a_run_in_two_studies_the_fuller_record_is_drawn(tmp_path: Path) -> None:
+    """The records of `beyond` are without the pixels of figure 28, which only `s2h` draws."""
+    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+        library = experiments.Library("nano", ["s2h", "beyond"], tmp_path)
+        result = experiments.collect("s2h/fig28", "nano", library)
+    drawn = pixels(result, library.records, lambda record: build.build_task(record.config))
+    assert sum("problem table_readout" in note for note in drawn.notes) == 2

@@ -205,7 +205,7 @@ class Library:
             if difference is None:
                 continue
             mark = "" if not difference else f"made before the settings {', '.join(difference)}"
-            rank = (not difference, str(record.provenance["time"]), len(record.evaluations) + len(record.analyses))
+            rank = (not difference, str(record.provenance["time"]), record.fullness)
             if best is None or rank >= best[0]:
                 best = (rank, Found(record, mark))
         return best and best[1]

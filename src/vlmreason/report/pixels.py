@@ -56,7 +56,7 @@ def pixels(result: Result, records: Sequence[Record], load_task: Callable[[Recor
     """A row per panel and series, a column per stretch. `load_task` None: there is nothing to draw the pictures with,
     and the figure says so."""
     experiment = result.experiment
-    runs = {record.run: record for record in records}
+    runs = {record.run: record for record in sorted(records, key=lambda record: record.fullness)}
     rows = [
         _row(result, panel, entry, runs, load_task)
         for panel in experiment.panels
@@ -117,7 +117,7 @@ def _row(
         return _Row(name, numbers, "no task to draw its picture with")
     record = runs[cell.runs[0]]
     for group in record.analyses["attribution"]["results"]:
-        if cell.cell.measure.level in (None, group["level"]) and group["examples"]:
+        if cell.cell.measure.level in (None, group["level"]) and group.get("examples"):
             break
     else:
         return _Row(name, numbers, "no pixels in the analysis")

@@ -94,6 +94,11 @@ class Record:
             for e in self.data["evaluations"]
         )
 
+    @cached_property
+    def fullness(self) -> tuple[int, int]:
+        """Of two records of one run, as of two studies, the one with more has more to show."""
+        return len(self.evaluations) + len(self.analyses), len(json.dumps(self.analyses))
+
     @property
     def commit(self) -> str:
         """Version of the code that trained the run, as `abcdef012345` or, with changes, `abcdef012345+`."""
