@@ -19,7 +19,7 @@ Examples:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -148,14 +148,9 @@ def _attribution(own: Settings, trained: dict[str, Any]) -> Path:
 
     settings = structure(AttributionSettings, own.given("phase"))
     task = build.build_task(trained)
-    places = _checkpoints(Path(own.run), own.phase or "final", list(trained["supervision"]["phases"]))
-
-    def compute() -> list[Any]:
-        (place,) = places.values()
-        return attribute(_load(trained, place, own.accelerator), task, settings)
-
-    inputs = _weights(places) | build.task_identity(trained)
-    return _finish(own, "attribution", asdict(settings), inputs, compute, attribution_table)
+    return _of_one(
+        own, trained, asdict(settings), lambda learner: attribute(learner, task, settings), attribution_table
+    )
 
 
 def _likelihood(own: Settings, trained: dict[str, Any]) -> Path:
@@ -177,14 +172,23 @@ def _likelihood(own: Settings, trained: dict[str, Any]) -> Path:
     settings = structure(LikelihoodSettings, shown | own.given("phase"))
     for level in settings.levels or ():
         build.check_level(env, level)
+    return _of_one(own, trained, asdict(settings), lambda learner: measure(learner, env, settings), likelihood_table)
+
+
+def _of_one(
+    own: Settings,
+    trained: dict[str, Any],
+    settings: Mapping[str, Any],
+    compute: Callable[[Any], list[Any]],
+    table: Callable[[Any], str],
+) -> Path:
+    """Finish what is computed of the learner with one phase's weights, the last one's where none is named."""
+    from vlmreason.commands import build
+
     places = _checkpoints(Path(own.run), own.phase or "final", list(trained["supervision"]["phases"]))
-
-    def compute() -> list[Any]:
-        (place,) = places.values()
-        return measure(_load(trained, place, own.accelerator), env, settings)
-
+    (place,) = places.values()
     inputs = _weights(places) | build.task_identity(trained)
-    return _finish(own, "likelihood", asdict(settings), inputs, compute, likelihood_table)
+    return _finish(own, own.what, settings, inputs, lambda: compute(_load(trained, place, own.accelerator)), table)
 
 
 def _finish(

@@ -65,7 +65,7 @@ def _keep(data: Mapping[str, Any], to: Path, pixels: bool) -> str:
             held = read_record(path)
         except ValueError as error:
             print(f"vlmreason: {error}; it is replaced", file=sys.stderr)
-    record = Record(slim(data, pixels or (held is not None and has_pixels(held.data))), path)
+    record = Record(slim(data, pixels or (held is not None and held.has_pixels)), path)
     if held is None:
         record.write(path)
         return "written"
@@ -105,11 +105,6 @@ def slim(data: Mapping[str, Any], pixels: bool) -> dict[str, Any]:
         for name, analysis in data["analyses"].items()
     }
     return {**data, "analyses": analyses}
-
-
-def has_pixels(data: Mapping[str, Any]) -> bool:
-    attribution = data["analyses"].get("attribution", {"results": []})
-    return any("examples" in group for group in attribution["results"])
 
 
 def _short(value: Any) -> Any:

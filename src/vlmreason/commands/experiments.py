@@ -183,6 +183,7 @@ class Library:
             self.records += found
             self.faults += faults
         self.records += self._local(runs)
+        self.records = _newest_and_fullest(self.records)
         self.composer = Composer()
         self._places: dict[tuple[str, str, int], list[Any]] = {}
         for record in self.records:
@@ -193,8 +194,7 @@ class Library:
     def find(self, settings: Mapping[str, Any]) -> Any:
         """The record of a run by its settings (vlmreason.report.results.Found), or None.
 
-        Exactly that run, or one made before settings were added that `settings` does not name; the newest,
-        of the same run the record that holds most, and rather that of this machine.
+        Exactly that run, or one made before settings were added that `settings` does not name; the newest.
         """
         from vlmreason.report.results import Found
 
@@ -205,7 +205,7 @@ class Library:
             if difference is None:
                 continue
             mark = "" if not difference else f"made before the settings {', '.join(difference)}"
-            rank = (not difference, str(record.provenance["time"]), record.fullness)
+            rank = (not difference, str(record.provenance["time"]))
             if best is None or rank >= best[0]:
                 best = (rank, Found(record, mark))
         return best and best[1]
@@ -218,6 +218,14 @@ class Library:
                 yield local_record(run)
             except (ValueError, OSError) as error:
                 self.faults.append(str(error))
+
+
+def _newest_and_fullest(records: Iterable[Any]) -> list[Any]:
+    """One record of each run: the newest, of those the one that holds most, rather that of this machine."""
+    kept: dict[str, Any] = {}
+    for record in sorted(records, key=lambda record: (str(record.provenance["time"]), record.fullness)):
+        kept[record.run] = record
+    return list(kept.values())
 
 
 def local_record(run: Path) -> Any:

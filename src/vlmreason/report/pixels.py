@@ -56,7 +56,7 @@ def pixels(result: Result, records: Sequence[Record], load_task: Callable[[Recor
     """A row per panel and series, a column per stretch. `load_task` None: there is nothing to draw the pictures with,
     and the figure says so."""
     experiment = result.experiment
-    runs = {record.run: record for record in sorted(records, key=lambda record: record.fullness)}
+    runs = {record.run: record for record in records}
     rows = [
         _row(result, panel, entry, runs, load_task)
         for panel in experiment.panels

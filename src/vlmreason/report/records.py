@@ -94,10 +94,15 @@ class Record:
             for e in self.data["evaluations"]
         )
 
-    @cached_property
-    def fullness(self) -> tuple[int, int]:
-        """Of two records of one run, as of two studies, the one with more has more to show."""
-        return len(self.evaluations) + len(self.analyses), len(json.dumps(self.analyses))
+    @property
+    def has_pixels(self) -> bool:
+        """Whether top pixels are listed, which records are without where their study does not draw them."""
+        return any("examples" in group for group in self.analyses.get("attribution", {"results": []})["results"])
+
+    @property
+    def fullness(self) -> int:
+        """How much it holds of its run: records of one run, as of two studies, may differ in that."""
+        return len(self.evaluations) + len(self.analyses) + self.has_pixels
 
     @property
     def commit(self) -> str:
