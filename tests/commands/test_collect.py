@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from program import Done, runner
 from studies import ARTIFACT, make_record, make_training, use_study, write_study
 
-from vlmreason.commands import catalog, collect, experiments, identity
+from vlmreason.commands import catalog, experiments, identity
 from vlmreason.report.records import fingerprint, read_record
 
 TASK = {"scale": "nano", "task": "table_readout"}
