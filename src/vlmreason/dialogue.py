@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Picture, Problem, Task
 
 VIEWS = ("text", "image", "image_via_text")
@@ -57,8 +58,7 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     `thought_kept` in [0, 1] is the share of the chain of thought's steps that stays; steps are dropped
     from the front, as in progressive internalisation (appendix I.7).
     """
-    if view not in VIEWS:
-        raise ValueError(f"view={view!r}: allowed are {', '.join(VIEWS)}")
+    check_choice("view", view, VIEWS)
     if not 0.0 <= thought_kept <= 1.0:
         raise ValueError(f"thought_kept={thought_kept}: allowed is 0 to 1")
     state = problem.state

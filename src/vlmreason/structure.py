@@ -38,6 +38,14 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
+def check_choice(where: str, value: object, allowed: Iterable[Any]) -> None:
+    """Raises ValueError with what is allowed, and what comes near, where the value is not one of it."""
+    allowed = list(allowed)
+    if value not in allowed:
+        names = list(map(str, allowed))
+        raise ValueError(f"{where}={value!r}: allowed are {', '.join(names)}{nearest(str(value), names)}")
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" for the closest choice, or "" when none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
@@ -51,9 +59,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass(kind, data, where)
     if origin is Literal:
-        if data not in args:
-            hint = nearest(str(data), map(str, args))
-            raise ValueError(f"{where}={data!r}: allowed are {', '.join(map(str, args))}{hint}")
+        check_choice(where, data, args)
         return data
     if origin in (typing.Union, types.UnionType):
         return _union(args, data, where)

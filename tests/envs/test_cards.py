@@ -12,7 +12,6 @@ from vlmreason.envs.cards import (
     card_boxes,
     card_sprite,
     check_card,
-    check_face_cards,
     deck,
     paste_cards,
     rank_name,
@@ -99,9 +98,3 @@ def test_cards_are_pasted_where_they_belong():
 def test_what_is_no_card_is_named(card):
     with pytest.raises(ValueError, match="card="):
         check_card(card)
-
-
-def test_rules_of_face_cards_are_checked():
-    check_face_cards("face_cards", "ranks")
-    with pytest.raises(ValueError, match="face_cards='eleven': allowed are ten, ranks"):
-        check_face_cards("face_cards", "eleven")

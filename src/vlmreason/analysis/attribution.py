@@ -27,7 +27,7 @@ from vlmreason.analysis.regions import Mask, Regions, regions
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
 from vlmreason.dialogue import build_dialogue
 from vlmreason.models.learner import Learner
-from vlmreason.structure import nearest
+from vlmreason.structure import check_choice, nearest
 from vlmreason.tasks.base import SPLITS, Task
 
 
@@ -44,8 +44,7 @@ class AttributionSettings:
     num_examples: int = 2
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        check_choice("split", self.split, SPLITS)
         for name, least in (("num", 1), ("batch_size", 1), ("num_examples", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: {least} or more is expected")

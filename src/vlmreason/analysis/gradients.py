@@ -40,7 +40,7 @@ from vlmreason.data.loader import LENGTH_STEP
 from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, build_dialogue
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Encoded
-from vlmreason.structure import nearest
+from vlmreason.structure import check_choice, nearest
 from vlmreason.supervision import ModelPart, View
 from vlmreason.tasks.base import SPLITS, Task
 
@@ -121,8 +121,7 @@ class GradientSettings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        check_choice("split", self.split, SPLITS)
         if self.batch_size < 1 or self.num < 2 * self.batch_size or self.num % self.batch_size:
             raise ValueError(
                 f"num={self.num}, batch_size={self.batch_size}: num must be a multiple of batch_size, twice it or more"

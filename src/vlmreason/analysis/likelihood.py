@@ -18,7 +18,7 @@ from vlmreason.dialogue import ANSWER
 from vlmreason.envs.base import Env
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import SEGMENT_IDS
-from vlmreason.structure import nearest
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import SPLITS, Modality
 from vlmreason.training.rollout import Episode, Table, Turn, encode
 
@@ -43,8 +43,7 @@ class LikelihoodSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split!r}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        check_choice("split", self.split, SPLITS)
         for name in ("num", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: 1 or more is expected")

@@ -34,7 +34,7 @@ from PIL import Image
 
 from vlmreason.dialogue import VIEWS, build_dialogue
 from vlmreason.files import rename_synced, write_json_atomic
-from vlmreason.structure import nearest
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import SPLITS, Picture, Problem, Task, state_to_json
 
 Format = Literal["folder", "llava", "vlmevalkit"]
@@ -56,8 +56,7 @@ class ExportSettings:
     view: Literal["text", "image", "image_via_text"] | None = None
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split}: allowed are {', '.join(SPLITS)}{nearest(self.split, SPLITS)}")
+        check_choice("split", self.split, SPLITS)
         if self.num < 1:
             raise ValueError(f"num={self.num}: 1 or more is expected")
         if self.view is not None and self.format != "llava":

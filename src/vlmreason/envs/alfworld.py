@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vlmreason.envs.base import ActionEnv, Outcome
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Belongs, Modality, Picture, choose_wording, stream
 from vlmreason.tasks.drawing import font
 
@@ -171,8 +172,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
         data: str | None = None,
         planner: bool = True,
     ) -> None:
-        if engine not in ENGINES:
-            raise ValueError(f"engine={engine!r}: allowed are {', '.join(ENGINES)}")
+        check_choice("engine", engine, ENGINES)
         if data is not None and not Path(data).is_dir():
             raise ValueError(f"data={data!r}: there is no such folder; {HINT}")
         self.sizes = sizes

@@ -54,11 +54,6 @@ def check_card(card: Card) -> None:
         )
 
 
-def check_face_cards(where: str, face_cards: str) -> None:
-    if face_cards not in FACE_RULES:
-        raise ValueError(f"{where}={face_cards!r}: allowed are {', '.join(FACE_RULES)}")
-
-
 @functools.lru_cache(maxsize=256)
 def card_sprite(card: Card | None, width: int, height: int) -> Picture:
     """A card of (height, width, 3); None is one that lies face down.

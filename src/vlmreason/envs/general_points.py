@@ -30,11 +30,11 @@ from typing import Any, Literal
 
 from vlmreason.envs.base import Env, Outcome
 from vlmreason.envs.cards import (
+    FACE_RULES,
     SUITS,
     Card,
     card_boxes,
     check_card,
-    check_face_cards,
     deck,
     paste_cards,
     rank_name,
@@ -43,6 +43,7 @@ from vlmreason.envs.cards import (
 from vlmreason.envs.formula import MAX_CARDS, OPERATORS, FormulaError, evaluate, solvable, solve
 from vlmreason.envs.points import RULES
 from vlmreason.envs.replies import read_object
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, Score, choose_wording, stream
 from vlmreason.tasks.drawing import blank
 
@@ -72,9 +73,8 @@ class Deal:
             raise ValueError(f"target={self.target}: 1 or more is expected")
         if not 0 <= self.faces <= self.num_cards:
             raise ValueError(f"faces={self.faces}: allowed is 0 to num_cards={self.num_cards}")
-        if self.suits not in SUITS:
-            raise ValueError(f"suits={self.suits!r}: allowed are {', '.join(SUITS)}")
-        check_face_cards("face_cards", self.face_cards)
+        check_choice("suits", self.suits, SUITS)
+        check_choice("face_cards", self.face_cards, FACE_RULES)
 
 
 @dataclass(frozen=True)
@@ -370,7 +370,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         where = f"problem of {self.name}"
         for card in state.cards:
             check_card(card)
-        check_face_cards(f"{where}: face_cards", state.face_cards)
+        check_choice(f"{where}: face_cards", state.face_cards, FACE_RULES)
         card_boxes(max(1, len(state.cards)), self.sizes.card, self.sizes.picture)
         if not 2 <= len(state.cards) < MAX_CARDS or not solvable(self.values(state), state.target):
             raise ValueError(f"{where}: cards that make {state.target} are expected, not {self.text(state)}")

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from vlmreason.envs.base import Env
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import SPLITS, Modality, Picture
 
 MAX_CHARS = 65_536
@@ -53,8 +54,7 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
             ("modality", modality, ("text", "image")),
             ("render_mode", render_mode, (None, "rgb_array")),
         ):
-            if value not in allowed:
-                raise ValueError(f"{what}={value!r}: allowed are {', '.join(map(str, allowed))}")
+            check_choice(what, value, allowed)
         self.env, self.level, self.split, self.modality = env, level, split, modality
         self.render_mode = render_mode
         self.state: Any = None

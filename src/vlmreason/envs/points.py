@@ -15,17 +15,17 @@ from typing import ClassVar
 
 from vlmreason.envs.base import ActionEnv, Outcome
 from vlmreason.envs.cards import (
+    FACE_RULES,
     Card,
     card_boxes,
     check_card,
-    check_face_cards,
     deck,
     paste_cards,
     rank_name,
     value,
 )
 from vlmreason.envs.formula import FormulaError, complete, evaluate, join, next_pieces, solvable
-from vlmreason.envs.replies import read_action
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, choose_wording
 from vlmreason.tasks.drawing import blank, text_sprite
 
@@ -173,7 +173,7 @@ class Points(ActionEnv[PointsState]):
         self.wording: PointsWording = choose_wording(WORDINGS, trace, wording or {})
         self.cot = cot
         self.penalty = penalty
-        check_face_cards("face_cards", face_cards)
+        check_choice("face_cards", face_cards, FACE_RULES)
         self.face_cards = face_cards
         self.solvable = solvable
         self._rule = RULES[trace][face_cards]
@@ -181,20 +181,11 @@ class Points(ActionEnv[PointsState]):
         self._actions = (*numbers, *self.operators, *("()" if self.brackets else ""), END)
         self._boxes = card_boxes(self.num_cards, sizes.card, sizes.area)
         self._deck = deck()
-        self._check_wording()
-
-    def _check_wording(self) -> None:
         rng = random.Random(0)
         deals = (PointsState(tuple(rng.sample(self._deck, self.num_cards))) for _ in range(MAX_ATTEMPTS))
-        first, plan = next((deal, plan) for deal in deals if (plan := self._plan(deal)))
-        try:
-            for formula in ((), plan, ("+",)):  # to go on with, done and stuck
-                state = replace(first, formula=formula)
-                asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
-                if self.text(state) not in asked or read_action(expert, self._actions) is None:
-                    raise ValueError("a JSON object of the thoughts and the action, and {text} in the prompt: expected")
-        except (LookupError, ValueError, AttributeError) as error:
-            raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error}") from None
+        deal, plan = next((deal, plan) for deal in deals if (plan := self._plan(deal)))
+        for formula, action in (((), plan[0]), (plan, END), (("+",), END)):  # to go on with, done and stuck
+            self.check_wording(replace(deal, formula=formula), action)
 
     @property
     def max_turns(self) -> int:

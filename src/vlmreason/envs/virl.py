@@ -42,6 +42,7 @@ from vlmreason.envs.routes import (
     turn_label,
     views_of_files,
 )
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, Score, choose_wording, split_of, stream
 
 FORWARD, STOP = "forward()", "stop()"
@@ -64,8 +65,7 @@ class VIRLSizes:
     font: int
 
     def __post_init__(self) -> None:
-        if self.names not in NAMES:
-            raise ValueError(f"names={self.names!r}: allowed are {', '.join(NAMES)}")
+        check_choice("names", self.names, NAMES)
         most = len(NAMES[self.names])
         if not 1 <= self.roads[0] <= self.roads[1] <= most:
             raise ValueError(f"roads={list(self.roads)}: allowed is a range within 1 to {most}")

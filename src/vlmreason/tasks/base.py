@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmreason.structure import nearest, structure
+from vlmreason.structure import check_choice, nearest, structure
 
 Picture = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3)."""
@@ -83,8 +83,7 @@ class Task(ABC, Generic[State]):
         """Problem number `index` (>= 0, unbounded) of a level and split; the same one on every call."""
         if level not in self.levels:
             raise ValueError(f"level={level!r}: {self.name} has {', '.join(self.levels)}")
-        if split not in SPLITS:
-            raise ValueError(f"split={split!r}: allowed are {', '.join(SPLITS)}")
+        check_choice("split", split, SPLITS)
         if index < 0:
             raise ValueError(f"index={index}: an index is 0 or more")
         return Problem(self.name, level, split, index, self._state(level, split, index))
@@ -171,8 +170,7 @@ def _digest(parts: object) -> bytes:
 
 def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str, str]) -> Any:
     """The named wording (a frozen dataclass of templates) with single templates replaced."""
-    if trace not in wordings:
-        raise ValueError(f"task.trace={trace!r}: allowed are {', '.join(wordings)}{nearest(trace, wordings)}")
+    check_choice("task.trace", trace, wordings)
     wording = wordings[trace]
     names = [f.name for f in dataclasses.fields(wording)]
     for name in changes:

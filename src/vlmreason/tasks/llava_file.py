@@ -18,7 +18,7 @@ from typing import Literal
 
 from PIL import Image
 
-from vlmreason.structure import first_line
+from vlmreason.structure import check_choice, first_line
 from vlmreason.tasks.base import SPLITS, stream
 
 PLACEHOLDER = "<image>"
@@ -47,8 +47,7 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 0.5:
             raise ValueError(f"task.held_out={self.held_out}: more than 0 and less than 0.5 is expected")
-        if self.broken not in ("refuse", "skip"):
-            raise ValueError(f"task.broken={self.broken!r}: allowed are refuse, skip")
+        check_choice("task.broken", self.broken, ("refuse", "skip"))
         for key in ("max_chars", "max_file_gb", "max_megapixels"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"task.{key}={getattr(self, key)}: more than 0 is expected")

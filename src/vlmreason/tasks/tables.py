@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import ClassVar
 
+from vlmreason.structure import check_choice
 from vlmreason.tasks.base import (
     MAX_ATTEMPTS,
     MAX_RESPONSE_CHARS,
@@ -135,8 +136,7 @@ class TableTask(Task[TableState]):
         for name, template in (wording or {}).items():
             _check_template(name, template)
         names = {"short": SHORT_NAMES, "product": PRODUCT_NAMES}
-        if sizes.row_names not in names:
-            raise ValueError(f"task.row_names={sizes.row_names!r}: allowed are short, product")
+        check_choice("task.row_names", sizes.row_names, names)
         self._names = names[sizes.row_names]
         if missing := [level for level in self.levels if level not in sizes.levels]:
             raise ValueError(f"task sizes of {self.name}: no limits for level {missing[0]}")

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vlmreason.structure import nearest
+from vlmreason.structure import check_choice, nearest
 from vlmreason.tasks.base import (
     MAX_RESPONSE_CHARS,
     Belongs,
@@ -384,11 +384,8 @@ class VisualAnalogy(Task[AnalogyState]):
         held_out: Iterable[Sequence[str]] = PAPER_HELD_OUT,
         num_domains: int = 2,
     ) -> None:
-        if text_form not in TEXT_FORMS:
-            hint = nearest(str(text_form), TEXT_FORMS)
-            raise ValueError(f"task.text_form={text_form!r}: allowed are {', '.join(TEXT_FORMS)}{hint}")
-        if num_domains not in (1, 2, 3):
-            raise ValueError(f"task.num_domains={num_domains}: allowed are 1, 2, 3")
+        check_choice("task.text_form", text_form, TEXT_FORMS)
+        check_choice("task.num_domains", num_domains, (1, 2, 3))
         self.sizes, self.text_form, self.num_domains = sizes, text_form, num_domains
         self.wording: AnalogyWording = choose_wording(WORDINGS, trace, wording or {})
         self.held_out = _check_held_out(held_out)
