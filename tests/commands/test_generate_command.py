@@ -241,3 +241,14 @@ def test_gallery_shows_every_view_and_needs_nothing_else(program, tmp_path: Path
     assert page.count('class="kind convert"') >= 2
     for outside in ("http:", "https:", "<script", "<link"):
         assert outside not in page
+
+
+def test_gallery_knows_every_task_and_environment(program, tmp_path: Path) -> None:
+    """Also those whose file is what another one changes."""
+    from vlmreason.commands import catalog
+
+    names = [*catalog.groups()["task"], *catalog.groups()["env"]]
+    shown = [name for name in names if name not in ("llava_data", "alfworld")]  # these need data of the user's
+    assert {"table_readout", "general_points_l", "virl_l"} <= set(shown)
+    assert program("gallery", f"tasks=[{','.join(shown)}]", "num=1", "out=page.html").code == 0
+    assert (tmp_path / "page.html").read_text().count('<article class="problem">') >= len(shown)

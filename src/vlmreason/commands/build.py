@@ -142,13 +142,20 @@ def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, 
         group = "env"
     elif name not in choices:
         raise ValueError(f"task={name}: no such choice; there are {', '.join(choices)}{nearest(name, choices)}")
-    file = OmegaConf.load(catalog.conf_dir() / group / f"{name}.yaml")
-    raw = OmegaConf.create({"scale": dataclasses.asdict(scale), group: file})
+    raw = OmegaConf.create({"scale": dataclasses.asdict(scale), group: _file(group, name)})
     plain = OmegaConf.to_container(raw, resolve=True)
     assert isinstance(plain, dict)
     data: dict[str, Any] = choose_sizes({str(key): value for key, value in plain.items()}, [])["task"]
-    data.pop("defaults", None)
     return data | ({"trace": trace} if trace else {})
+
+
+def _file(group: str, name: str) -> Any:
+    """The content of a file of conf/ over that of those of its group that it builds on."""
+    from omegaconf import OmegaConf
+
+    own: Any = OmegaConf.load(catalog.conf_dir() / group / f"{name}.yaml")
+    others = [other for other in own.pop("defaults", []) if isinstance(other, str) and other != "_self_"]
+    return OmegaConf.merge(*(_file(group, other) for other in others), own)
 
 
 def evaluated(task: Task[Any]) -> Task[Any]:
