@@ -28,7 +28,7 @@ class Says(Learner):
         super().__init__(learner.model, learner.processor)
         self.answers, self.asked = answers, 0
 
-    def sample(self, prompts: Any, max_new_tokens: int, temperature: float) -> list[Sample]:
+    def sample(self, prompts: Any, seeds: Any, max_new_tokens: int, temperature: float) -> list[Sample]:
         found = []
         for _ in prompts:
             text = self.answers[self.asked % len(self.answers)]

@@ -8,7 +8,7 @@ import torch
 from tiny import SIZES, dialogues, prompts, shared_learner, tiny_learner
 
 from vlmreason.models import learner as learner_module
-from vlmreason.models.learner import PARTS, Generation, Learner
+from vlmreason.models.learner import PARTS, Generation, Learner, draw
 from vlmreason.models.processor import IGNORED, Prompt
 
 BATCHES = {"text": ("text",), "image": ("image",), "mixed": ("text", "image", "image_via_text")}
@@ -186,3 +186,15 @@ def test_losses_in_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> N
         logits_NV, targets_N, _ = learner.target_logits(batch)
         torch.testing.assert_close(losses_N, torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none"))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_numbers_draw_by_the_probabilities() -> None:
+    """Numbers that cover 0 to 1 evenly draw each token as often as it is likely, and never one that is not."""
+    logits_V = torch.tensor([-torch.inf, 0.3, 1.2, -torch.inf, -2.0, -torch.inf])
+    number_B = (torch.arange(10_000, dtype=torch.float64)) / 10_000
+    for temperature in (1.0, 0.4):
+        token_B, logprob_B = draw(logits_V.expand(10_000, -1), number_B, temperature)
+        probability_V = torch.softmax(logits_V / temperature, 0)
+        shares_V = torch.bincount(token_B, minlength=6) / 10_000
+        torch.testing.assert_close(shares_V, probability_V, rtol=0, atol=2e-4)
+        torch.testing.assert_close(logprob_B.exp(), probability_V[token_B])

@@ -68,7 +68,7 @@ def test_what_is_drawn_is_as_likely_as_the_update_says() -> None:
     torch.manual_seed(0)
     actor.model.head.weight.data.normal_()
     prompts = [prompt_of(state, "text") for state in STATES]
-    samples = actor.sample(prompts, 1, 0.7)
+    samples = actor.sample(prompts, range(len(prompts)), 1, 0.7)
     moves = [actor.processor.encode_generated(p, s.ids, None) for p, s in zip(prompts, samples, strict=True)]
     scores = actor.token_scores(actor.processor.collate(moves), 0.7)
     torch.testing.assert_close(scores.logprobs_N, torch.tensor([s.logprobs[0] for s in samples]))

@@ -20,7 +20,7 @@ class Says:
     def __init__(self, learner, texts):
         self.processor, self.texts = learner.processor, texts
 
-    def sample(self, prompts, max_new_tokens, temperature):
+    def sample(self, prompts, seeds, max_new_tokens, temperature):
         found = []
         for _, text in zip(prompts, self.texts, strict=True):
             ids = [*self.processor._follow(text)[0], self.processor.eos_id]
@@ -92,10 +92,11 @@ def test_log_probability_of_an_action(weight, view):
             assert float(found[row]) == pytest.approx(expected, abs=2e-4)
 
 
-def test_gradient_of_ppo():
+@pytest.mark.parametrize("value_trains", ["head", "model"])
+def test_gradient_of_ppo(value_trains):
     """One turn: the clipped ratio of its action's log-probability times the advantage, plus the value's error."""
     learner = tiny_learner()
-    module = policy_of("ppo", learner, ENV, minibatches=1)
+    module = policy_of("ppo", learner, ENV, minibatches=1, value_trains=value_trains)
     _, encoded = turns_of(learner)
     with torch.no_grad():
         module.value_head.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -115,7 +116,7 @@ def test_gradient_of_ppo():
         policy_loss = -torch.min(ratio * advantage, torch.clamp(ratio, 0.9, 1.1) * advantage)
         num_prompt = encoded[0].segments.count(0)
         hidden = learner.model.model(input_ids=torch.tensor([encoded[0].input_ids[:num_prompt]]))[0][0, -1]
-        value = module.value_head(hidden.detach()[None])[0]  # the head learns from the model, not the model from it
+        value = module.value_head((hidden if value_trains == "model" else hidden.detach())[None])[0]
         (policy_loss + 0.5 * (value - 0.7) ** 2).backward()
         assert_same_gradient(found, gradient(learner))
         torch.testing.assert_close(found_head, module.value_head.layers[0].weight.grad, rtol=1e-3, atol=1e-6)
@@ -151,6 +152,19 @@ def test_gradient_of_grpo(normalisation):
     assert float(sums[0]) == pytest.approx(float(total.detach()), rel=1e-4)
     assert float(sums[3]) == num_clipped > 0
     assert float(sums[5]) == num_tokens
+
+
+def test_without_weight_no_divergence_is_computed():
+    """Not even one that is no number counts then."""
+    learner = tiny_learner()
+    module = policy_of("grpo", learner, ENV, max_new_tokens=30, kl_weight=0.0, minibatches=1)
+    module.on_fit_start()
+    turns, encoded = turns_of(learner)
+    drawn, _ = module._look(turns, encoded, [1.0, -0.5, 2.0, -1.0], range(4))
+    assert drawn.references is None
+    drawn.logprobs = [logprobs + 100.0 for logprobs in drawn.logprobs]
+    module._step([0, 1, 2, 3], encoded, drawn)
+    assert all(torch.isfinite(value).all() for value in gradient(learner).values())
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])

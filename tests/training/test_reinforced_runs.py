@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import random
 import signal
 
 import pytest
@@ -12,6 +13,8 @@ from acting import reinforced_run, stage_of
 from processes import NUM, in_processes
 from tiny import TRAINER, nano_task, outcome, tiny_learner
 
+from vlmreason.envs.revision import Revision
+from vlmreason.models.processor import Prompt
 from vlmreason.training.checkpoints import newest
 from vlmreason.training.grpo import GroupRelativePolicyOptimization
 from vlmreason.training.rollout import Slots
@@ -178,15 +181,17 @@ def test_silent_groups_make_no_step(tmp_path, monkeypatch, processes):
 
 
 def test_alarms_are_said_once(tmp_path, capsys):
-    run(tmp_path, "ppo", alarms={"entropy": 100.0, "cut_off": 0.5, "kl": None})
+    limits = {"entropy": 100.0, "response_tokens": 50.0, "cut_off": 0.5, "unparsed": None, "kl": None}
+    run(tmp_path, "ppo", alarms=limits)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlmreason")]
-    assert len(said) == 2
+    assert len(said) == 3
     assert "update 1: entropy" in said[0]
     assert "algorithm.alarms.entropy=100.0" in said[0]
-    assert "update 1: cut_off 1.0000" in said[1]
+    assert "update 1: response_tokens 12.0000 is beyond algorithm.alarms.response_tokens=50.0" in said[1]
+    assert "update 1: cut_off 1.0000" in said[2]
     lines = lines_of(tmp_path)[2:]
-    assert all(line["alarm_entropy"] == line["alarm_cut_off"] == 1 for line in lines)
-    assert not any("alarm_kl" in line for line in lines)
+    assert all(line["alarm_entropy"] == line["alarm_response_tokens"] == line["alarm_cut_off"] == 1 for line in lines)
+    assert not any("alarm_kl" in line or "alarm_unparsed" in line for line in lines)
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork") or not dist.is_available(), reason="needs fork and gloo")
@@ -277,6 +282,9 @@ def test_settings_that_cannot_be():
         ("ppo", {"thought_weight": 1.5}, "algorithm.thought_weight=1.5"),
         ("ppo", {"temperature": 0.0}, "algorithm.temperature=0.0"),
         ("ppo", {"optimizer": {"rate": 1.0}}, "algorithm.optimizer"),
+        ("ppo", {"value_weight": -1.0}, "algorithm.value_weight=-1.0"),
+        ("ppo", {"value_lr": 0.0}, "algorithm.value_lr=0.0"),
+        ("ppo", {"optimizer": {"clip": -1.0}}, "optimizer.clip=-1.0"),
         ("grpo", {"group_size": 1}, "algorithm.group_size=1"),
         ("grpo", {"normalisation": "mean"}, "algorithm.normalisation"),
         ("grpo", {"kl_weight": -1.0}, "algorithm.kl_weight"),
@@ -284,3 +292,26 @@ def test_settings_that_cannot_be():
     ):
         with pytest.raises(ValueError, match=message):
             stage_of(name, learner, env, **changes)
+
+
+@pytest.mark.parametrize("view", ["text", "image"])
+def test_attempts_that_may_not_fit_are_refused_before_the_run(view):
+    """As many as are let through do fit, however long the responses are."""
+    learner, task = tiny_learner(), nano_task("table_readout")
+    fits = []
+    for attempts in range(2, 12):
+        env = Revision(task, attempts)
+        try:
+            stage_of("ppo", learner, env, view, max_new_tokens=150)
+        except ValueError as error:
+            assert str(error).startswith(f"algorithm.attempts={attempts} algorithm.max_new_tokens=150: ")
+        else:
+            fits.append(attempts)
+    assert fits == list(range(2, max(fits) + 1)) and max(fits) < 11
+    env, rng = Revision(task, max(fits)), random.Random(0)
+    state = env.start("simple", "train", 0)
+    filler = learner.processor.decode(learner.processor._follow("1 " * 150)[0][:150])
+    for _ in range(max(fits) - 1):
+        state = env.turn(state, filler, rng).state
+    prompt = Prompt(env.prompt(state, view), env.draw(state) if view == "image" else None)
+    assert learner.generate([prompt], 150)[0].num_tokens <= 150

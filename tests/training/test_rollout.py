@@ -25,7 +25,7 @@ class Says:
         self.processor, self.answer, self.finished = learner.processor, answer, finished
         self.asked = []
 
-    def sample(self, prompts, max_new_tokens, temperature):
+    def sample(self, prompts, seeds, max_new_tokens, temperature):
         self.asked += prompts
         found = []
         for prompt in prompts:
@@ -61,7 +61,6 @@ def test_log_probabilities_of_rollout_and_trainer(view, temperature):
         learner.model.get_output_embeddings().weight.mul_(3.0)  # not all tokens alike
     learner.processor.eos_ids = [*learner.processor.eos_ids, *range(100, 140)]  # some responses end by themselves
     table = table_of(ENV, view, temperature=temperature, max_new_tokens=15, batch_size=16)
-    torch.manual_seed(0)
     turns = list(table.play(learner, {slot: table.begin(slot) for slot in range(16)}, 0).values())
     finished = [turn.sample.finished for turn in turns]
     assert any(finished)
@@ -82,6 +81,23 @@ def test_log_probabilities_of_rollout_and_trainer(view, temperature):
     assert torch.isfinite(scores.entropies_N).all()
     rows = [row for row, turn in enumerate(turns) for _ in turn.sample.ids]
     assert scores.rows_N.tolist() == rows
+
+
+def test_what_is_drawn_depends_on_no_batch_and_no_process(learner):
+    def drawn(batch_size, num_processes, update=0):
+        found = {}
+        for rank in range(num_processes):
+            slots = Slots(table_of(ENV, batch_size=batch_size), 6)
+            slots.place(rank, num_processes)
+            torch.manual_seed(rank)
+            for slot, turns in slots.collect(learner, 2, update).items():
+                found[slot] = [turn.sample.ids for turn in turns]
+        return found
+
+    first = drawn(6, 1)
+    assert len({tuple(ids) for turns in first.values() for ids in turns}) == 12, "slots and turns have their own"
+    assert first == drawn(1, 1) == drawn(4, 2)
+    assert first != drawn(6, 1, update=1)
 
 
 @pytest.mark.parametrize("view", ["text", "image"])

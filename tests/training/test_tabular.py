@@ -149,7 +149,7 @@ def test_the_optimum_is_reached(tmp_path, name, rooms):
     options = {
         **(PPO if name == "ppo" else GRPO),
         "max_new_tokens": 2,
-        "alarms": {"entropy": None, "cut_off": None, "kl": None},
+        "alarms": dict.fromkeys(("entropy", "response_tokens", "cut_off", "unparsed", "kl")),
     }
     reinforced_run(
         tmp_path,

@@ -30,6 +30,7 @@ from vlmreason.training.policy import VllmSettings
 from vlmreason.training.vllm_engine import VllmEngine, check
 
 PROMPTS = [Prompt("What is it?", None), *(Prompt(f"What is shown in <image> {i}?", picture(i)) for i in range(3))]
+SEEDS = range(len(PROMPTS))
 each_family = pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "idefics3"])
 
 
@@ -189,10 +190,11 @@ def test_draws_with_the_learner_s_weights(stand_in, tmp_path, monkeypatch, name,
         change(learner)
         before = {name: parameter.detach().clone() for name, parameter in learner.model.named_parameters()}
         with engine.serving():
-            samples = engine.sample(PROMPTS, 8, temperature)
+            samples = engine.sample(PROMPTS, SEEDS, 8, temperature)
             assert gap(learner, samples, temperature) < 1e-3
             change(learner)
-            assert gap(learner, engine.sample(PROMPTS, 8, temperature), temperature) > 1e-2, "a rollout has one policy"
+            later = engine.sample(PROMPTS, SEEDS, 8, temperature)
+            assert gap(learner, later, temperature) > 1e-2, "a rollout has one policy"
         assert before.keys() == dict(learner.model.named_parameters()).keys(), "adapters stay where they are"
         for sample in samples:
             assert len(sample.ids) == len(sample.logprobs) == sample.num_tokens
@@ -209,22 +211,20 @@ def test_a_response_may_end(stand_in, tmp_path, monkeypatch):
     learner, engine = served("idefics3", tmp_path, monkeypatch)
     monkeypatch.setattr(learner.processor, "eos_ids", [*learner.processor.eos_ids, *range(100, 140)])
     torch.manual_seed(0)
-    samples = engine.sample(PROMPTS * 3, 8, 1.0)
+    samples = engine.sample(PROMPTS * 3, range(3 * len(PROMPTS)), 8, 1.0)
     assert {sample.finished for sample in samples} == {True, False}
     for sample in samples:
         ends = [i for i, token in enumerate(sample.ids) if token in learner.processor.eos_ids]
         assert ends == ([sample.num_tokens - 1] if sample.finished else [])
 
 
-def test_the_same_random_numbers_draw_the_same(stand_in, tmp_path, monkeypatch):
-    """Also where the engine starts between them, as in a run that goes on."""
+def test_the_same_seeds_draw_the_same(stand_in, tmp_path, monkeypatch):
+    """Whatever was drawn before, and in another batch."""
     _, engine = served("idefics3", tmp_path, monkeypatch)
-    found = []
-    for _ in range(2):
-        torch.manual_seed(5)
-        found.append([engine.sample(PROMPTS, 6, 1.0), engine.sample(PROMPTS, 6, 1.0)])
-    assert found[0] == found[1]
-    assert found[0][0] != found[0][1]
+    found = engine.sample(PROMPTS, SEEDS, 6, 1.0)
+    assert found == engine.sample(PROMPTS, SEEDS, 6, 1.0)
+    assert found[2:] == engine.sample(PROMPTS[2:], SEEDS[2:], 6, 1.0)
+    assert found != engine.sample(PROMPTS, [2**40 + seed for seed in (7, 8, 9, 10)], 6, 1.0)
 
 
 def test_without_sleep_it_keeps_its_memory(stand_in, tmp_path, monkeypatch):
@@ -232,17 +232,17 @@ def test_without_sleep_it_keeps_its_memory(stand_in, tmp_path, monkeypatch):
     for _ in range(2):
         change(learner)
         with engine.serving():
-            assert gap(learner, engine.sample(PROMPTS, 4, 1.0), 1.0) < 1e-3
+            assert gap(learner, engine.sample(PROMPTS, SEEDS, 4, 1.0), 1.0) < 1e-3
     [llm] = LLM.made
     assert llm.calls == ["reload_weights", "reset_prefix_cache", "reset_encoder_cache"] * 2
     with pytest.raises(ValueError, match=r"max_new_tokens=690: a prompt has \d+ tokens, vLLM has room for 10"):
-        engine.sample(PROMPTS, 690, 1.0)
+        engine.sample(PROMPTS, SEEDS, 690, 1.0)
 
 
 def test_pictures_are_whole(stand_in, tmp_path, monkeypatch):
     """LLaVA's processor would crop them."""
     learner, engine = served("llava", tmp_path, monkeypatch)
-    engine.sample(PROMPTS, 2, 1.0)
+    engine.sample(PROMPTS, SEEDS, 2, 1.0)
     for prompt, request in zip(PROMPTS, LLM.made[0].prompts, strict=True):
         assert ("multi_modal_data" in request) == (prompt.image is not None)
         if prompt.image is not None:
@@ -256,7 +256,7 @@ def test_other_tokens_are_refused(stand_in, tmp_path, monkeypatch):
     before = learner.processor.pictures.expand
     monkeypatch.setattr(learner.processor.pictures, "expand", lambda *size: before(*size)[1:])
     with pytest.raises(ValueError, match=r"vllm: it makes \d+ tokens of a prompt that has \d+ in training"):
-        engine.sample(PROMPTS, 2, 1.0)
+        engine.sample(PROMPTS, SEEDS, 2, 1.0)
 
 
 def test_what_it_says_when_it_does_not_start(stand_in, tmp_path, monkeypatch):
@@ -266,7 +266,7 @@ def test_what_it_says_when_it_does_not_start(stand_in, tmp_path, monkeypatch):
     _, engine = served("idefics3", tmp_path, monkeypatch)
     stand_in.LLM = fails
     with pytest.raises(ValueError, match=r"^algorithm.engine=vllm: it does not start \(Free memory is .*desired.\)$"):
-        engine.sample(PROMPTS, 2, 1.0)
+        engine.sample(PROMPTS, SEEDS, 2, 1.0)
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
@@ -352,7 +352,7 @@ def test_vllm_itself(tmp_path, monkeypatch):
         change(learner)
         torch.manual_seed(0)
         with engine.serving():
-            samples = engine.sample(PROMPTS, 8, temperature)
+            samples = engine.sample(PROMPTS, SEEDS, 8, temperature)
             assert gap(learner, samples, temperature) < 0.05
             change(learner)
             assert gap(learner, samples, temperature) > 0.1

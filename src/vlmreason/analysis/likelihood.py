@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from vlmreason.analysis.intervals import Mean, Share, clustered_mean, clustered_share
 from vlmreason.dialogue import ANSWER
 from vlmreason.envs.base import Env
@@ -105,7 +103,6 @@ def play(learner: Learner, table: Table, num: int) -> list[list[Turn]]:
 def _likelihood(learner: Learner, env: Env[Any], level: str, settings: LikelihoodSettings) -> Likelihood:
     s = settings
     table = Table(env, (level,), s.view, {}, s.max_new_tokens, s.temperature, s.seed, s.batch_size, s.split)
-    torch.manual_seed(s.seed)
     episodes = play(learner, table, s.num)
     logprobs = [[_by_part(learner, env, turn) for turn in turns] for turns in episodes]
     thoughts, answers = ([[parts[is_answer] for parts in of_turns] for of_turns in logprobs] for is_answer in (0, 1))

@@ -187,7 +187,9 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
             raise ValueError(f"algorithm.{what}: of a task only; env={task.name} has its own")
         env, view = task, cfg["env"]["view"]
     else:
-        env, view = Revision(task, attempts), view or "image"
+        env, view = Revision(task, attempts, build_scale(cfg).trace), view or "image"
+    if levels is not None and not levels:
+        raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
     for level in levels or ():
         check_level(env, level)
     scene = Scene(env, tuple(levels or env.levels[:1]), view)

@@ -29,7 +29,7 @@ def run(cfg: dict[str, Any]) -> None:
     import json
     import math
 
-    from vlmreason.commands import build
+    from vlmreason.commands import build, identity
 
     own = build.settings(Settings, cfg)
     task, supervision, scale = build.build_task(cfg), build.build_supervision(cfg), build.build_scale(cfg)
@@ -45,6 +45,7 @@ def run(cfg: dict[str, Any]) -> None:
     from vlmreason.training.optimizers import phase_optimizers
 
     learner = build.build_learner(cfg)
+    build.build_stages(cfg, learner, identity.run_directory(cfg))
     optimizers = phase_optimizers(optimizer, supervision, learner)
     device = torch.device("cuda" if strategies.on_gpu(trainer.accelerator) else "cpu")
     num = math.prod(strategies.processes(trainer.devices, trainer.num_nodes, trainer.accelerator))

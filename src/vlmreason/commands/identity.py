@@ -35,6 +35,8 @@ NOT_IDENTITY = (
     "trainer.timeout_minutes",
     "trainer.progress",
     "evaluation.batch_size",
+    "algorithm.alarms",
+    "algorithm.checkpoint_every",
     "algorithm.vllm",
     "model.parallel",
     "model.timeout",

@@ -7,6 +7,7 @@ its own for a run. The command gets plain containers, never OmegaConf's.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from typing import Any
@@ -89,7 +90,7 @@ def _run_job(command: str, program: str, cfg: DictConfig) -> Any:
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
     """The configuration as plain containers with references replaced and the sizes of the scale chosen.
 
-    Raises ValueError for a missing value and for an override that has no effect.
+    Raises ValueError for a missing value, a number that is not finite and an override that has no effect.
     """
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -100,4 +101,13 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
             raise ValueError(f"{error.full_key}: of an environment's expert; choose one with env=...") from None
         raise ValueError(f"{error.full_key}: {first_line(error)}") from None
     assert isinstance(plain, dict)
+    _check_finite(plain)
     return build.choose_sizes({str(key): value for key, value in plain.items()}, overrides)
+
+
+def _check_finite(value: object, where: str = "") -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}={value}: a finite number is expected")
+    if isinstance(value, (dict, list)):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_finite(below, f"{where}.{key}" if where else str(key))

@@ -48,6 +48,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     learner = build.build_learner(cfg)
     if supervision.phases or "algorithm" in cfg:
         learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
+    stages = build.build_stages(cfg, learner, identity.run_directory(cfg))
     folder = identity.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)
     asked = build.evaluated(task)
@@ -57,7 +58,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     try:
         final = train(
             learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training,
-            build.build_stages(cfg, learner, folder),
+            stages,
         )  # fmt: skip
     except Stopped as stopped:
         if not strategies.is_first() and not isinstance(stopped, Lost):

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 
 from vlmreason.dialogue import ANSWER
 from vlmreason.files import write_json_atomic
-from vlmreason.models.learner import Generation, Learner, Sample, TokenScores
+from vlmreason.models.learner import Generation, Learner, Sample, TokenScores, draw
 from vlmreason.models.processor import SEGMENT_IDS, Prompt
 from vlmreason.structure import first_line, structure
 from vlmreason.tasks.base import stream
@@ -190,12 +191,14 @@ class ActionLearner:
         return [Generation(self._write(number), 1, True) for number in logits_BA.argmax(dim=1).tolist()]
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Sample]:
-        """Actions drawn with PyTorch's random numbers."""
+    def sample(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
+    ) -> list[Sample]:
+        """Actions drawn at random, each by its own seed."""
         _, logits_BA = self.model(self.features(prompts))
-        logs_BA = F.log_softmax(logits_BA / temperature, dim=1)
-        drawn_B1 = torch.multinomial(logs_BA.exp(), 1)
-        pairs = zip(drawn_B1[:, 0].tolist(), logs_BA.gather(1, drawn_B1)[:, 0].tolist(), strict=True)
+        number_B = torch.tensor([np.random.default_rng(seed).random() for seed in seeds], dtype=torch.float64)
+        drawn = draw(logits_BA, number_B.to(logits_BA.device), temperature)
+        pairs = zip(*(values.tolist() for values in drawn), strict=True)
         return [Sample(self._write(number), 1, True, [number], [logprob]) for number, logprob in pairs]
 
     def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:

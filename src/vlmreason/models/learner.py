@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -140,15 +142,14 @@ class Learner:
         return [self._generation(prompt, row) for prompt, row in zip(prompts, rows.tolist(), strict=True)]
 
     @torch.inference_mode()
-    def sample(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Sample]:
-        """Responses drawn with PyTorch's random numbers. Raises ValueError as `generate`."""
-        recorder = _Recorder(temperature)
-        ids_BL = self._generate(
-            prompts, max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
-            logits_processor=[recorder],
-        )  # fmt: skip
-        logprobs_BL = recorder.logprobs(ids_BL)
-        drawn = zip(prompts, ids_BL.tolist(), logprobs_BL.tolist(), strict=True)
+    def sample(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
+    ) -> list[Sample]:
+        """Responses drawn at random, each by its own seed, whatever else is in the batch. Raises ValueError as
+        `generate`."""
+        drawer = _Drawer(seeds, max_new_tokens, temperature)
+        ids_BL = self._generate(prompts, max_new_tokens, do_sample=False, logits_processor=[drawer])
+        drawn = zip(prompts, ids_BL.tolist(), drawer.logprobs(), strict=True)
         return [self.as_sample(prompt, ids, logprobs) for prompt, ids, logprobs in drawn]
 
     def as_sample(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Sample:
@@ -280,25 +281,32 @@ def _log_probabilities(
     return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N
 
 
-class _Recorder(LogitsProcessor):
-    """Keeps the log-probability of each token that generation draws; holds the scores of one token at a time."""
+class _Drawer(LogitsProcessor):
+    """Draws the tokens that generation takes, and keeps their log-probabilities."""
 
-    def __init__(self, temperature: float) -> None:
+    def __init__(self, seeds: Sequence[int], max_new_tokens: int, temperature: float) -> None:
         self.temperature = temperature
-        self._last: Tensor | None = None
-        self._drawn: list[Tensor] = []
+        self._numbers_BL = torch.from_numpy(np.stack([np.random.default_rng(s).random(max_new_tokens) for s in seeds]))
+        self._logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        if self._last is not None:
-            self._drawn.append(self._last.gather(1, input_ids[:, -1:])[:, 0])
-        self._last = F.log_softmax(scores.float() / self.temperature, dim=-1)
-        return scores
+        number_B = self._numbers_BL[:, len(self._logprobs)].to(scores.device)
+        token_B, logprob_B = draw(scores, number_B, self.temperature)
+        self._logprobs.append(logprob_B)
+        return torch.full_like(scores, -math.inf).scatter(1, token_B[:, None], 0.0)
 
-    def logprobs(self, ids_BL: Tensor) -> Tensor:
-        """(B, L), of all tokens that were drawn."""
-        assert self._last is not None
-        last_B = self._last.gather(1, ids_BL[:, -1:])[:, 0]
-        return torch.stack([*self._drawn, last_B], dim=1)
+    def logprobs(self) -> list[list[float]]:
+        """By response, of all tokens that were drawn."""
+        found: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
+        return found
+
+
+def draw(logits_BV: Tensor, number_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """What numbers from 0 to 1 (float64) draw at a temperature: its place and log-probability, (B) each."""
+    logs_BV = F.log_softmax(logits_BV.float() / temperature, dim=-1)
+    sums_BV = logs_BV.double().exp().cumsum(dim=-1)
+    found_B1 = torch.searchsorted(sums_BV, number_B[:, None] * sums_BV[:, -1:], right=True)
+    return found_B1[:, 0], logs_BV.gather(1, found_B1)[:, 0]
 
 
 def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:

@@ -178,13 +178,13 @@ def _training(axes: Axes, cells: Sequence[CellResult], looks: Mapping[str, Look]
         if y is not found.y:
             axes.plot(
                 x, found.y * by, color=look.colour, marker=look.marker, markersize=look.size * 0.6, linestyle="",
-                markeredgewidth=0, alpha=0.35, label="before smoothing",
+                markeredgewidth=0, alpha=0.35, clip_on=False, label="before smoothing",
             )  # fmt: skip
         marker = look.marker if y is found.y else ""
         style = (0, look.dashes) if look.dashes is not None else "-"
         axes.plot(
             x, y * by, color=look.colour, linewidth=1.8, linestyle=style, marker=marker, markersize=look.size * 0.6,
-            markeredgewidth=0, zorder=3, label=cell.cell.series,
+            markeredgewidth=0, zorder=3, clip_on=False, label=cell.cell.series,
         )  # fmt: skip
         if cell.marks:
             axes.annotate("†", (x[-1], y[-1] * by), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)

@@ -64,7 +64,7 @@ class _Drawn:
     """What is known of the turns of an update before it."""
 
     logprobs: list[Tensor]  # (N) of each turn
-    references: list[Tensor]
+    references: list[Tensor] | None  # of the reference, where there is one
     advantages: list[float]
 
 
@@ -72,7 +72,7 @@ class GroupRelativePolicyOptimization(Policy):
     algorithm: GRPOSettings
 
     def __init__(self, *args: Any, reference: Callable[[], Learner] | None = None, **options: Any) -> None:
-        """`reference`: makes the learner with which the phase began; needed where the divergence from it counts."""
+        """`reference`: makes the learner with which the phase began, which is held where the divergence counts."""
         super().__init__(*args, **options)
         self._make_reference = reference
         self._reference: Learner | None = None
@@ -132,10 +132,11 @@ class GroupRelativePolicyOptimization(Policy):
         drawn, gap = self._look(turns, encoded, advantages, used)
         totals, norm = self.make_steps(used, lambda chosen: self._step(chosen, encoded, drawn))
         loss, kl, reference, clipped, entropy, num = totals.tolist()
+        if self._reference is not None:
+            figures["kl_reference"] = reference / num
         return figures | {
             "loss": loss / (settings.epochs * settings.minibatches),
             "kl": kl / num,
-            "kl_reference": reference / num,
             "clipped": clipped / num,
             "entropy": entropy / num,
             "rollout_gap": gap,
@@ -148,18 +149,17 @@ class GroupRelativePolicyOptimization(Policy):
     ) -> tuple[_Drawn, float]:
         """Log-probabilities per token before the update and of the reference, and the gap to those of the rollout."""
         nothing = torch.zeros(0)
-        drawn = _Drawn([nothing] * len(turns), [nothing] * len(turns), advantages)
+        drawn = _Drawn([nothing] * len(turns), [nothing] * len(turns) if self._reference else None, advantages)
         gap, num_tokens = 0.0, 0
         for part, batch in self.micro_batches(encoded, used):
             with self.computing():
                 scores = self.scores(batch)
-            references_N = scores.logprobs_N
-            if self._reference is not None:
-                references_N = self._reference.token_scores(batch, self.algorithm.temperature).logprobs_N
+            known = [(drawn.logprobs, scores)]
+            if self._reference is not None and drawn.references is not None:
+                known.append((drawn.references, self._reference.token_scores(batch, self.algorithm.temperature)))
             for row, i in enumerate(part):
-                of_row_N = scores.rows_N == row
-                drawn.logprobs[i] = scores.logprobs_N[of_row_N].cpu()
-                drawn.references[i] = references_N[of_row_N].cpu()
+                for logprobs, found in known:
+                    logprobs[i] = found.logprobs_N[found.rows_N == row].cpu()
                 gap += float((torch.tensor(turns[i].sample.logprobs) - drawn.logprobs[i]).abs().sum())
                 num_tokens += len(drawn.logprobs[i])
         [gap] = self.mean_over_processes([gap], [float(num_tokens)])
@@ -181,13 +181,15 @@ class GroupRelativePolicyOptimization(Policy):
                     self.manual_backward(scores.logprobs_N.sum() * 0.0)
                     continue
                 old_N = torch.cat([drawn.logprobs[i] for i in part]).to(self.device)
-                reference_N = torch.cat([drawn.references[i] for i in part]).to(self.device)
                 advantage_B = torch.tensor([drawn.advantages[i] for i in part], device=self.device)
                 logratio_N = scores.logprobs_N - old_N
                 loss_N = clipped_loss(logratio_N, advantage_B[scores.rows_N], settings.clip_low, settings.clip_high)
                 loss_N = loss_N * token_weights(scores.segments_N, settings.thought_weight)
-                to_reference_N = kl_to_reference(scores.logprobs_N, reference_N)
-                loss_N = loss_N + settings.kl_weight * to_reference_N
+                to_reference_N = torch.zeros_like(loss_N)
+                if drawn.references is not None:
+                    reference_N = torch.cat([drawn.references[i] for i in part]).to(self.device)
+                    to_reference_N = kl_to_reference(scores.logprobs_N, reference_N)
+                    loss_N = loss_N + settings.kl_weight * to_reference_N
                 scale_N = token_scales(
                     scores.rows_N, len(part), settings.normalisation, total_tokens, total_rows, settings.max_new_tokens
                 )

@@ -53,6 +53,8 @@ class OptimizerSettings:
                 raise ValueError(f"optimizer.part_lr.{part}={rate}: only with optimizer.name=adamw, Muon has one rate")
             if rate is not None and rate <= 0:
                 raise ValueError(f"optimizer.part_lr.{part}={rate}: a rate is more than 0 (adapter.frozen freezes)")
+        if self.clip < 0:
+            raise ValueError(f"optimizer.clip={self.clip}: 0 (off) or more is expected")
         if not 0 <= self.end <= 1:
             raise ValueError(f"optimizer.end={self.end}: a share of the peak rate, 0 to 1")
         if not 0 <= self.warmup < 1:

@@ -120,10 +120,10 @@ class PhaseModule(L.LightningModule):
             optimizer.zero_grad()
         return factor
 
-    def seed_step(self, *what: object) -> None:
-        """Let the random numbers of this process depend on this step (and `what` of it) alone."""
+    def seed_step(self) -> None:
+        """Let the random numbers of this process depend on this step alone."""
         where = (self.phase.seed, self.phase.name, self.step, self.global_rank)
-        torch.manual_seed(stream(*where, *what).getrandbits(63))
+        torch.manual_seed(stream(*where).getrandbits(63))
 
     def computing(self) -> AbstractContextManager[None]:
         """Within it the model is in the type in which it computes; sharded models are gathered in it."""

@@ -62,13 +62,22 @@ class VllmSettings:
 class AlarmSettings:
     """When a policy counts as collapsing: a warning, once, and `alarm_...` in the metrics. null: never.
 
-    entropy: least mean entropy of a response token (nats); cut_off: largest share of responses that reach the length
-    limit; kl: largest mean divergence from the policy before the update (nats), of grpo per token, of ppo per action.
+    entropy: least mean entropy of a response token (nats); response_tokens: least mean length of a response; cut_off,
+    unparsed: largest share of responses that reach the length limit, that cannot be read; kl: largest mean divergence
+    from the policy before the update (nats), of grpo per token, of ppo per action.
     """
 
     entropy: float | None = 0.001
+    response_tokens: float | None = 2.0
     cut_off: float | None = 0.5
+    unparsed: float | None = 0.5
     kl: float | None = 0.5
+
+    def beyond(self, figures: Mapping[str, float]) -> list[str]:
+        """Names of the limits that figures of an update are beyond."""
+        limits = {name: limit for name, limit in vars(self).items() if limit is not None and name in figures}
+        least = ("entropy", "response_tokens")
+        return [name for name, at in limits.items() if (figures[name] < at if name in least else figures[name] > at)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +178,6 @@ class Policy(PhaseModule):
 
     def training_step(self, batch: Any, _: int) -> None:
         started = time.perf_counter()
-        self.seed_step("rollout")
         self.table.seconds.generate = self.table.seconds.environment = 0.0
         with strategies.usable(self.model), self.computing(), self.serving():
             turns = self.roll_out()
@@ -308,13 +316,7 @@ class Policy(PhaseModule):
     def _alarms(self) -> list[str]:
         """Names of the limits that the latest update is beyond; the first time of each is said aloud."""
         limits, last = self.algorithm.alarms, self.last
-        found = []
-        if limits.entropy is not None and last.get("entropy", math.inf) < limits.entropy:
-            found.append("entropy")
-        if limits.cut_off is not None and last["cut_off"] > limits.cut_off:
-            found.append("cut_off")
-        if limits.kl is not None and abs(last.get("kl", 0.0)) > limits.kl:
-            found.append("kl")
+        found = limits.beyond(last)
         for name in found:
             if name not in self._warned and strategies.is_first():
                 self._warned.add(name)

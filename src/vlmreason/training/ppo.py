@@ -1,8 +1,7 @@
 """Proximal policy optimisation of a vision-language model that acts by text (chapter 4, algorithm 1).
 
 A turn is one action: its log-probability is lambda times that of the tokens before the answer plus that of the answer's
-(equation 4.3); a value head reads the state off the prompt's last token (its errors do not change what it reads);
-advantages are generalised estimates.
+(equation 4.3); a value head reads the state off the prompt's last token; advantages are generalised estimates.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,8 @@ class PPOSettings(ReinforcementSettings):
 
     parallel: episodes side by side, over all processes; turns: of each, in one update (their product is the number of
     transitions). gamma, decay: of generalised advantage estimation. clip: of the probability ratio. value_weight: of
-    the value's squared error in the loss; value_lr: peak learning rate of the value head.
+    the value's squared error in the loss, which trains the head alone or the model too (value_trains); value_lr: peak
+    learning rate of the value head.
     """
 
     parallel: int
@@ -40,6 +40,7 @@ class PPOSettings(ReinforcementSettings):
     clip: float
     value_weight: float
     value_lr: float
+    value_trains: Literal["head", "model"] = "head"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +50,11 @@ class PPOSettings(ReinforcementSettings):
         for name in ("gamma", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"algorithm.{name}={getattr(self, name)}: allowed is 0 to 1")
+        if self.value_weight < 0 or self.value_lr <= 0:
+            raise ValueError(
+                f"algorithm.value_weight={self.value_weight} algorithm.value_lr={self.value_lr}: 0 or more and more "
+                "than 0 are expected"
+            )
         if not 0 < self.clip < 1:
             raise ValueError(f"algorithm.clip={self.clip}: more than 0 and less than 1 is expected")
         if self.parallel * self.turns < self.minibatches:
@@ -213,7 +219,8 @@ class ProximalPolicyOptimization(Policy):
                 )
                 logratio_B = self._action_logprobs(scores, len(part)) - old_B
                 loss_B = clipped_loss(logratio_B, advantage_B, settings.clip, settings.clip)
-                value_B = F.mse_loss(self.value_head(scores.context_BD.detach()), return_B, reduction="none")
+                context_BD = scores.context_BD if settings.value_trains == "model" else scores.context_BD.detach()
+                value_B = F.mse_loss(self.value_head(context_BD), return_B, reduction="none")
                 self.manual_backward((loss_B + settings.value_weight * value_B).sum() * scale)
                 with torch.no_grad():
                     beyond_B = (logratio_B.exp() - 1).abs() > settings.clip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
 
+from vlmreason.envs.revision import Revision
 from vlmreason.models.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.training.cnn_ppo import CnnPPOSettings
@@ -53,6 +55,8 @@ class ReinforcedStage(Stage):
             settings.check(trainer)
         for level in scene.levels:
             scene.env.start(level, "train", 0)
+        if isinstance(scene.env, Revision) and scene.env.attempts > 1:
+            _check_room(learner, scene, scene.env.attempts, settings.max_new_tokens)
 
     def pace(self, settings: TrainerSettings) -> TrainerSettings:
         own = self.settings
@@ -83,3 +87,23 @@ class ReinforcedStage(Stage):
                 else ""
             )
         )
+
+
+def _check_room(learner: Learner, scene: Scene, attempts: int, length: int) -> None:
+    """Raises ValueError where the prompt of the last attempt, after responses of `length` tokens, leaves no room."""
+    context = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+    if context is None:
+        return
+    for level in scene.levels:
+        first = scene.env.start(level, "train", 0)
+        second = scene.env.turn(first, "", random.Random(0)).state
+        image = scene.env.draw(first) if scene.view == "image" else None
+        begin, later = (
+            len(learner.processor.prompt_ids(scene.env.prompt(state, scene.view), image)) for state in (first, second)
+        )
+        need = begin + (attempts - 1) * (later - begin + length) + length
+        if need > context:
+            raise ValueError(
+                f"algorithm.attempts={attempts} algorithm.max_new_tokens={length}: an episode of level {level} may "
+                f"need {need} tokens of the model's {context}; fewer or shorter attempts are expected"
+            )

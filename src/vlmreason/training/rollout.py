@@ -2,7 +2,7 @@
 
 Environments are pure, so a running episode is its state as plain data: rollouts go on after a restart where they were.
 Slot s of n plays the episodes s, s + n, s + 2n, ...; processes take every `num`-th slot. What is drawn at random
-depends on the seed, the update, the turn and the slot.
+depends on the seed, the update, the turn and the slot, and on no process or batch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from vlmreason.tasks.base import Modality, state_to_json, stream
 
 
 class Engine(Protocol):
-    """What draws responses: the learner itself, or a server that has its weights."""
+    """What draws responses, each by its own seed: the learner itself, or a server that has its weights."""
 
-    def sample(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Sample]: ...
+    def sample(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
+    ) -> list[Sample]: ...
 
 
 @dataclass
@@ -97,11 +99,16 @@ class Table:
         prompts = {slot: self._guard(episode, self.prompt, episode.state) for slot, episode in episodes.items()}
         self.seconds.environment += time.perf_counter() - started
         slots = list(prompts)
+        seeds = {
+            slot: stream(self.seed, "draw", slot, episode.turn, *where).getrandbits(63)
+            for slot, episode in episodes.items()
+        }
         samples: dict[int, Sample] = {}
         started = time.perf_counter()
         for first in range(0, len(slots), self.batch_size):
             part = slots[first : first + self.batch_size]
-            found = engine.sample([prompts[slot] for slot in part], self.max_new_tokens, self.temperature)
+            of_part = [prompts[slot] for slot in part], [seeds[slot] for slot in part]
+            found = engine.sample(*of_part, self.max_new_tokens, self.temperature)
             samples |= dict(zip(part, found, strict=True))
         self.seconds.generate += time.perf_counter() - started
         started = time.perf_counter()
@@ -112,7 +119,10 @@ class Table:
             outcome = self._guard(episode, self.env.turn, before, text, rng)
             reward = sum(self.weight(name) * value for name, value in outcome.rewards.items())
             if not math.isfinite(reward):
-                raise ValueError(f"{self._name(episode)}: rewards {dict(outcome.rewards)}, which are no finite number")
+                weights = {name: self.weight(name) for name in outcome.rewards}
+                raise ValueError(
+                    f"{self._name(episode)}: rewards {dict(outcome.rewards)} with weights {weights}: no finite number"
+                )
             episode.state, episode.turn, episode.gained = outcome.state, episode.turn + 1, episode.gained + reward
             if not outcome.done and episode.turn >= self.env.max_turns:
                 raise ValueError(f"{self._name(episode)}: the episode goes on after max_turns={self.env.max_turns}")

@@ -74,8 +74,10 @@ class VllmEngine:
             if self._llm is not None and self.settings.sleep:
                 self._llm.sleep(level=2)
 
-    def sample(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Sample]:
-        """Responses (prompts without prefill), their random numbers from PyTorch's as `Learner.sample`.
+    def sample(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
+    ) -> list[Sample]:
+        """Responses (prompts without prefill), each drawn by its own seed (32 bits of it), as `Learner.sample`.
 
         Raises ValueError where a prompt leaves no room for `max_new_tokens`, and where vLLM makes other tokens of it.
         """
@@ -95,13 +97,13 @@ class VllmEngine:
             SamplingParams(
                 temperature=temperature,
                 max_tokens=max_new_tokens,
-                seed=seed,
+                seed=seed % 2**32,
                 stop_token_ids=processor.eos_ids,
                 logit_bias={processor.pictures.placeholder_id: _NEVER},
                 logprobs=0,  # of the drawn token alone
                 detokenize=False,
             )
-            for seed in torch.randint(2**31, (len(prompts),)).tolist()
+            for seed in seeds
         ]
         outputs = self._llm.generate([self._request(prompt) for prompt in prompts], params, use_tqdm=False)
         found = []
