@@ -43,11 +43,11 @@ def test_an_episode_of_the_expert():
         env.step("")
 
 
-def test_episodes_without_turns_left_are_truncated():
+def test_the_limit_of_turns_is_a_rule_of_the_game():
     env = make(penalty=-0.25)
     env.reset(seed=0)
     ends = [env.step("no JSON")[1:4] for _ in range(10)]
-    assert ends == [(-0.25, False, False)] * 9 + [(-0.25, False, True)]
+    assert ends == [(-0.25, False, False)] * 9 + [(-0.25, True, False)]
 
 
 def test_a_seed_decides_episodes_and_exploration():

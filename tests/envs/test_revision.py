@@ -123,7 +123,7 @@ def test_gymnasiums_checker_passes():
         assert gym.step("é")[1:4] == (0.0, False, False)
         seen, _, terminated, truncated, info = gym.step("no")
         assert gym.observation_space.contains(seen) and "Try 1: ?" in seen["prompt"]
-        assert (terminated, truncated, info["success"]) == (False, True, False)
+        assert (terminated, truncated, info["success"]) == (True, False, False)
 
 
 def test_verbose_texts_and_own_templates():

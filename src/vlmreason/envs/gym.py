@@ -30,8 +30,8 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
     Observations: {"image": uint8 (height, width, 3), "prompt": text}, with modality "text" the prompt alone, in which
     characters that are not ASCII are shown as "?". Actions: responses; any string is taken, also one outside of the
     action space. The seed of `reset` decides which episodes are played and what is explored (equation 4.1);
-    `options={"index": n}` chooses the episode. Episodes that are over are `terminated`, but those that only ran out
-    of turns `truncated`. The reward of a step is the sum of the environment's rewards.
+    `options={"index": n}` chooses the episode. Episodes that are over are `terminated`, never `truncated`: limits of
+    turns are rules of the games. The reward of a step is the sum of the environment's rewards.
 
     `info` holds the "expert"'s response to the observation (None where the episode is over), after `reset` also the
     "index" of the episode, after `step` "rewards" and "parts" by name, "parsed", "action" and "success".
@@ -91,7 +91,6 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
             raise gymnasium.error.ResetNeeded("no episode is being played: call reset() first")
         outcome = self.env.turn(self.state, action, self.rng)
         self.state, self.over = outcome.state, outcome.done
-        truncated = outcome.done and not outcome.success and self.state.turn >= self.env.max_turns
         info = {
             "rewards": dict(outcome.rewards),
             "parts": dict(outcome.parts),
@@ -100,7 +99,7 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
             "success": outcome.success,
             "expert": None if outcome.done else self.env.expert(self.state),
         }
-        return self._observation(), float(outcome.reward), outcome.done and not truncated, truncated, info
+        return self._observation(), float(outcome.reward), outcome.done, False, info
 
     def render(self) -> Picture | None:
         return None if self.render_mode is None else self.env.draw(self.state)
