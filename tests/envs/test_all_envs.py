@@ -14,9 +14,11 @@ import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env
 
+from vlmreason.dialogue import VIEWS, build_dialogue
 from vlmreason.envs.base import ActionEnv
 from vlmreason.envs.gym import GymEnv
-from vlmreason.envs.replies import read_action, read_object
+from vlmreason.envs.replies import MAX_CHARS, read_action, read_object
+from vlmreason.evaluation.segments import split_response
 from vlmreason.structure import structure
 from vlmreason.tasks.base import SPLITS, state_to_json
 
@@ -176,7 +178,8 @@ def test_the_expert_acts_in_time(name, scale, cot):
         state = first
         for outcome in play(env, first, env.expert, random.Random(0)):
             expert, thought, answer = env.expert(state), "".join(env.thought(state)), env.answer(state)
-            assert outcome.parsed and outcome.parts["step_accuracy"] == 1 and read_object(expert) is not None
+            assert outcome.parsed and outcome.parts["step_accuracy"] == 1
+            assert read_object(expert, env.answer_key) is not None
             assert env.score(state, expert).correct and outcome.state.turn == state.turn + 1
             assert all(0 <= value <= 1 for value in outcome.parts.values())
             marks = list(env.answer_marker().finditer(expert))
@@ -203,6 +206,86 @@ def test_sampled_problems_are_turns_of_the_expert(name, scale):
             assert not env.score(problem.state, "").parsed
 
 
+@pytest.mark.parametrize("cot", [True, False])
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_segments_of_the_expert_are_found_in_its_text(name, scale, cot):
+    env = shipped(name, scale, cot)
+    for level in env.levels:
+        for index in range(4):
+            problem = env.sample(level, "train", index)
+            for view in VIEWS:
+                response = build_dialogue(env, problem, view).response
+                assert split_response(env, problem.state, response.text) == response
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_begins_where_it_is_read(name):
+    env = shipped(name, "nano")
+    state = env.start(env.levels[0], "train", 0)
+    key, value = env.answer_key, json.loads(env.expert(state))[env.answer_key]
+    thought, answer = f'{{"x": {{"y": "\\"{key}\\": 1"}}, "{key}s": [[1, "}}"]],\n', f'"{key}": "{value}", "z": 1}}'
+    escaped = answer.replace(key[0], f"\\u{ord(key[0]):04x}", 1)
+    convert = f"{env.convert(state)}\n1\n"
+    for head, tail in (
+        (thought, answer),
+        (thought, answer + f' and then "{key}": nothing'),
+        (f'"{key}": "1" ' + thought, answer),
+        (thought, escaped),
+        (thought, answer.replace(":", " \n" * 9 + ":", 1)),
+    ):
+        for before in ("", convert):
+            whole = before + head + tail + f"\n{env.text(state).splitlines()[-1]}\n"
+            assert read_object(whole, key)[key] == value
+            segments = split_response(env, state, whole).segments
+            assert segments[-1].kind == "answer" and segments[-1].text.startswith(tail)
+            assert "".join(segment.text for segment in segments) == whole
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_responses_that_cannot_be_read_are_cut_at_the_last_marker(name):
+    env = shipped(name, "nano")
+    key = env.answer_key
+    for response, answer in (
+        (f'{{"x": 1, "{key}": "cut', f'"{key}": "cut'),
+        (f'{{"x": "{key}": 1}} so "{key}": 2}}', f'"{key}": 2}}'),
+        (f'{{"x": {{"{key}": 1}}, "{key}": 2}}', f'"{key}": 2}}'),
+        (f'{{"x": 1}} "{key}": 1', f'"{key}": 1'),
+    ):
+        assert env.answer_start(response, 0) == len(response) - len(answer)
+    assert env.answer_start("nothing", 0) == 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_key_of_the_answer_comes_once(name):
+    env = shipped(name, "nano")
+    state = env.start(env.levels[0], "train", 0)
+    key, said = env.answer_key, json.loads(env.expert(state))
+    other = {"n": [1, {"m": {key: "1"}}]}
+    for twice in (said | other, other | said, {"n": {key: said[key]}} | said):
+        response = json.dumps(twice)
+        assert read_object(response, key) is None and not env.score(state, response).parsed
+        assert not env.turn(state, response, random.Random(0)).parsed
+    assert env.turn(state, json.dumps({"n": {f"{key}s": key}, "m": [key]} | said), random.Random(0)).parsed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_responses_are_cut_in_linear_time(name):
+    env = shipped(name, "nano")
+    state, key = env.start(env.levels[0], "train", 0), env.answer_key
+    size = 200_000
+    filled = [f'{{"{key}" {" " * size}: 1}}', f'{{"n": "{"x" * (MAX_CHARS - 50)}", "{key}": "1"}}', "{" + " " * size]
+    for sign in (f'"{key}":', f'"{key}"', "{", "{}", '{"a":', '"', "\\", f'{{"{key}":1}}', "[", '{"a":1,'):
+        filled.append((sign * size)[:size])
+    pairs = ", ".join(f'"{number}": [{{}}]' for number in range(1200))
+    filled += [f'{{{pairs}, "{key}": "1"}}', "{" + '"a":[' * 3000 + "]" * 3000 + "}"]
+    for text in filled:
+        for response in (text, env.convert(state) + "\n" + text):
+            begin = time.process_time()
+            segments = split_response(env, state, response).segments
+            assert time.process_time() - begin < 1
+            assert "".join(segment.text for segment in segments) == response
+
+
 LOOK_ALIKES = str.maketrans("-+*/=aeiopct0123", "‐＋∗／＝аеіορсτ𝟎１２３")
 CONTROLS = "\x00\x01\x07\x1b\u200b\u202e\ufeff\ud800\r\x85\u2028"
 
@@ -213,12 +296,20 @@ HOSTILE_ANSWERS = (
 """Instead of a formula."""
 
 
+NESTS = ("{{{}}}", "[{{{}}}]", '{{"n": [1, {{{}}}]}}', "{{{}, 1: 1}}")
+
+
+def quote(text, rng):
+    """A string of JSON, some signs of which are escaped."""
+    return '"' + "".join(f"\\u{ord(sign):04x}" if rng.random() < 0.1 else sign for sign in text) + '"'
+
+
 def mutate(rng, response, other, actions, key):
     """One of many ways to spoil a response."""
     at = rng.randrange(len(response) + 1)
     action = rng.choice(actions)
     quoted = json.dumps(action)
-    kind = rng.randrange(24)
+    kind = rng.randrange(29)
     if kind == 0:
         return response.swapcase()
     if kind == 1:
@@ -265,11 +356,22 @@ def mutate(rng, response, other, actions, key):
         return f'{{"{key}": {quoted}}} or {{"{key}": {json.dumps(rng.choice(actions))}}}'
     if kind == 22:
         return response[:at] + response[at + 1 :]
+    if kind == 23:
+        return response.replace("{", f'{{"n": {rng.choice(NESTS).format(f"{quote(key, rng)}: {quoted}")}, ', 1)
+    if kind == 24:
+        return f'{response.rstrip("}")}, "n": {rng.choice(NESTS).format(f"{quote(key, rng)}: {quoted}")}}}'
+    if kind == 25:
+        return response.replace(f'"{key}":', f"{quote(key, rng)}{' ' * rng.randrange(20)}:")
+    if kind == 26:
+        return f'{response} and then "{key}": {quoted}'
+    if kind == 27:
+        return f'"{key}": {quoted} or {response.replace("{", f"{{{quote(action, rng)}: 1, ", 1)}'
     return f'```json\n{{"{key}": {quoted}}}\n```'
 
 
 def reference_action(response, actions, key):
-    """The action by the letter, found in another way: exactly one object, no key twice, the value an exact string."""
+    """The action by the letter, found in another way: exactly one object, no key twice in one or the answer's twice
+    in all, the value an exact string."""
     found = [match.start() for match in re.finditer(r"\{", response)]
     if not found:
         return None
@@ -285,7 +387,18 @@ def reference_action(response, actions, key):
         return None
     if "}" in response[end:] or any(len({name for name, _ in items}) != len(items) for items in pairs):
         return None
+    if sum(key in dict(items) for items in pairs) > 1:
+        return None
     return value.get(key) if isinstance(value.get(key), str) and value[key] in actions else None
+
+
+def answered(env, state, response):
+    """What the answer segment of a response begins with: a key and its value."""
+    segments = split_response(env, state, response).segments
+    assert "".join(segment.text for segment in segments) == response
+    assert [segment.kind for segment in segments][-1] == "answer"
+    pairs, _ = json.JSONDecoder(object_pairs_hook=list).raw_decode("{" + segments[-1].text.removeprefix("{"))
+    return dict(pairs[:1])
 
 
 @functools.cache
@@ -320,6 +433,7 @@ def test_hostile_outputs_never_act():
             if action is not None:
                 num_read += 1
                 assert action in actions and action == reference_action(text, actions, env.answer_key), text
+                assert num_read % 16 or answered(env, seen[0][0], text) == {env.answer_key: action}, text
     print(f"{num_done} outputs, {num_read} actions read")
     assert num_done >= NUM_HOSTILE and 0 < num_read < num_done / 3
 

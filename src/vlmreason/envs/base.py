@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
-from vlmreason.envs.replies import read_action
+from vlmreason.envs.replies import find_key, read_action
 from vlmreason.tasks.base import Score, Task, split_of, stream
 
 State = TypeVar("State")
@@ -91,6 +91,17 @@ class Env(Task[State]):
 
     def answer_marker(self) -> re.Pattern[str]:
         return re.compile(rf'(?<!\\)"{self.answer_key}"\s{{0,8}}:')
+
+    def answer_start(self, response: str, after: int) -> int:
+        """Where the key stands that is read; without chain of thought its object, which begins with it.
+
+        In a response that cannot be read the marker says it.
+        """
+        start = find_key(response, self.answer_key)
+        if start is None:
+            return super().answer_start(response, after)
+        brace = response.index("{")
+        return start if self.cot or response[brace + 1 : start].strip() else brace
 
     def _state(self, level: str, split: str, index: int) -> State:
         """A turn of the expert's episode of that number, each as likely as the others."""

@@ -289,8 +289,8 @@ class GeneralPoints(Env[GeneralPointsState]):
 
     def _judge(self, state: GeneralPointsState, response: str) -> tuple[Verdict, bool, bool]:
         """The verdict, whether the cards were recognized, and whether there was a formula to read."""
-        found = read_object(response)
-        text = None if found is None else found.get("formula")
+        found = read_object(response, self.answer_key)
+        text = None if found is None else found.get(self.answer_key)
         if found is None or not isinstance(text, str):
             return "illegal", found is not None and _names(found.get("cards")) == self._names(state), False
         recognized = _names(found.get("cards")) == self._names(state)

@@ -165,6 +165,9 @@ class Revision(Env[RevisionState]):
     def answer_marker(self) -> re.Pattern[str]:
         return self.task.answer_marker()
 
+    def answer_start(self, response: str, after: int) -> int:
+        return self.task.answer_start(response, after)
+
     def score(self, state: RevisionState, response: str) -> Score:
         return self.task.score(state.problem, response)
 

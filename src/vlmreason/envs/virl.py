@@ -466,7 +466,7 @@ def _short(action: str) -> str:
 
 def _observation(response: str) -> str | None:
     """The observation of a readable response."""
-    found = read_object(response)
+    found = read_object(response, VIRL.answer_key)
     seen: Any = None if found is None else found.get(OBSERVATION)
     return seen if isinstance(seen, str) else None
 

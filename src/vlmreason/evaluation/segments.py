@@ -1,7 +1,7 @@
 """A model's response cut into the segments of `dialogue`: conversion, thought, answer.
 
 A model marks no borders, so they are found: the conversion by the task's conversion sentence at the start,
-the answer by its last marker; what is between is thought. A missing segment is left out.
+the answer where the task reads it; what is between is thought. A missing segment is left out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from vlmreason.tasks.base import Task
 def split_response(task: Task[Any], state: Any, response: str) -> Response:
     """The response in segments whose texts join to exactly `response`."""
     convert_end = _conversion_end(task, state, response)
-    answer_start = len(response)
-    for marker in task.answer_marker().finditer(response, convert_end):
-        answer_start = marker.start()
+    answer_start = task.answer_start(response, convert_end)
+    convert_end = min(convert_end, answer_start)
     pieces = (
         Segment(CONVERT, response[:convert_end]),
         Segment(THOUGHT, response[convert_end:answer_start]),

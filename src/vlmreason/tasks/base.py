@@ -140,6 +140,13 @@ class Task(ABC, Generic[State]):
         """What an answer begins with; in a response the last one counts."""
         return ANSWER_MARKER
 
+    def answer_start(self, response: str, after: int) -> int:
+        """Where the answer of a response begins whose conversion ends at `after`; its length where it has none."""
+        start = len(response)
+        for marker in self.answer_marker().finditer(response, after):
+            start = marker.start()
+        return start
+
     def unreachable(self, level: str, why: str) -> ValueError:
         return ValueError(f"task={self.name} level={level}: {why}")
 
