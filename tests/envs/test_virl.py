@@ -18,6 +18,9 @@ CONF = Path(__file__).parents[2] / "conf" / "env"
 LEVELS = ("standard", "rule_ood", "visual_ood")
 COMPASS = {"north": 0, "northeast": 45, "east": 90, "southeast": 135, "south": 180, "southwest": 225, "west": 270,
            "northwest": 315}  # fmt: skip
+STRAIGHT = {"nano": 2, "paper": 5}
+SEEN = {"nano": "{} {}", "paper": "{} is on your {}"}
+UNSEEN = {"nano": "none", "paper": "No landmarks nearby"}
 RELATIVE = ("left", "right", "slightly left", "slightly right")
 
 
@@ -43,18 +46,19 @@ def steps_of(data, straight):
     return [*steps, ("stop()", here, False)]
 
 
-def random_response(rng, data, straight):
+def random_response(rng, data, scale):
     """A response and what it holds: the action (None: unreadable) and the observation (None: none)."""
-    steps = steps_of(data, straight)
-    names = [m["landmark"] for m in data["route"]["milestones"] if m["landmark"]]
+    steps = steps_of(data, STRAIGHT[scale])
+    places = [(m["landmark"], m["side"]) for m in data["route"]["milestones"] if m["landmark"]]
     turns = RELATIVE if data["relative"] else COMPASS
     legal = ["forward()", "stop()", *(f"turn_direction({t})" for t in turns)]
     right, landmark, _ = steps[data["position"]]
     action = right if rng.random() < 0.6 else rng.choice(legal)
     if rng.random() < 0.1:
         action = rng.choice(["jump()", "turn_direction(up)", "Forward()", "forward", "", "turn_direction(north) "])
-    seen = landmark if rng.random() < 0.6 else rng.choice([*names, None])
-    observation = f"{seen} is over there" if seen else rng.choice(["No landmarks nearby", "none", ""])
+    there = next((place for place in places if place[0] == landmark), (None, None))
+    seen = there if rng.random() < 0.6 else rng.choice([*places, (landmark, landmark and "up"), (None, None)])
+    observation = SEEN[scale].format(*seen) if seen[0] else rng.choice([UNSEEN[scale], ""])
     kind = rng.random()
     if kind < 0.1:
         return (
@@ -65,7 +69,7 @@ def random_response(rng, data, straight):
     if kind < 0.2:
         return json.dumps({"action": action}), action if action in legal else None, None
     text = json.dumps({"current observation": observation, "current instruction": "2", "action": action})
-    return text, action if action in legal else None, (seen, observation)
+    return text, action if action in legal else None, seen
 
 
 @pytest.mark.parametrize("scale", ["nano", "paper"])
@@ -82,7 +86,7 @@ def test_transitions_follow_the_rules(scale):
         while not done:
             data = state_to_json(state)
             steps = steps_of(data, env.sizes.straight)
-            response, action, seen = random_response(rng, data, env.sizes.straight)
+            response, action, seen = random_response(rng, data, scale)
             outcome = env.turn(state, response, rng)
             after = state_to_json(outcome.state)
             right, landmark, _ = steps[data["position"]]
@@ -90,11 +94,11 @@ def test_transitions_follow_the_rules(scale):
                 "action": 1.0 if action == right else penalty if action is None and penalty is not None else -1.0
             }
             wrong = len(data["tried"]) + (action != right)
-            if action != right and wrong == attempts:
-                rewards["limit"] = -1.0
-            recognized = (seen[0] if seen else None) == landmark
-            if image and cot and not recognized:
-                rewards["landmark"] = -1.5
+            rewards["limit"] = -1.0 if action != right and wrong == attempts else 0.0
+            sides = {m["landmark"]: m["side"] for m in data["route"]["milestones"]}
+            recognized = (seen or (None, None)) == (landmark, sides[landmark] if landmark else None)
+            if image and cot:
+                rewards["landmark"] = 0.0 if recognized else -1.5
             assert dict(outcome.rewards) == rewards
             at_end = data["position"] == len(steps) - 1
             assert outcome.done == (at_end if action == right else wrong == attempts)
@@ -149,21 +153,53 @@ def test_the_last_degree_of_the_compass_is_beside_the_first():
 
 def named(env, state, observation):
     response = json.dumps({"current observation": observation, "action": env.best(state)})
-    return env.turn(state, response, random.Random(0)).rewards.get("landmark", 0.0) == 0.0
+    return env.turn(state, response, random.Random(0)).rewards["landmark"] == 0.0
 
 
-def test_what_counts_as_recognized():
+@pytest.mark.parametrize(("scale", "right", "wrong"), [
+    ("nano", {
+        "Bank": ("Bank left", " BANK, left;", "bank  left crossing"),
+        "Bank Hotel": ("Bank Hotel right behind",),
+        None: ("none", "None.", "", " "),
+    }, {
+        "Bank": ("", "none", "left", "Bank", "Banks left", "Bank right", "Bank left front", "Bank Hotel left",
+                 "there is no Bank", "no Bank left", "Bank left Bank right", "Bank left none", "Bank leftcrossing"),
+        "Bank Hotel": ("Bank Hotel right", "Bank right behind", "Bank Hotel right behind Bank left",
+                       "Bank Hotel right behind crossing"),
+        None: ("Bank left", "Zoo left", "none Bank left", "none crossing"),
+    }),
+    ("paper", {
+        "Bank": ("Bank is on your left", "bank is on your left; there is an intersection"),
+        "Bank Hotel": ("Bank Hotel is on your right behind.",),
+        None: ("No landmarks nearby", "no landmarks, nearby", ""),
+    }, {
+        "Bank": ("there is no Bank", "Bank is on your right", "No Bank is on your left", "Bank is not on your left",
+                 "Bank is on your left or there is no Bank", "there is an intersection", "No landmarks nearby"),
+        "Bank Hotel": ("Bank Hotel is on your right", "Bank is on your right behind"),
+        None: ("Bank is on your left", "Landmarks nearby", "No landmarks nearby but Bank is on your left"),
+    }),
+])  # fmt: skip
+def test_what_counts_as_recognized(scale, right, wrong):
     route = Route((40.0, -73.0), 0, (
         Milestone((40.001, -73.0), 90, 40, "Bank", "left"),
-        Milestone((40.001, -73.1), 0, 40, "Bank Hotel", "right"),
+        Milestone((40.001, -73.1), 0, 40, "Bank Hotel", "right behind"),
     ))  # fmt: skip
-    env = make()
-    at = {step[1]: VIRLState(route, position=i) for i, step in enumerate(steps_of(state_to_json(VIRLState(route)), 2))}
-    assert named(env, at["Bank"], "the BANK, left") and not named(env, at["Bank"], "Bank Hotel")
-    assert not named(env, at["Bank"], "Banks") and not named(env, at["Bank"], "") and not named(env, at["Bank"], "none")
-    assert named(env, at["Bank Hotel"], "Bank  hotel.") and not named(env, at["Bank Hotel"], "Bank")
-    assert not named(env, at["Bank Hotel"], "Bank Hotel and Bank")
-    assert named(env, at[None], "No landmarks nearby") and not named(env, at[None], "Bank")
+    env = make(scale)
+    steps = steps_of(state_to_json(VIRLState(route)), env.sizes.straight)
+    at = {step[1]: VIRLState(route, position=i) for i, step in enumerate(steps)}
+    for told, expected in ((right, True), (wrong, False)):
+        for landmark, observations in told.items():
+            for observation in observations:
+                assert named(env, at[landmark], observation) == expected, (landmark, observation)
+
+
+def test_every_reward_has_its_name_at_every_turn():
+    names = {"action", "limit"}
+    for keys, expected in (({}, names | {"landmark"}), ({"image": False}, names), ({"cot": False}, names)):
+        env = make(**keys)
+        state = env.start("standard", "train", 0)
+        for response in (env.expert(state), "", '{"action": "stop()"}'):
+            assert env.turn(state, response, random.Random(0)).rewards.keys() == expected
 
 
 def test_wrong_answers_stay_in_the_prompt_without_special_tokens():

@@ -22,7 +22,7 @@ import math
 import random
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -572,10 +572,3 @@ def views_of_files(point: Point, panoramas: Panoramas, size: tuple[int, int]) ->
     width, height = size[0] // 2, size[1] // 2
     views = [panoramas.view(point.geocode, point.heading + 90 * i, width, height) for i in range(4)]
     return np.concatenate([np.concatenate(views[:2], axis=1), np.concatenate(views[2:], axis=1)])
-
-
-def names_in(route: Route) -> Iterator[str]:
-    """The landmarks of a route."""
-    for end in route.milestones:
-        if end.landmark is not None:
-            yield end.landmark

@@ -2,8 +2,9 @@
 
 A right action leads to the next coordinate of the route; after a wrong one the agent stays, what it said and a
 verifier's message join the prompt, and after `attempts` wrong ones at a coordinate the episode ends. Rewards by name:
-"action" is 1 or -1, "limit" -1 where the attempts are used up, and, with `image` and chain of thought, "landmark" is
--1.5 where the "current observation" does not name the landmark that is there or names another one of the route.
+"action" is 1 or -1, "limit" -1 where the attempts are used up, else 0, and, with `image` and chain of thought,
+"landmark" is -1.5 where the "current observation" is not the landmark that is there and its side, in the words of the
+history of the prompt, or names one where none is; else 0.
 
 Routes are of synthetic towns or the user's files (`envs/routes.py`). Levels: standard; rule_ood says turns by left and
 right instead of compass points; visual_ood is in another town, with other facades and signs.
@@ -32,7 +33,6 @@ from vlmreason.envs.routes import (
     Route,
     compass,
     draw_views,
-    names_in,
     rail,
     read_panoramas,
     read_routes,
@@ -223,7 +223,9 @@ class VIRL(Env[VIRLState]):
             except (LookupError, ValueError, AttributeError) as error:
                 raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error!r}") from None
             score = self.score(state, expert)
-            if self.text(state) not in asked or not score.correct or not all(score.parts.values()):
+            point = self._here(state)
+            named = point.landmark is None or _words(point.landmark) in _words(self._seen(point))
+            if self.text(state) not in asked or not named or not score.correct or not all(score.parts.values()):
                 raise ValueError(
                     f"wording of {self.name}: {{here}} in prompt_text, {{observation}} in here and {{landmark}} in "
                     f"seen are expected, so that {expert!r} is right"
@@ -322,13 +324,11 @@ class VIRL(Env[VIRLState]):
         action = read_action(response, self.actions(state), self.answer_key)
         right = action == self.best(state)
         wrong = self.penalty if action is None and self.penalty is not None else -1.0
-        rewards = {"action": 1.0 if right else wrong}
         parts = self._parts(state, response, right)
-        if self.cot and self.image and not self._detects(state, _observation(response) or ""):
-            rewards["landmark"] = -1.5
         ends = self._here(state).last if right else len(state.tried) + 1 >= self.attempts
-        if ends and not right:
-            rewards["limit"] = -1.0
+        rewards = {"action": 1.0 if right else wrong, "limit": -1.0 if ends and not right else 0.0}
+        if self.cot and self.image:
+            rewards["landmark"] = 0.0 if self._detects(state, self._observation(response) or "") else -1.5
         if not right:
             after = replace(state, tried=(*state.tried, _quoted(response)), turn=state.turn + 1)
         elif ends:
@@ -346,32 +346,42 @@ class VIRL(Env[VIRLState]):
     def _parts(self, state: VIRLState, response: str, right: bool) -> dict[str, float]:
         parts = {"step_accuracy": float(right)}
         if self.cot:
-            seen = _observation(response)
+            seen = self._observation(response)
             parts["recognition"] = float(seen is not None and self._detects(state, seen))
         return parts
 
     def _detects(self, state: VIRLState, seen: str) -> bool:
-        """Whether an observation names the landmark that is there and no other one of the route."""
-        words, found = _words(seen), set()
-        for name in sorted({_words(name) for name in names_in(state.route)}, key=len, reverse=True):
-            if name in words:
-                found.add(name)
-                words = words.replace(name, "  ")  # "Bank Hotel" is no "Bank"
-        there = self._here(state).landmark
-        return found == ({_words(there)} if there is not None else set())
+        """Whether an observation is the expert's of the landmark that is there; where none is it may be empty.
+
+        The crossing, which every prompt tells, can be left out; case and punctuation do not count.
+        """
+        point = self._here(state)
+        told = [self._landmark(point)] if point.landmark else [self.wording.unseen, ""]
+        return _words(seen) in {_words(one + crossing) for one in told for crossing in ("", self._crossing(point))}
+
+    def _observation(self, response: str) -> str | None:
+        """The observation of a readable response."""
+        found = read_object(response, self.answer_key)
+        seen: Any = None if found is None else found.get(OBSERVATION)
+        return seen if isinstance(seen, str) else None
 
     def text(self, state: VIRLState) -> str:
         return self._present(state, self.wording.here)
 
     def _present(self, state: VIRLState, template: str) -> str:
         point = self._here(state)
-        crossing = self.wording.crossing if point.crossing else ""
+        crossing = self._crossing(point)
         return template.format(number=state.position + 1, observation=self._seen(point), crossing=crossing)
 
     def _seen(self, point: Point) -> str:
+        return self._landmark(point) + self._crossing(point)
+
+    def _landmark(self, point: Point) -> str:
         words = self.wording
-        landmark = words.seen.format(landmark=point.landmark, side=point.side) if point.landmark else words.unseen
-        return landmark + (words.crossing if point.crossing else "")
+        return words.seen.format(landmark=point.landmark, side=point.side) if point.landmark else words.unseen
+
+    def _crossing(self, point: Point) -> str:
+        return self.wording.crossing if point.crossing else ""
 
     def _instructions(self, state: VIRLState) -> list[str]:
         words, ends, heading = self.wording, state.route.milestones, state.route.heading
@@ -462,13 +472,6 @@ def _right_action(point: Point, relative: bool) -> str:
 def _short(action: str) -> str:
     """An action in words: its direction where it is a turn."""
     return action.removeprefix("turn_direction").strip("()")
-
-
-def _observation(response: str) -> str | None:
-    """The observation of a readable response."""
-    found = read_object(response, VIRL.answer_key)
-    seen: Any = None if found is None else found.get(OBSERVATION)
-    return seen if isinstance(seen, str) else None
 
 
 def _words(text: str) -> str:
