@@ -63,6 +63,23 @@ def test_a_language_variant_is_its_environment_in_words(composed) -> None:
     assert (cfg["task"]["name"], cfg["env"]["view"], cfg["task"]["image"]) == ("general_points", "text", False)
 
 
+@pytest.mark.parametrize("name", ["general_points", "virl"])
+def test_what_is_recognized_is_seen_in_a_picture(name: str, composed) -> None:
+    choices = rf"choose env={name} or env={name}_l$"
+    for words, message in (
+        ([f"env={name}", "env.view=text"], r"env\.view=text: does not go with env\.image=true"),
+        ([f"env={name}", "env.image=false"], r"env\.view=image: does not go with env\.image=false"),
+        ([f"env={name}_l", "env.image=true"], r"env\.view=text: does not go with env\.image=true"),
+        ([f"env={name}_l", "env.view=image"], r"env\.view=image: does not go with env\.image=false"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*{choices}"):
+            composed("train", *words)
+    assert composed("train", f"env={name}", "evaluation.views=[text]")["task"]["image"]
+    words_alone = composed("train", f"env={name}", "env.view=text", "env.image=false")
+    assert words_alone["task"] == composed("train", f"env={name}_l")["task"]
+    assert composed("train", "env=number_line", "env.view=text")["env"]["view"] == "text"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

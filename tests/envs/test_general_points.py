@@ -385,6 +385,10 @@ def test_settings_are_checked():
     for keys in ({"recognition": -1.0}, {"max_attempts": 0}, {"mistakes": 1.5}):
         with pytest.raises(ValueError, match=next(iter(keys))):
             make(**keys)
+    for keys, why in (({"image": False}, "image=false"), ({"cot": False}, "cot=false")):
+        with pytest.raises(ValueError, match=f"recognition=3.0: has no effect with {why}"):
+            make(recognition=3.0, **keys)
+        make(recognition=1.5, **keys)
     for wording in ({"answer": "{x}"}, {"prompt_text": ""}, {"name": "{{"}, {"earlier": "{"}, {"value": "{x}"}):
         with pytest.raises(ValueError, match="wording of general_points"):
             make(wording=wording)

@@ -116,7 +116,14 @@ def _with_env(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             raise ValueError(f"{key}: has no effect with supervision=expert (did you mean 'env.start.<scale>'?)")
     env = dict(cfg["env"])
     env.pop("start", None)
-    return cfg | {"task": env, "env": {"name": env["name"], "view": env.pop("view")}}
+    view, image = env.pop("view"), env.get("image")
+    if isinstance(image, bool) and image != (view != "text"):
+        alike = [name for name in catalog.groups()["env"] if _file("env", name).get("name") == env["name"]]
+        raise ValueError(
+            f"env.view={view}: does not go with env.image={str(image).lower()}, which says whether what is to be "
+            f"recognized is seen in a picture; choose {' or '.join(f'env={name}' for name in alike)}"
+        )
+    return cfg | {"task": env, "env": {"name": env["name"], "view": view}}
 
 
 def build_scale(cfg: Config) -> Scale:

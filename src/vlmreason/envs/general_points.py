@@ -51,6 +51,7 @@ WHITE = (255, 255, 255)
 Verdict = Literal["solved", "value", "numbers", "illegal"]
 REWARDS: Mapping[Verdict, float] = {"solved": 5.0, "value": -1.0, "numbers": -2.0, "illegal": -3.0}
 LIMIT = -1.0
+RECOGNITION = 1.5
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         cot: bool = True,
         penalty: float | None = None,
         image: bool = True,
-        recognition: float = 1.5,
+        recognition: float = RECOGNITION,
         max_attempts: int = 5,
         mistakes: float = 0.0,
     ) -> None:
@@ -210,6 +211,9 @@ class GeneralPoints(Env[GeneralPointsState]):
             raise ValueError(f"levels.{unknown[0]}: no such level; there are {', '.join(self.levels)}")
         if recognition < 0:
             raise ValueError(f"recognition={recognition}: 0 or more is expected, it is taken away")
+        if recognition != RECOGNITION and not (cot and image):
+            why = "image=false, the cards are given in words" if cot else "cot=false, no cards are asked for"
+            raise ValueError(f"recognition={recognition}: has no effect with {why}")
         if max_attempts < 1:
             raise ValueError(f"max_attempts={max_attempts}: 1 or more is expected")
         if not 0 <= mistakes <= 1:
