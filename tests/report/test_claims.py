@@ -48,7 +48,9 @@ def marks(share: float, seed: int) -> str:
     return "".join("01"[(7 * i + seed) % PROBLEMS < share * PROBLEMS] for i in range(PROBLEMS))
 
 
-def result(shares: Mapping[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> Mapping[str, Result]:
+def result(
+    shares: Mapping[str, float], seeds: tuple[int, ...] = (0, 1, 2), experiment: Experiment = EXPERIMENT
+) -> Mapping[str, Result]:
     """Runs by supervision, as good as `shares` says, at all places; `name: tokens` is for what they write."""
 
     def find(settings: Mapping[str, Any]) -> Found | None:
@@ -59,7 +61,7 @@ def result(shares: Mapping[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> M
         record.data["evaluations"][0]["cells"][0]["row"]["mean_tokens"] = shares.get(f"{name}: tokens", 20.0) + seed
         return Found(record)
 
-    return {"made_up": collect("made_up", "nano", EXPERIMENT, find)}
+    return {"made_up": collect("made_up", "nano", experiment, find)}
 
 
 def curves(norms: Mapping[str, tuple[tuple[float, float], ...]]) -> Mapping[str, Result]:
@@ -136,9 +138,19 @@ def test_without_runs_there_is_no_verdict_but_what_is_missing() -> None:
     found = judge(claim(), result({"mix": 0.5}))
     assert (found.verdict, found.effect) == ("no runs", None)
     assert [gap.set["supervision"] for gap in found.missing] == ["mix_plus"] * 3
-    partly = judge(claim(), result({"mix": 0.1, "mix_plus": 0.9}, seeds=(1,)))
-    assert partly.verdict == "holds" and partly.effect is not None and partly.effect.num_seeds == 1
-    assert len(partly.missing) == 4 and "| 1 of 3 x 40 |" in ledger([partly])[2]
+    partly = judge(claim(), result({"mix": 0.1, "mix_plus": 0.9}, seeds=(0, 1)))
+    assert partly.verdict == "holds" and partly.effect is not None and partly.effect.num_seeds == 2
+    assert len(partly.missing) == 2 and "| 2 of 3 x 40 |" in ledger([partly])[2]
+
+
+def test_one_run_decides_only_where_no_more_are_planned() -> None:
+    numbers = {"mix": 0.1, "mix_plus": 0.9}
+    for one in (claim(), claim(relation="below"), bound("below", 60)):
+        found = judge(one, result(numbers, seeds=(1,)))
+        assert found.verdict == "not decided" and found.effect is not None and found.effect.ci_low is not None
+        assert " to " in ledger([found])[2] and "| 1 of 3 x 40 |" in ledger([found])[2]
+    alone = result(numbers, seeds=(1,), experiment=replace(EXPERIMENT, seeds=(1,)))
+    assert judge(claim(), alone).verdict == "holds" and judge(claim(relation="below"), alone).verdict == "fails"
 
 
 def test_all_contrasts_must_hold_or_any() -> None:

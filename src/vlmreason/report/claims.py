@@ -4,7 +4,8 @@
 labels of its axes, in one contrast or several: left against right, or left against a bound. What is measured is the
 difference paired by seed and problem with its 95 % interval (vlmreason.report.estimates). A contrast holds where the
 interval lies entirely on the claimed side, fails where it lies entirely on the other, and is not decided in between.
-Contrasts are judged one by one at 95 %, without a correction for how many there are.
+One run of several that are planned decides nothing: its interval is over problems alone. Contrasts are judged one by
+one at 95 %, without a correction for how many there are.
 """
 
 from __future__ import annotations
@@ -355,13 +356,13 @@ def _judged(contrast: Contrast, result: Result) -> Judged:
         samples = [[replace(run, values=tuple(map(_log, run.values))) for run in side] for side in samples]
     effect = estimate(samples[0]) if contrast.right is None else difference(*samples)
     effect = _each(effect, math.exp if contrast.ratio else lambda value: value * factor)
-    return Judged(contrast, effect, _side(effect, contrast.limits()), shown, num_wanted)
+    return Judged(contrast, effect, _side(effect, contrast.limits(), num_wanted), shown, num_wanted)
 
 
-def _side(effect: Estimate | None, limits: tuple[float, float]) -> Judgement:
+def _side(effect: Estimate | None, limits: tuple[float, float], num_wanted: int) -> Judgement:
     if effect is None:
         return "no runs"
-    if effect.ci_low is None or effect.ci_high is None:
+    if effect.ci_low is None or effect.ci_high is None or effect.num_seeds == 1 < num_wanted:
         return "not decided"
     if limits[0] < effect.ci_low and effect.ci_high < limits[1]:
         return "holds"
