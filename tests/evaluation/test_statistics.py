@@ -7,7 +7,7 @@ import pytest
 from vlmreason.evaluation.statistics import wilson_interval
 
 
-@pytest.mark.parametrize(("correct", "num"), [(0, 1), (1, 1), (0, 200), (100, 200), (199, 200), (3, 7)])
+@pytest.mark.parametrize(("correct", "num"), [(0, 1), (1, 1), (0, 200), (100, 200), (199, 200), (3, 7), (0.6, 7.5)])
 def test_interval_is_wilsons(correct, num):
     z, rate = 1.959963984540054, correct / num
     center = (rate + z * z / (2 * num)) / (1 + z * z / num)

@@ -92,10 +92,7 @@ def clustered_share(groups: Sequence[Sequence[bool]]) -> Share:
     if 0 < count < num and len(above) > 1:
         single = value * (1 - value)
         size = single / max(single / num, _error(above, below, value) ** 2)
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    middle = (value + z**2 / (2 * size)) / (1 + z**2 / size)
-    half = z / (1 + z**2 / size) * (value * (1 - value) / size + z**2 / (4 * size**2)) ** 0.5
-    return Share(count, num, value, max(0.0, middle - half), min(1.0, middle + half))
+    return Share(count, num, value, *wilson_interval(value * size, size, CONFIDENCE))
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
