@@ -328,6 +328,8 @@ def _check_measures(contrast: Contrast, cells: Sequence[Cell]) -> None:
     measures = [cell.measure for cell in cells]
     if len({measure.in_percent for measure in measures}) > 1:
         raise ValueError("percentages are compared with other numbers")
+    if len({measure.training for measure in measures}) > 1:
+        raise ValueError("the peak of a curve is compared with an end")
     if any(measure.is_curve for measure in measures) != (contrast.of is not None):
         raise ValueError(f"of={contrast.of}: one of {', '.join(OF)} is expected for curves, nothing for others")
     if contrast.of == "weighted" and any(measure.along in TIMES for measure in measures):
