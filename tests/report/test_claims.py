@@ -2,14 +2,14 @@
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from studies import make_record
+from studies import make_record, make_training
 
 from vlmreason.commands import experiments
 from vlmreason.report.claims import Claim, Verdict, check, insert, judge, ledger, read_claims
@@ -42,6 +42,10 @@ CURVES = structure(
         "series": [{"label": name, "set": {"supervision": name}} for name in ("mix", "mix_plus")],
     },
 )  # fmt: skip
+TRAINED = replace(
+    CURVES,
+    measure={"training": "curve", "level": "hard", "view": "image", "along": "env_steps"},
+)
 
 
 def marks(share: float, seed: int) -> str:
@@ -82,6 +86,15 @@ def curves(norms: Mapping[str, tuple[tuple[float, float], ...]]) -> Mapping[str,
         return Found(make_record({}, analyses={"gradients": {"results": rows}}))
 
     return {"made_up": collect("made_up", "nano", CURVES, find)}
+
+
+def trained(shares: Mapping[str, Sequence[float]]) -> Mapping[str, Result]:
+    """Runs by supervision with their evaluations while training, after a phase that ends at 0.25."""
+
+    def find(settings: Mapping[str, Any]) -> Found:
+        return Found(make_record({}, training=make_training(shares[settings["supervision"]], before=2)))
+
+    return {"made_up": collect("made_up", "nano", TRAINED, find)}
 
 
 def claim(**keys: Any) -> Claim:
@@ -209,6 +222,14 @@ def test_numbers_of_curves_are_of_the_last_phase() -> None:
     expected = {"mean": -0.05, "first": 0.4, "last": -0.5, "min": 0.1, "max": -0.2, "weighted": 0.22}
     assert {of: found and pytest.approx(found.mean) for of, found in means.items()} == expected
     assert effect("first").verdict == "holds" and effect("last").verdict == "fails"
+
+
+def test_shares_along_training_are_not_taken_for_certain() -> None:
+    numbers = trained({"mix": (0.2, 0.0), "mix_plus": (0.2, 0.0)})
+    low = claim(at={}, left={"series": "mix"}, right=None, relation="below", bound=10, of="last")
+    assert "| 0.00 (0.00 to 3.70) | < 10 | 3 | **holds** |" in ledger([judge(low, numbers)])[2]
+    found = judge(claim(at={}, left={"series": "mix_plus"}, of="last", right={"series": "mix"}), numbers).effect
+    assert found is not None and found.ci_low is not None and found.ci_low < -3
 
 
 @pytest.mark.parametrize(("keys", "message"), [

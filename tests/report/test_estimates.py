@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from vlmreason.evaluation.statistics import wilson_interval
-from vlmreason.report.estimates import Estimate, Sample, difference, estimate, of_shares
+from vlmreason.report.estimates import Estimate, Sample, difference, estimate, of_run, of_shares
 
 
 def runs(*rows: Sequence[float | None], by_problem: bool = True) -> list[Sample]:
@@ -72,6 +72,31 @@ def test_no_difference_anywhere_is_not_taken_for_certain() -> None:
 def test_one_value_has_no_interval() -> None:
     found = estimate(runs([3.0], by_problem=False))
     assert found == Estimate(3.0, None, None, 1, None)
+
+
+def shares(*values: float, num: int = 40) -> list[Sample]:
+    return [of_run(seed, value, num) for seed, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_runs_with_one_share_tell_what_their_problems_can(share: float) -> None:
+    assert interval(estimate(shares(share, share, share))) == pytest.approx(wilson_interval(40 * share, 40))
+    assert width(estimate(shares(share, share, num=10))) > width(estimate(shares(share, share)))
+    assert estimate(shares(share)) == Estimate(share, None, None, 1, None)
+
+
+def test_equal_differences_of_shares_have_newcombes_interval() -> None:
+    """56 of 70 less 48 of 80, an example of his."""
+    found = difference(shares(0.8, 0.8, num=70), shares(0.6, 0.6, num=80))
+    assert interval(found) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    low, high = interval(difference(shares(0.0, 0.0), shares(0.0, 0.0)))
+    assert low < 0 < high
+
+
+def test_the_interval_of_shares_is_students_where_that_is_wider() -> None:
+    values = (0.1, 0.5, 0.9)
+    assert estimate(shares(*values)) == estimate([Sample(seed, (v,), False) for seed, v in enumerate(values)])
+    assert width(estimate(shares(0.0, 0.0, 0.025))) > width(estimate(shares(0.0, 0.0, 0.0))), "a success takes nothing"
 
 
 def test_nothing_gives_nothing() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from studies import ARTIFACT, make_record, make_training
 
+from vlmreason.evaluation.statistics import wilson_interval
 from vlmreason.report import results
 from vlmreason.report.experiment import LIKELIHOODS, Experiment, read_measure
 from vlmreason.report.records import Record
@@ -124,6 +125,22 @@ def test_a_phase_without_an_evaluation_at_its_start_begins_where_the_one_before_
     assert (found.y, found.steps) == ((0.25, 0.6, 0.9), (0, 2, 4))
 
 
+def test_shares_of_a_run_know_their_problems() -> None:
+    misread = {"count": 3, "num": 40, "share": 0.075}
+    group = {"shares": {"misread": misread}, "first_error": {"mean": 7.0, "num": 40}}
+    record = make_record(MARKS, training=make_training([0.0, 0.3]), analyses={"failures": {"results": [group]}})
+
+    def interval(**keys: Any) -> tuple[float, float]:
+        found = sample(record, read_measure({"level": "hard", "view": "image", **keys}), 0)
+        assert found.values[0] is not None
+        return found.values[0] - found.below, found.values[0] + found.above
+
+    assert interval(training="best") == pytest.approx(wilson_interval(30, 100))
+    assert interval(what="failures:misread", percent=True) == pytest.approx(wilson_interval(3, 40))
+    assert interval(what="failures:first_error") == (7.0, 7.0)
+    assert interval(what="part:return", training="best") == pytest.approx((-0.8, -0.8))
+
+
 def test_compute_is_that_of_training_and_rollouts() -> None:
     """6 N D and 2 N D: a million parameters, 1000 tokens before, then 400 trained and 200 generated each time."""
     record = make_record(MARKS, training=make_training([0.3, 0.6], before=1))
@@ -158,7 +175,7 @@ def test_figures_of_the_failures(name: str, value: float) -> None:
 def likely(level: str, value: float) -> dict[str, Any]:
     part = {"logprob": {"mean": -value}, "num_tokens": {"mean": 10 * value}}
     none = {"logprob": {"mean": None}, "num_tokens": {"mean": None}}
-    return {"level": level, "thought": part, "answer": none, "unread": {"share": 0.25}}
+    return {"level": level, "num_episodes": 10, "thought": part, "answer": none, "unread": {"share": 0.25}}
 
 
 def test_figures_of_the_likelihood() -> None:

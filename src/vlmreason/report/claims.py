@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
-from vlmreason.report.estimates import Estimate, Sample, difference, estimate
+from vlmreason.report.estimates import Estimate, Sample, difference, estimate, of_problems, of_run
 from vlmreason.report.experiment import TIMES, Cell, Experiment
 from vlmreason.report.results import CellResult, Curve, Missing, Result
 from vlmreason.structure import nearest, structure
@@ -385,7 +385,11 @@ def _samples(cell: CellResult, contrast: Contrast) -> list[Sample]:
     if contrast.of is None:
         return [*cell.samples]
     whole = [curve for curve in cell.curves if curve.last_phase < len(curve.y)]
-    return [Sample(curve.seed, (_number(curve, contrast.of),), by_problem=False) for curve in whole]
+    return [_sample(curve, contrast.of, cell.cell.measure.in_percent) for curve in whole]
+
+
+def _sample(curve: Curve, of: str, in_percent: bool) -> Sample:
+    return of_run(curve.seed, _number(curve, of), curve.num if in_percent else 0)
 
 
 def _number(curve: Curve, of: str) -> float:
@@ -409,7 +413,7 @@ def _mean(cells: Sequence[Sequence[Sample]]) -> list[Sample]:
         runs = [samples[seed] for samples in by_seed]
         rows = zip(*(run.values for run in runs), strict=False)
         values = tuple(None if None in row else sum(row) / len(row) for row in rows)
-        means.append(Sample(seed, values, runs[0].by_problem))
+        means.append(Sample(seed, values, runs[0].by_problem, *of_problems(runs)))
     return means
 
 

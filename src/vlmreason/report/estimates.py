@@ -5,11 +5,13 @@ are drawn from more. The variance of its mean is that of crossed random effects 
 chapter 4): by seed, plus by problem, less the single values that both contain; the degrees of freedom are
 Satterthwaite's. The cluster formula for many clusters (Cameron, Gelbach and Miller 2011) takes deviations from the mean
 for the single values and makes the intervals of three seeds too narrow. With one seed the interval is over problems
-alone and says nothing about other seeds. Values per run, without problems, have Student's interval.
+alone and says nothing about other seeds. Values per run, without problems, have Student's interval; that of shares is
+no narrower than what the problems behind them can tell, which are the same for all runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,11 +26,16 @@ NUM_SWEEPS = 20  # exact after one where no value is missing
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run gave: a value per problem, 0 to 1 (None: the measure does not exist for it), or one value."""
+    """What one run gave: a value per problem, 0 to 1 (None: the measure does not exist for it), or one value.
+
+    below, above: of one value that is a share, how far from it the problems behind it let the truth be.
+    """
 
     seed: int
     values: tuple[float | None, ...]
     by_problem: bool
+    below: float = 0.0
+    above: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,17 @@ class Estimate:
     ci_high: float | None
     num_seeds: int
     num_problems: int | None
+
+
+def of_run(seed: int, value: float, num: int = 0) -> Sample:
+    """One value of a run. num: problems of which it is a share; 0: it is none, or they are not known."""
+    low, high = wilson_interval(value * num, num, CONFIDENCE) if num else (value, value)
+    return Sample(seed, (value,), False, value - low, high - value)
+
+
+def of_problems(samples: Sequence[Sample]) -> tuple[float, float]:
+    """below and above of the mean of samples: those of one, as all have the same problems."""
+    return sum(one.below for one in samples) / len(samples), sum(one.above for one in samples) / len(samples)
 
 
 def estimate(samples: Sequence[Sample]) -> Estimate | None:
@@ -59,12 +77,15 @@ def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | No
     pairs = [(a, b) for a in left for b in right if a.seed == b.seed]
     if any(a.by_problem != b.by_problem for a, b in pairs):
         return None
-    return _estimate([_minus(a, b) for a, b in pairs], lowest=-1.0)
+    return _estimate([minus(a, b) for a, b in pairs], lowest=-1.0)
 
 
-def _minus(left: Sample, right: Sample) -> Sample:
+def minus(left: Sample, right: Sample) -> Sample:
+    """Value by value; the problems behind two shares tell of their difference what Newcombe's interval does (1998)."""
     both = zip(left.values, right.values, strict=False)
-    return Sample(left.seed, tuple(None if None in (x, y) else x - y for x, y in both), left.by_problem)  # type: ignore[operator]
+    values = tuple(None if None in (x, y) else x - y for x, y in both)  # type: ignore[operator]
+    below, above = math.hypot(left.below, right.above), math.hypot(left.above, right.below)
+    return Sample(left.seed, values, left.by_problem, below, above)
 
 
 def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
@@ -74,7 +95,9 @@ def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
         return None
     by_problem = samples[0].by_problem
     found, low, high = _mean(table_SP, by_problem), np.nanmin(table_SP), np.nanmax(table_SP)
-    if not by_problem or low < lowest or high > 1:
+    if not by_problem:
+        return _no_narrower(found, samples)
+    if low < lowest or high > 1:
         return found
     if low == high:  # no spread to go by: what this many problems can say
         assert found.num_problems is not None
@@ -86,6 +109,13 @@ def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
         )
     assert found.ci_low is not None and found.ci_high is not None
     return replace(found, ci_low=max(lowest, found.ci_low), ci_high=min(1.0, found.ci_high))
+
+
+def _no_narrower(found: Estimate, samples: Sequence[Sample]) -> Estimate:
+    if found.ci_low is None or found.ci_high is None:
+        return found
+    below, above = of_problems(samples)
+    return replace(found, ci_low=min(found.ci_low, found.mean - below), ci_high=max(found.ci_high, found.mean + above))
 
 
 def _table(samples: Sequence[Sample]) -> np.ndarray | None:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmreason.report.estimates import Estimate, Sample, estimate, of_shares
+from vlmreason.report.estimates import Estimate, Sample, estimate, of_run, of_shares
 from vlmreason.report.experiment import Cell, Experiment, Measure
 from vlmreason.report.records import NONE, RIGHT, EvaluationCell, Record
+
+BY_PROBLEM = ("accuracy", "accuracy_conversion_exact", "accuracy_conversion_wrong")
 
 
 class NotThereError(Exception):
@@ -111,23 +113,31 @@ def collect(
 
 def sample(record: Record, measure: Measure, seed: int) -> Sample:
     """What a run gave. Raises NotThereError."""
+    if measure.kind == "evaluation" and measure.what in BY_PROBLEM:
+        return Sample(seed, _right(_evaluation_cell(record, measure), measure.what), by_problem=True)
+    value, num = _value(record, measure, seed)
+    return of_run(seed, value, num if measure.in_percent else 0)
+
+
+def _value(record: Record, measure: Measure, seed: int) -> tuple[float, int]:
+    """Of a run, and the number of problems behind it; 0: not known."""
     if measure.kind == "evaluation":
-        return _evaluation_sample(record, measure, seed)
+        return _evaluation_value(_evaluation_cell(record, measure), measure.what)
     if measure.kind == "training":
-        return Sample(seed, (max(training_curve(record, measure, seed).y),), by_problem=False)
+        along = training_curve(record, measure, seed)
+        return max(along.y), along.num
     if measure.kind == "failures":
-        name = measure.what.partition(":")[2]
-        return Sample(seed, (_failures(record, measure, name),), by_problem=False)
+        return _failures(record, measure, measure.what.partition(":")[2])
     if measure.kind == "gradients" and measure.at is not None:
         along = curve(record, measure, seed, "step")
         last = record.steps[list(record.steps)[-1]]
         before = sum(record.steps.values()) - last
         place = min(range(len(along.x)), key=lambda i: abs(along.x[i] - before - last * measure.at))  # type: ignore[operator]
-        return Sample(seed, (along.y[place],), by_problem=False)
+        return along.y[place], 0
     if measure.kind == "attribution":
-        return Sample(seed, (_attribution(record, measure),), by_problem=False)
+        return _attribution(record, measure), 0
     if measure.kind == "likelihood":
-        return Sample(seed, (_likelihood(record, measure),), by_problem=False)
+        return _likelihood(record, measure)
     raise NotThereError(f"{measure.what}: no value of a run")
 
 
@@ -291,7 +301,7 @@ def _device(record: Record) -> str:
     return str((hardware.get("gpus") or [hardware.get("cpu", "an unknown machine")])[0])
 
 
-def _evaluation_sample(record: Record, measure: Measure, seed: int) -> Sample:
+def _evaluation_cell(record: Record, measure: Measure) -> EvaluationCell:
     evaluation = record.evaluation(measure.task, measure.conversion)
     if evaluation is None:
         other = "" if measure.task is None else f" on {measure.task}"
@@ -299,16 +309,18 @@ def _evaluation_sample(record: Record, measure: Measure, seed: int) -> Sample:
     cell = evaluation.cell(measure.level, measure.view)
     if cell is None:
         raise NotThereError(f"no evaluation of level={measure.level}, view={measure.view}")
-    if measure.what in ("accuracy", "accuracy_conversion_exact", "accuracy_conversion_wrong"):
-        return Sample(seed, _right(cell, measure.what), by_problem=True)
-    kind, _, name = measure.what.partition(":")
+    return cell
+
+
+def _evaluation_value(cell: EvaluationCell, what: str) -> tuple[float, int]:
+    kind, _, name = what.partition(":")
     key = {"tokens": "mean_tokens", "length": f"tokens_{name}", "part": name}.get(kind, kind)
     value = cell.row.get(key)
     if kind in ("unparsed", "cut_off", "converted") and value is not None:
         value = value / cell.row["num"]
     if value is None:
-        raise NotThereError(f"{measure.what}: not in the summary of {cell.level} {cell.view}")
-    return Sample(seed, (float(value),), by_problem=False)
+        raise NotThereError(f"{what}: not in the summary of {cell.level} {cell.view}")
+    return float(value), int(cell.row["converted" if kind == "conversion_exact" else "num"])
 
 
 def _right(cell: EvaluationCell, what: str) -> tuple[float | None, ...]:
@@ -332,23 +344,21 @@ def _analysis(record: Record, name: str) -> Mapping[str, Any]:
     return found
 
 
-def _failures(record: Record, measure: Measure, name: str) -> float:
+def _failures(record: Record, measure: Measure, name: str) -> tuple[float, int]:
     for group in _analysis(record, "failures")["results"]:
         if group.get("level") in (measure.level, None) and group.get("view") in (measure.view, None):
-            value = _find_number(group, name)
+            found = _find_figure(group, name)
+            value = next((found[key] for key in ("share", "mean", "ratio") if key in found), None)
             if value is not None:
-                return value
+                return float(value), int(found.get("num", 0))
     raise NotThereError(f"failures: no {name} for {measure.level} {measure.view}")
 
 
-def _find_number(group: Mapping[str, Any], name: str) -> float | None:
-    """A figure of a group of `analyze what=failures`, wherever in it the name stands."""
-    for place, key in (("shares", "share"), ("means", "mean"), ("ratios", "ratio"), ("failures", "share")):
-        if name in group.get(place, {}):
-            return _number(group[place][name][key])
-    if isinstance(group.get(name), Mapping):
-        return _number(group[name].get("share", group[name].get("mean")))
-    return None
+def _find_figure(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Of a group of `analyze what=failures`, wherever in it the name stands; empty where it does not."""
+    places = [group.get(place, {}) for place in ("shares", "means", "ratios", "failures")]
+    found = next((place[name] for place in (*places, group) if name in place), {})
+    return found if isinstance(found, Mapping) else {}
 
 
 def _number(value: Any) -> float | None:
@@ -379,11 +389,11 @@ def _attribution(record: Record, measure: Measure) -> float:
     raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
 
 
-def _likelihood(record: Record, measure: Measure) -> float:
+def _likelihood(record: Record, measure: Measure) -> tuple[float, int]:
     for group in _analysis(record, "likelihood")["results"]:
         found = _likelihood_row(group)[measure.what.partition(":")[2]]
         if measure.level in (None, group["level"]) and found is not None:
-            return found
+            return found, int(group["num_episodes"])
     raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
 
 
