@@ -224,12 +224,24 @@ def test_numbers_of_curves_are_of_the_last_phase() -> None:
     assert effect("first").verdict == "holds" and effect("last").verdict == "fails"
 
 
+def test_a_gain_begins_where_the_last_phase_does() -> None:
+    numbers = trained({"mix": (0.1, 0.4, 0.5), "mix_plus": (0.7, 0.6, 0.8)})
+    sides = {"at": {}, "left": {"series": "mix_plus"}, "right": {"series": "mix"}}
+    assert judge(claim(**sides, of="last"), numbers).verdict == "holds"
+    gained = judge(claim(**sides, of="gain"), numbers)
+    assert gained.effect is not None and gained.effect.mean == pytest.approx(10 - 40)
+    assert gained.verdict == "fails"
+    assert [side and side.mean for side in gained.deciding.sides] == pytest.approx([10, 40])
+    assert judge(claim(**sides, of="gain"), trained({"mix": (0.1,), "mix_plus": (0.7, 0.8)})).verdict == "no runs"
+
+
 def test_shares_along_training_are_not_taken_for_certain() -> None:
     numbers = trained({"mix": (0.2, 0.0), "mix_plus": (0.2, 0.0)})
     low = claim(at={}, left={"series": "mix"}, right=None, relation="below", bound=10, of="last")
     assert "| 0.00 (0.00 to 3.70) | < 10 | 3 | **holds** |" in ledger([judge(low, numbers)])[2]
-    found = judge(claim(at={}, left={"series": "mix_plus"}, of="last", right={"series": "mix"}), numbers).effect
-    assert found is not None and found.ci_low is not None and found.ci_low < -3
+    for of in ("last", "gain"):
+        found = judge(claim(at={}, left={"series": "mix_plus"}, of=of, right={"series": "mix"}), numbers).effect
+        assert found is not None and found.ci_low is not None and found.ci_low < -3
 
 
 @pytest.mark.parametrize(("keys", "message"), [

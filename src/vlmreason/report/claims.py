@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
-from vlmreason.report.estimates import Estimate, Sample, difference, estimate, of_problems, of_run
+from vlmreason.report.estimates import Estimate, Sample, difference, estimate, minus, of_problems, of_run
 from vlmreason.report.experiment import TIMES, Cell, Experiment
 from vlmreason.report.results import CellResult, Curve, Missing, Result
 from vlmreason.structure import nearest, structure
@@ -28,7 +28,7 @@ from vlmreason.structure import nearest, structure
 Label = str | int | float
 Judgement = Literal["holds", "fails", "not decided", "no runs"]
 
-OF = ("mean", "weighted", "first", "last", "min", "max")
+OF = ("mean", "weighted", "first", "last", "gain", "min", "max")
 WORDS = {"first": 0, "second": 1, "last but one": -2, "last": -1}
 BEGIN, END = "<!-- ledger {} -->", "<!-- end of ledger -->"
 
@@ -51,7 +51,8 @@ class Contrast:
 
     Numbers are percentage points where the measure is in percent. ratio: instead of a difference, left is more or less
     than so many times right (within: neither is so many times the other), for measures that are one number per run. of:
-    one number of a curve over the checkpoints of the last phase; `weighted`: mean with the horizontal axis as weight.
+    one number of a curve over the checkpoints of the last phase; `weighted`: mean with the horizontal axis as weight;
+    `gain`: last minus first, which is where the phase begins.
     """
 
     left: Side
@@ -60,7 +61,7 @@ class Contrast:
     bound: float | None = None
     margin: float = 0.0
     ratio: float | None = None
-    of: Literal["mean", "weighted", "first", "last", "min", "max"] | None = None
+    of: Literal["mean", "weighted", "first", "last", "gain", "min", "max"] | None = None
 
     def __post_init__(self) -> None:
         if (self.right is None) == (self.bound is None):
@@ -384,11 +385,14 @@ def _distance(judged: Judged, hold: str) -> float:
 def _samples(cell: CellResult, contrast: Contrast) -> list[Sample]:
     if contrast.of is None:
         return [*cell.samples]
-    whole = [curve for curve in cell.curves if curve.last_phase < len(curve.y)]
+    least = 2 if contrast.of == "gain" else 1
+    whole = [curve for curve in cell.curves if len(curve.y) - curve.last_phase >= least]
     return [_sample(curve, contrast.of, cell.cell.measure.in_percent) for curve in whole]
 
 
 def _sample(curve: Curve, of: str, in_percent: bool) -> Sample:
+    if of == "gain":
+        return minus(*(_sample(curve, end, in_percent) for end in ("last", "first")))
     return of_run(curve.seed, _number(curve, of), curve.num if in_percent else 0)
 
 
