@@ -103,3 +103,10 @@ def test_an_evaluation_plays_the_environment_of_its_run(composed) -> None:
     assert isinstance(build.evaluated(build.build_task(cfg)), Episodes)
     chosen = build.with_run(composed("evaluate", "evaluation.views=[image]"), trained, ["evaluation.views=[image]"])
     assert build.build_evaluation(chosen).views == ("image",)
+
+
+def test_another_scale_changes_the_sizes_alone(composed) -> None:
+    trained = composed("train", "env=general_points_l", "algorithm=ppo", "env.max_attempts=3")
+    cfg = build.with_run(composed("evaluate", "scale=paper"), trained, ["scale=paper"])
+    paper = composed("train", "env=general_points_l", "scale=paper", "env.max_attempts=3")
+    assert cfg["task"] == paper["task"]

@@ -392,8 +392,8 @@ def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, An
     if "task" not in merged:
         if merged["scale"]["name"] == trained["scale"]["name"]:
             return merged | {"task": trained["task"]}
-        merged["task"] = task_config(trained["task"]["name"], build_scale(merged), trained["task"].get("trace"))
-        return merged
+        sizes = task_config(trained["task"]["name"], build_scale(merged))["sizes"]
+        return merged | {"task": trained["task"] | {"sizes": sizes}}
     return merged if "sizes" in merged["task"] else choose_sizes(merged, overrides)
 
 

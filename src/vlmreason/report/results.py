@@ -357,7 +357,7 @@ def _failures(record: Record, measure: Measure, name: str) -> tuple[float, int]:
 def _find_figure(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Of a group of `analyze what=failures`, wherever in it the name stands; empty where it does not."""
     places = [group.get(place, {}) for place in ("shares", "means", "ratios", "failures")]
-    found = next((place[name] for place in (*places, group) if name in place), {})
+    found: Any = next((place[name] for place in (*places, group) if name in place), {})
     return found if isinstance(found, Mapping) else {}
 
 
