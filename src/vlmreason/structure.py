@@ -46,6 +46,13 @@ def check_choice(where: str, value: object, allowed: Iterable[Any]) -> None:
         raise ValueError(f"{where}={value!r}: allowed are {', '.join(names)}{nearest(str(value), names)}")
 
 
+def check_positive(settings: object, *names: str, where: str = "") -> None:
+    """Raises ValueError where one of these keys of settings is less than 1; `where` is their place, as "trainer."."""
+    for name in names:
+        if (value := getattr(settings, name)) < 1:
+            raise ValueError(f"{where}{name}={value}: 1 or more is expected")
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" for the closest choice, or "" when none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)

@@ -16,7 +16,7 @@ from vlmreason.dialogue import ANSWER
 from vlmreason.envs.base import Env
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import SEGMENT_IDS
-from vlmreason.structure import check_choice
+from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import SPLITS, Modality
 from vlmreason.training.rollout import Episode, Table, Turn, encode
 
@@ -42,9 +42,7 @@ class LikelihoodSettings:
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, SPLITS)
-        for name in ("num", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: 1 or more is expected")
+        check_positive(self, "num", "batch_size")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: more than 0 is expected")
 

@@ -34,7 +34,7 @@ from PIL import Image
 
 from vlmreason.dialogue import VIEWS, build_dialogue
 from vlmreason.files import rename_synced, write_json_atomic
-from vlmreason.structure import check_choice
+from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import SPLITS, Picture, Problem, Task, state_to_json
 
 Format = Literal["folder", "llava", "vlmevalkit"]
@@ -57,8 +57,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, SPLITS)
-        if self.num < 1:
-            raise ValueError(f"num={self.num}: 1 or more is expected")
+        check_positive(self, "num")
         if self.view is not None and self.format != "llava":
             raise ValueError(f"view={self.view}: has no effect with format={self.format}")
 

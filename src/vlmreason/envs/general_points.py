@@ -43,7 +43,7 @@ from vlmreason.envs.cards import (
 from vlmreason.envs.formula import MAX_CARDS, OPERATORS, FormulaError, evaluate, solvable, solve
 from vlmreason.envs.points import RULES
 from vlmreason.envs.replies import read_object
-from vlmreason.structure import check_choice
+from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, Score, choose_wording, stream
 from vlmreason.tasks.drawing import blank
 
@@ -70,8 +70,7 @@ class Deal:
     def __post_init__(self) -> None:
         if not 2 <= self.num_cards < MAX_CARDS:
             raise ValueError(f"num_cards={self.num_cards}: allowed is 2 to {MAX_CARDS - 1}")
-        if self.target < 1:
-            raise ValueError(f"target={self.target}: 1 or more is expected")
+        check_positive(self, "target")
         if not 0 <= self.faces <= self.num_cards:
             raise ValueError(f"faces={self.faces}: allowed is 0 to num_cards={self.num_cards}")
         check_choice("suits", self.suits, SUITS)
@@ -88,8 +87,7 @@ class GeneralPointsSizes:
     levels: dict[str, Deal]
 
     def __post_init__(self) -> None:
-        if self.kept_chars < 1:
-            raise ValueError(f"kept_chars={self.kept_chars}: 1 or more is expected")
+        check_positive(self, "kept_chars")
         for deal in self.levels.values():
             card_boxes(deal.num_cards, self.card, self.picture)
 

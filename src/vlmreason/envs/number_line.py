@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlmreason.envs.base import ActionEnv, Outcome
+from vlmreason.structure import check_positive
 from vlmreason.tasks.base import Belongs, Modality, Picture, choose_wording
 from vlmreason.tasks.drawing import blank, text_sprite
 
@@ -30,8 +31,7 @@ class NumberLineSizes:
     font: int
 
     def __post_init__(self) -> None:
-        if self.max_number < 1:
-            raise ValueError(f"max_number={self.max_number}: 1 or more is expected")
+        check_positive(self, "max_number")
         if min(self.picture) < _GRID * _MIN_CELL:
             raise ValueError(f"picture={list(self.picture)}: {_GRID * _MIN_CELL} pixels or more a side are expected")
         if self.font < 1:

@@ -25,7 +25,7 @@ from vlmreason.envs.cards import (
     value,
 )
 from vlmreason.envs.formula import FormulaError, complete, evaluate, join, next_pieces, solvable
-from vlmreason.structure import check_choice
+from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, choose_wording
 from vlmreason.tasks.drawing import blank, text_sprite
 
@@ -55,8 +55,7 @@ class PointsSizes:
     label: str
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise ValueError(f"rows={self.rows}: 1 or more is expected")
+        check_positive(self, "rows")
         if min(self.sign) < 4:
             raise ValueError(f"sign={list(self.sign)}: 4 pixels or more are expected")
         if len(self.label) >= self.picture[0] // self.sign[0]:

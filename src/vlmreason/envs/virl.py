@@ -42,7 +42,7 @@ from vlmreason.envs.routes import (
     turn_label,
     views_of_files,
 )
-from vlmreason.structure import check_choice
+from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Picture, Score, choose_wording, split_of, stream
 
 FORWARD, STOP = "forward()", "stop()"
@@ -69,8 +69,7 @@ class VIRLSizes:
         most = len(NAMES[self.names])
         if not 1 <= self.roads[0] <= self.roads[1] <= most:
             raise ValueError(f"roads={list(self.roads)}: allowed is a range within 1 to {most}")
-        if self.straight < 1:
-            raise ValueError(f"straight={self.straight}: 1 or more is expected")
+        check_positive(self, "straight")
         if min(self.picture) < _MIN_PICTURE or any(side % 2 for side in self.picture):
             raise ValueError(f"picture={list(self.picture)}: even numbers from {_MIN_PICTURE} upwards are expected")
         if self.font < 1:

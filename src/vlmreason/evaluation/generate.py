@@ -30,7 +30,7 @@ from vlmreason.evaluation.scoring import Summary, score_predictions
 from vlmreason.evaluation.segments import split_response
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Prompt
-from vlmreason.structure import check_choice, nearest
+from vlmreason.structure import check_choice, check_positive, nearest
 from vlmreason.tasks.base import SPLITS, Modality, Problem, Task
 
 
@@ -59,9 +59,7 @@ class EvaluationSettings:
     prefill: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("num", "batch_size", "max_new_tokens"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}={value}: 1 or more is expected")
+        check_positive(self, "num", "batch_size", "max_new_tokens")
         check_choice("split", self.split, SPLITS)
         for name, values in (("levels", self.levels), ("views", self.views)):
             if values is not None and (not values or len(set(values)) < len(values)):

@@ -32,7 +32,7 @@ from vlmreason.files import write_json_atomic
 from vlmreason.models.adapters import AdapterSettings
 from vlmreason.models.learner import Generation
 from vlmreason.models.processor import Prompt
-from vlmreason.structure import first_line, structure
+from vlmreason.structure import check_positive, first_line, structure
 from vlmreason.tasks.base import Picture
 
 FILE = "api.json"
@@ -62,9 +62,7 @@ class Api:
     max_reply: int = 1_000_000
 
     def __post_init__(self) -> None:
-        for name in ("parallel", "max_reply"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name}={getattr(self, name)}: 1 or more is expected")
+        check_positive(self, "parallel", "max_reply", where="model.")
         for name in ("retries", "wait", "max_wait"):
             if getattr(self, name) < 0:
                 raise ValueError(f"model.{name}={getattr(self, name)}: 0 or more is expected")

@@ -13,6 +13,7 @@ from vlmreason.envs.base import ActionEnv
 from vlmreason.models.actor import ActionLearner, ActorSettings, new_actor
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Prompt
+from vlmreason.structure import check_positive
 from vlmreason.tasks.base import Modality, Task
 from vlmreason.training import strategies
 from vlmreason.training.ppo import PPOSettings
@@ -35,9 +36,7 @@ class CnnPPOSettings(PPOSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("width", "grid"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"algorithm.{name}={getattr(self, name)}: 1 or more is expected")
+        check_positive(self, "width", "grid", where="algorithm.")
         for name in ("thought_weight", "max_new_tokens"):
             if getattr(self, name) != 1:
                 raise ValueError(f"algorithm.{name}={getattr(self, name)}: has no effect, this policy writes no text")

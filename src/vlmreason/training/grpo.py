@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Encoded
+from vlmreason.structure import check_positive
 from vlmreason.training import strategies
 from vlmreason.training.objectives import (
     Normalisation,
@@ -47,8 +48,7 @@ class GRPOSettings(ReinforcementSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.groups < 1:
-            raise ValueError(f"algorithm.groups={self.groups}: 1 or more is expected")
+        check_positive(self, "groups", where="algorithm.")
         if self.group_size < 2:
             raise ValueError(f"algorithm.group_size={self.group_size}: 2 or more are expected, one has no others")
         if not 0 < self.clip_low <= 1 or self.clip_high <= 0:

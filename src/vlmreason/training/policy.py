@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlmreason.envs.base import Env
 from vlmreason.models.learner import Learner, TokenScores
 from vlmreason.models.processor import Encoded
-from vlmreason.structure import nearest
+from vlmreason.structure import check_positive, nearest
 from vlmreason.tasks.base import Modality, stream
 from vlmreason.training import strategies
 from vlmreason.training.optimizers import OptimizerSettings
@@ -109,9 +109,8 @@ class ReinforcementSettings:
     vllm: VllmSettings = VllmSettings()
 
     def __post_init__(self) -> None:
-        for name in ("updates", "epochs", "minibatches", "max_new_tokens", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"algorithm.{name}={getattr(self, name)}: 1 or more is expected")
+        names = ("updates", "epochs", "minibatches", "max_new_tokens", "checkpoint_every")
+        check_positive(self, *names, where="algorithm.")
         if self.temperature <= 0:
             raise ValueError(f"algorithm.temperature={self.temperature}: more than 0 is expected")
         if not 0 <= self.thought_weight <= 1:

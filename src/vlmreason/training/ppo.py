@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreason.models.processor import Encoded
+from vlmreason.structure import check_positive
 from vlmreason.tasks.base import stream
 from vlmreason.training import strategies
 from vlmreason.training.objectives import clipped_loss, generalised_advantages, sum_rows, token_weights
@@ -44,9 +45,7 @@ class PPOSettings(ReinforcementSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("parallel", "turns"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"algorithm.{name}={getattr(self, name)}: 1 or more is expected")
+        check_positive(self, "parallel", "turns", where="algorithm.")
         for name in ("gamma", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"algorithm.{name}={getattr(self, name)}: allowed is 0 to 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vlmreason.structure import check_positive
 from vlmreason.training import precision, strategies
 
 
@@ -41,12 +42,8 @@ class TrainerSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints",
-            "evaluate_num",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name}={getattr(self, name)}: 1 or more is expected")
+        names = ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints")
+        check_positive(self, *names, "evaluate_num", where="trainer.")
         if self.snapshots < 0:
             raise ValueError(f"trainer.snapshots={self.snapshots}: 0 or more is expected")
         for name in ("devices", "num_nodes"):
