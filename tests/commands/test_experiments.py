@@ -46,6 +46,8 @@ def test_what_only_one_of_two_runs_has() -> None:
     assert identity.difference_of_common(held, wanted | {"seed": 2}, {}) is None
     assert identity.difference_of_common(held | {"algorithm": {"name": "ppo"}}, wanted, {}) is None
     assert identity.difference_of_common(held, wanted | {"group": {"name": "new"}}, {}) == ["task.new", "old", "group"]
+    assert identity.difference_of_common(held, held | {"new": None}, {}) == [], "what is off changed nothing"
+    assert identity.difference_of_common(held, held | {"new": None}, {"new": None}) is None
     assert identity.difference_of_common(held, held, {"seed": 1}) == []
     assert identity.difference_of_common(held | {"out": "x"}, held | {"out": "y"}, {}) == []
 

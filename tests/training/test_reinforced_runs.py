@@ -194,6 +194,23 @@ def test_alarms_are_said_once(tmp_path, capsys):
     assert not any("alarm_kl" in line or "alarm_unparsed" in line for line in lines)
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_update_ends_where_the_policy_has_gone_far(tmp_path, name):
+    """The first step finds the policy where it was; a later one beyond the limit is the last."""
+    options = {"epochs": 3, "minibatches": 2, "optimizer": {"lr": 0.05}, "evaluate_every": 3}
+    for limit, least, most in ((None, None, None), (1e9, 3.0, 3.0), (1e-9, 1.0, 1.0)):
+        run(tmp_path / str(limit), name, kl_limit=limit, evaluate=lambda learner: {"measured": 1.0}, **options)
+        lines = [line for line in lines_of(tmp_path / str(limit)) if line["phase"] == name and "lr" in line]
+        if limit is None:
+            assert not any("passes" in line for line in lines)
+        else:
+            assert all(least <= line["passes"] <= most for line in lines)
+    whole, cut = (lines_of(tmp_path / str(limit)) for limit in (1e9, 1e-9))
+    trained = [[line["tokens_trained"] for line in lines if "measured" in line] for lines in (whole, cut)]
+    gained = [after - before for before, after in trained]
+    assert gained[0] > 2 * gained[1] > 0
+
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork") or not dist.is_available(), reason="needs fork and gloo")
 
 

@@ -145,8 +145,9 @@ def first_difference(held: object, wanted: object, where: str = "") -> str | Non
 def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
     """The settings that only one of two runs has; None where a common one differs.
 
-    A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default. What
-    only `held` has may be a setting that is gone, but no group of settings: a phase or an algorithm that it ran.
+    A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default; where
+    that is null there is nothing to tell. What only `held` has may be a setting that is gone, but no group of settings:
+    a phase or an algorithm that it ran.
     """
     only: list[str] = []
 
@@ -163,7 +164,7 @@ def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any])
                     return False
             elif isinstance(a.get(key), Mapping) or (key in b and is_named(below)):
                 return False
-            else:
+            elif key in a or b[key] is not None:
                 only.append(below)
         return True
 

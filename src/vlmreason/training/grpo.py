@@ -135,13 +135,16 @@ class GroupRelativePolicyOptimization(Policy):
         if self._reference is not None:
             figures["kl_reference"] = reference / num
         return figures | {
-            "loss": loss / (settings.epochs * settings.minibatches),
+            "loss": loss / (self.num_passes * settings.minibatches),
             "kl": kl / num,
             "clipped": clipped / num,
             "entropy": entropy / num,
             "rollout_gap": gap,
             "grad_norm": norm,
         }
+
+    def mean_kl(self, sums: Tensor) -> float:
+        return float(sums[1] / sums[5])
 
     @torch.no_grad()
     def _look(

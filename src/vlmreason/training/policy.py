@@ -85,7 +85,8 @@ class ReinforcementSettings:
     """What all algorithms of conf/algorithm/ have.
 
     updates: rollouts with the optimizer steps on them; these are the steps of the phase.
-    epochs: passes over a rollout; minibatches: optimizer steps of one pass.
+    epochs: passes over a rollout; minibatches: optimizer steps of one pass; kl_limit: a step that finds the mean
+    divergence from the policy before the update beyond it (nats, as of the alarm) is the update's last; null: none is.
     max_new_tokens: length limit of a response (tokens); temperature: of sampling, and of the policy's probabilities.
     thought_weight: lambda of equation 4.3, weight of the tokens before the answer.
     rewards: weights of rewards by name; those not named have the environment's own (Env.reward_weight).
@@ -100,6 +101,7 @@ class ReinforcementSettings:
     max_new_tokens: int
     temperature: float
     thought_weight: float
+    kl_limit: float | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     evaluate_every: int = 1
@@ -115,6 +117,8 @@ class ReinforcementSettings:
             raise ValueError(f"algorithm.temperature={self.temperature}: more than 0 is expected")
         if not 0 <= self.thought_weight <= 1:
             raise ValueError(f"algorithm.thought_weight={self.thought_weight}: allowed is 0 to 1")
+        if self.kl_limit is not None and self.kl_limit <= 0:
+            raise ValueError(f"algorithm.kl_limit={self.kl_limit}: more than 0, or null, is expected")
         if self.evaluate_every < 0:
             raise ValueError(f"algorithm.evaluate_every={self.evaluate_every}: 0 or more is expected")
 
@@ -152,6 +156,7 @@ class Policy(PhaseModule):
             scene.env, scene.levels, scene.view, settings.rewards, settings.max_new_tokens, settings.temperature,
             phase.seed, sys.maxsize if engine else batch_size,
         )  # fmt: skip
+        self.num_passes = float(settings.epochs)  # of the latest update
         self._warned: set[str] = set()
 
     def setup(self, stage: str) -> None:
@@ -193,6 +198,8 @@ class Policy(PhaseModule):
         self.step += 1
         self._count(turns, encoded)
         self.last = {**self._describe(turns), **figures}
+        if self.algorithm.kl_limit is not None:
+            self.last["passes"] = self.num_passes
         self.last |= {f"alarm_{name}": 1.0 for name in self._alarms()}
         self.seconds_in_step = time.perf_counter() - started
         self.timing = {
@@ -226,17 +233,26 @@ class Policy(PhaseModule):
     def make_steps(
         self, indices: Sequence[int], step: Callable[[list[int]], tuple[Tensor, float]]
     ) -> tuple[Tensor, float]:
-        """All optimizer steps on the chosen turns, in another order in each epoch.
+        """The optimizer steps on the chosen turns, in another order in each epoch.
 
         `step` makes one on some turns and returns its figures and the gradient's norm; they are summed and averaged.
         """
         rng = stream(self.phase.seed, self.phase.name, self.step, "minibatches", self.global_rank)
         num, found = self.algorithm.minibatches, []
-        for _ in range(self.algorithm.epochs):
-            order = list(indices)
+        orders = [list(indices) for _ in range(self.algorithm.epochs)]
+        for order in orders:
             rng.shuffle(order)
-            found += [step(order[number::num]) for number in range(num)]
+        for part in (order[number::num] for order in orders for number in range(num)):
+            sums, norm = step(part)
+            found.append((sums, norm))
+            if self.algorithm.kl_limit is not None and self.mean_kl(sums) > self.algorithm.kl_limit:
+                break
+        self.num_passes = len(found) / num
         return sum((sums for sums, _ in found), torch.zeros(())), sum(norm for _, norm in found) / len(found)
+
+    @abstractmethod
+    def mean_kl(self, sums: Tensor) -> float:
+        """The mean divergence from the policy before the update, of the figures of steps; nan where there is none."""
 
     def scores(self, batch: Mapping[str, Tensor]) -> TokenScores:
         return self.learner.token_scores(batch, self.algorithm.temperature)
@@ -300,7 +316,7 @@ class Policy(PhaseModule):
             env_steps=self.counts["num_examples"],
             episodes=self.counts["num_episodes"],
             tokens_generated=self.counts["num_tokens"],
-            tokens_trained=self.counts["num_trained"] * self.algorithm.epochs,
+            tokens_trained=round(self.counts["num_trained"] * self.num_passes),
         )
 
     def _warn_of_unknown_rewards(self, turns: Sequence[Turn]) -> None:
@@ -321,7 +337,8 @@ class Policy(PhaseModule):
                 self._warned.add(name)
                 print(
                     f"vlmreason: update {self.step}: {name} {last[name]:.4f} is beyond algorithm.alarms.{name}="
-                    f"{getattr(limits, name)}; the policy may be collapsing",
+                    f"{getattr(limits, name)}; the policy may be collapsing"
+                    + ("; a lower algorithm.optimizer.lr, or algorithm.kl_limit=0.1, may help" if name == "kl" else ""),
                     file=sys.stderr,
                 )
         return found

@@ -155,6 +155,9 @@ class ProximalPolicyOptimization(Policy):
             "lr": self.settings.lr * factor,
         }
 
+    def mean_kl(self, sums: Tensor) -> float:
+        return float(sums[2] / sums[5])
+
     def _values_of_next(self) -> Tensor:
         """Values (S) of the states that come next in this process's slots, by the exact prompts of theirs."""
         prompts = [self.table.prompt(episode.state) for episode in self.slots.episodes().values()]
