@@ -167,10 +167,11 @@ def _training(axes: Axes, cells: Sequence[CellResult], looks: Mapping[str, Look]
             continue
         window = result.experiment.window
         x, y = found.x * (100 if name in SHARES else 1), smoothed(found.y, window)
-        if measure.along not in TIMES:
-            _curve(axes, smoothed(x, window).tolist(), y.tolist(), cell, look, faint=False)
-            continue
         y = y.clip(0, 1) if by == 100 and y is not found.y else y
+        if measure.along not in TIMES:
+            x = smoothed(x, window).clip(0, 100) if name in SHARES else smoothed(x, window)
+            _curve(axes, x.tolist(), y.tolist(), cell, look, faint=False)
+            continue
         low, high = ((y + sign * found.error) * by for sign in (-1, 1))
         if by == 100:
             low, high = low.clip(0, 100), high.clip(0, 100)
@@ -206,9 +207,11 @@ def _of_training(result: Result) -> str:
     nums = sorted({curve.num for cell in result.cells for curve in cell.curves})
     episodes = " to ".join(dict.fromkeys(map(str, (nums[0], nums[-1]))))
     words = [f"While training, on {episodes} validation problems each time", "means over the runs" if several else ""]
+    over_time = any(cell.cell.measure.along in TIMES for cell in result.cells)
     if window:
-        words.append(f"smoothed (Savitzky-Golay of degree 3, {window} points; faint: before)")
-    if any(cell.cell.measure.along in TIMES for cell in result.cells):
+        before = "; faint: before" if over_time else ""
+        words.append(f"smoothed (Savitzky-Golay of degree 3, {window} points{before})")
+    if over_time:
         words.append(f"bands: one standard error{'' if several else ', binomial'}")
     return "; ".join(filter(None, words)) + "."
 
