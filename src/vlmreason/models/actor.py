@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 
 from vlmreason.dialogue import ANSWER
 from vlmreason.files import write_json_atomic
-from vlmreason.models.learner import Generation, Learner, Sample, TokenScores, draw
+from vlmreason.models.learner import Generation, Learner, Sample, TokenScores, draw, random_numbers
 from vlmreason.models.processor import SEGMENT_IDS, Prompt
 from vlmreason.structure import first_line, structure
 from vlmreason.tasks.base import stream
@@ -168,6 +167,7 @@ class ActionLearner:
     """As much of a Learner as reinforcement and evaluation need; `model` is the policy, what it sees with is frozen."""
 
     prefixes: Mapping[str, tuple[str, ...]] = {"vision_tower": (), "projector": ("",), "language_model": ()}
+    num_positions: int | None = None
 
     def __init__(self, features: FrozenFeatures, settings: ActorSettings, model: PolicyNetwork) -> None:
         self.features, self.settings, self.model = features, settings, model
@@ -196,8 +196,7 @@ class ActionLearner:
     ) -> list[Sample]:
         """Actions drawn at random, each by its own seed."""
         _, logits_BA = self.model(self.features(prompts))
-        number_B = torch.tensor([np.random.default_rng(seed).random() for seed in seeds], dtype=torch.float64)
-        drawn = draw(logits_BA, number_B.to(logits_BA.device), temperature)
+        drawn = draw(logits_BA, random_numbers(seeds, 1)[:, 0].to(logits_BA.device), temperature)
         pairs = zip(*(values.tolist() for values in drawn), strict=True)
         return [Sample(self._write(number), 1, True, [number], [logprob]) for number, logprob in pairs]
 

@@ -94,6 +94,12 @@ class Learner:
         self.processor, self.prefixes, self.source = processor, prefixes, source
         self.adapter = AdapterSettings()
 
+    @property
+    def num_positions(self) -> int | None:
+        """Most tokens of a prompt with its response; None: the model says no bound."""
+        found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return found
+
     def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
 
@@ -147,7 +153,7 @@ class Learner:
     ) -> list[Sample]:
         """Responses drawn at random, each by its own seed, whatever else is in the batch. Raises ValueError as
         `generate`."""
-        drawer = _Drawer(seeds, max_new_tokens, temperature)
+        drawer = _Drawer(random_numbers(seeds, max_new_tokens).to(self.model.device), temperature)
         ids_BL = self._generate(prompts, max_new_tokens, do_sample=False, logits_processor=[drawer])
         drawn = zip(prompts, ids_BL.tolist(), drawer.logprobs(), strict=True)
         return [self.as_sample(prompt, ids, logprobs) for prompt, ids, logprobs in drawn]
@@ -162,7 +168,7 @@ class Learner:
         processor, model = self.processor, self.model
         batch = {k: v.to(model.device) for k, v in processor.collate_prompts(prompts).items()}
         start = batch["input_ids"].shape[1]
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        context = self.num_positions
         if context is not None and start + max_new_tokens > context:
             raise ValueError(
                 f"max_new_tokens={max_new_tokens}: a prompt of {start} tokens leaves {context - start} of the "
@@ -284,14 +290,12 @@ def _log_probabilities(
 class _Drawer(LogitsProcessor):
     """Draws the tokens that generation takes, and keeps their log-probabilities."""
 
-    def __init__(self, seeds: Sequence[int], max_new_tokens: int, temperature: float) -> None:
-        self.temperature = temperature
-        self._numbers_BL = torch.from_numpy(np.stack([np.random.default_rng(s).random(max_new_tokens) for s in seeds]))
+    def __init__(self, numbers_BL: Tensor, temperature: float) -> None:
+        self.numbers_BL, self.temperature = numbers_BL, temperature
         self._logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        number_B = self._numbers_BL[:, len(self._logprobs)].to(scores.device)
-        token_B, logprob_B = draw(scores, number_B, self.temperature)
+        token_B, logprob_B = draw(scores, self.numbers_BL[:, len(self._logprobs)], self.temperature)
         self._logprobs.append(logprob_B)
         return torch.full_like(scores, -math.inf).scatter(1, token_B[:, None], 0.0)
 
@@ -299,6 +303,11 @@ class _Drawer(LogitsProcessor):
         """By response, of all tokens that were drawn."""
         found: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
         return found
+
+
+def random_numbers(seeds: Sequence[int], num: int) -> Tensor:
+    """(B, num) from 0 to 1 (float64), each row by its own seed."""
+    return torch.from_numpy(np.stack([np.random.default_rng(seed).random(num) for seed in seeds]))
 
 
 def draw(logits_BV: Tensor, number_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -65,11 +65,11 @@ def estimate(samples: Sequence[Sample]) -> Estimate | None:
     return _estimate(samples, lowest=0.0)
 
 
-def of_shares(found: Estimate | None) -> Estimate | None:
-    """An estimate of values from 0 to 1: its interval goes no further."""
+def of_shares(found: Estimate | None, lowest: float = 0.0) -> Estimate | None:
+    """An estimate of values from `lowest` to 1: its interval goes no further."""
     if found is None or found.ci_low is None or found.ci_high is None:
         return found
-    return replace(found, ci_low=max(0.0, found.ci_low), ci_high=min(1.0, found.ci_high))
+    return replace(found, ci_low=max(lowest, found.ci_low), ci_high=min(1.0, found.ci_high))
 
 
 def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | None:
@@ -107,8 +107,7 @@ def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
             ci_low=found.mean - others * (found.mean - lowest),
             ci_high=found.mean + others * (1 - found.mean),
         )
-    assert found.ci_low is not None and found.ci_high is not None
-    return replace(found, ci_low=max(lowest, found.ci_low), ci_high=min(1.0, found.ci_high))
+    return of_shares(found, lowest)
 
 
 def _no_narrower(found: Estimate, samples: Sequence[Sample]) -> Estimate:

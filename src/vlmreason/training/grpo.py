@@ -70,6 +70,7 @@ class _Drawn:
 
 class GroupRelativePolicyOptimization(Policy):
     algorithm: GRPOSettings
+    figures = ("loss", "kl", "kl_reference", "clipped", "entropy")
 
     def __init__(self, *args: Any, reference: Callable[[], Learner] | None = None, **options: Any) -> None:
         """`reference`: makes the learner with which the phase began, which is held where the divergence counts."""
@@ -131,20 +132,11 @@ class GroupRelativePolicyOptimization(Policy):
             return figures
         drawn, gap = self._look(turns, encoded, advantages, used)
         totals, norm = self.make_steps(used, lambda chosen: self._step(chosen, encoded, drawn))
-        loss, kl, reference, clipped, entropy, num = totals.tolist()
-        if self._reference is not None:
-            figures["kl_reference"] = reference / num
-        return figures | {
-            "loss": loss / (self.num_passes * settings.minibatches),
-            "kl": kl / num,
-            "clipped": clipped / num,
-            "entropy": entropy / num,
-            "rollout_gap": gap,
-            "grad_norm": norm,
-        }
-
-    def mean_kl(self, sums: Tensor) -> float:
-        return float(sums[1] / sums[5])
+        figures |= self.means(totals)
+        if self._reference is None:
+            del figures["kl_reference"]
+        figures["loss"] = float(totals[0]) / (self.num_passes * settings.minibatches)
+        return figures | {"rollout_gap": gap, "grad_norm": norm}
 
     @torch.no_grad()
     def _look(
@@ -169,8 +161,7 @@ class GroupRelativePolicyOptimization(Policy):
         return drawn, gap
 
     def _step(self, chosen: Sequence[int], encoded: Sequence[Encoded], drawn: _Drawn) -> tuple[Tensor, float]:
-        """One optimizer step on some turns; loss, and sums over tokens of KL, KL to the reference, clipped, entropy,
-        and their number."""
+        """One optimizer step on some turns; its loss, sums over tokens of the other `figures`, and their number."""
         settings = self.algorithm
         mine = [float(sum(len(drawn.logprobs[i]) for i in chosen)), float(len(chosen))]
         total_tokens, total_rows = (sum(c) for c in zip(*strategies.gather_rows(mine, self.device), strict=True))

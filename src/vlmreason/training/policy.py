@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +133,12 @@ class Scene:
 
 
 class Policy(PhaseModule):
-    """A phase in which a learner acts and is changed by what its actions bring. A step is one update."""
+    """A phase in which a learner acts and is changed by what its actions bring. A step is one update.
+
+    `figures`: names of the sums that an optimizer step returns, before the number that they are of; one is "kl".
+    """
+
+    figures: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -245,14 +250,15 @@ class Policy(PhaseModule):
         for part in (order[number::num] for order in orders for number in range(num)):
             sums, norm = step(part)
             found.append((sums, norm))
-            if self.algorithm.kl_limit is not None and self.mean_kl(sums) > self.algorithm.kl_limit:
+            if self.algorithm.kl_limit is not None and self.means(sums)["kl"] > self.algorithm.kl_limit:
                 break
         self.num_passes = len(found) / num
         return sum((sums for sums, _ in found), torch.zeros(())), sum(norm for _, norm in found) / len(found)
 
-    @abstractmethod
-    def mean_kl(self, sums: Tensor) -> float:
-        """The mean divergence from the policy before the update, of the figures of steps; nan where there is none."""
+    def means(self, sums: Tensor) -> dict[str, float]:
+        """The figures of optimizer steps by name; nan where their number is 0."""
+        *values, num = sums.tolist()
+        return {name: value / num if num else math.nan for name, value in zip(self.figures, values, strict=True)}
 
     def scores(self, batch: Mapping[str, Tensor]) -> TokenScores:
         return self.learner.token_scores(batch, self.algorithm.temperature)

@@ -97,6 +97,7 @@ class _Played:
 
 class ProximalPolicyOptimization(Policy):
     algorithm: PPOSettings
+    figures = ("loss", "loss_value", "kl", "clipped", "entropy")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -139,24 +140,16 @@ class ProximalPolicyOptimization(Policy):
         played, gap = self._look(turns, encoded, last_S)
         factor = self.begin_step()
         totals, norm = self.make_steps(range(len(turns)), lambda chosen: self._step(chosen, encoded, played))
-        loss, value_loss, kl, clipped, entropy, num = totals.tolist()
         variance = float(played.return_B.var(correction=0))
         residual = float((played.return_B - played.value_B).var(correction=0))
         [explained] = self.mean_over_processes([1 - residual / variance if variance > 0 else 0.0], [1.0])
         return {
-            "loss": loss / num,
-            "loss_value": value_loss / num,
-            "kl": kl / num,
-            "clipped": clipped / num,
-            "entropy": entropy / num,
+            **self.means(totals),
             "explained_variance": explained,
             "rollout_gap": gap,
             "grad_norm": norm,
             "lr": self.settings.lr * factor,
         }
-
-    def mean_kl(self, sums: Tensor) -> float:
-        return float(sums[2] / sums[5])
 
     def _values_of_next(self) -> Tensor:
         """Values (S) of the states that come next in this process's slots, by the exact prompts of theirs."""
@@ -205,7 +198,7 @@ class ProximalPolicyOptimization(Policy):
         return sum_rows(weights_N * scores.logprobs_N, scores.rows_N, num)
 
     def _step(self, chosen: Sequence[int], encoded: Sequence[Encoded], played: _Played) -> tuple[Tensor, float]:
-        """One optimizer step on some turns; sums of loss, value loss, KL, clipped, entropy, and their number."""
+        """One optimizer step on some turns; sums of `figures` over them, and their number."""
         settings = self.algorithm
         rows = strategies.gather_rows([float(len(chosen))], self.device)
         scale = self.gradient_scale() / sum(row[0] for row in rows)

@@ -91,7 +91,7 @@ class ReinforcedStage(Stage):
 
 def _check_room(learner: Learner, scene: Scene, attempts: int, length: int) -> None:
     """Raises ValueError where the prompt of the last attempt, after responses of `length` tokens, leaves no room."""
-    context = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+    context = learner.num_positions
     if context is None:
         return
     for level in scene.levels:
