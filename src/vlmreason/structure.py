@@ -26,6 +26,19 @@ def structure(kind: type[T], data: object, where: str = "") -> T:
     return typing.cast(T, _value(kind, data, where))
 
 
+def speed(default: Any = dataclasses.MISSING) -> Any:
+    """Mark a dataclass field as one that changes how fast a run is or where its output goes, never what it computes.
+
+    Such a setting is no part of a run's identity (`speed_settings`).
+    """
+    return dataclasses.field(default=default, metadata={"speed": True})
+
+
+def speed_settings(kind: type) -> list[str]:
+    """Name the fields of a dataclass that are marked by `speed`."""
+    return [field.name for field in dataclasses.fields(kind) if field.metadata.get("speed")]
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file as plain containers. Raises ValueError naming the file."""
     import yaml

@@ -39,6 +39,33 @@ def test_paths_and_launch_settings_are_no_part_of_it(composed) -> None:
     assert len(hashes | {plain}) == len(different) + 1
 
 
+def test_where_the_code_lies_is_no_part_of_it(composed, tmp_path: Path) -> None:
+    cfg = composed("train", f"out={tmp_path}")
+    moved = cfg | {"task": cfg["task"] | {"_target_": "elsewhere.Task"}, "model": cfg["model"] | {"_target_": "gone.M"}}
+    assert identity.config_hash(moved) == identity.config_hash(cfg)
+    assert identity.difference_of_common(moved, cfg, {}) == []
+    folder = identity.open_run(moved)
+    assert identity.open_run(cfg) == folder
+    assert identity.difference_of_common(cfg | {"task": cfg["task"] | {"name": "other"}}, cfg, {}) is None
+
+
+def test_what_changes_speed_alone_is_marked_beside_its_type(composed) -> None:
+    """Every mark names a setting that configurations have, so none is left behind when a setting is renamed."""
+    from vlmreason.commands import build, catalog
+
+    groups = {place.partition(".")[0] for place in identity.not_identity()} - {"out", "launch"}
+    assert groups == {"logger", "trainer", "scale", "evaluation", "algorithm", "model"}
+    cfg = composed("train")
+    marked = identity.not_identity()
+    for group in ("trainer", "scale", "evaluation"):
+        assert {place for place in marked if place.startswith(f"{group}.")} <= {
+            f"{group}.{key}" for key in cfg[group]
+        }, group
+    held = (catalog.conf_dir() / "model" / "api.yaml").read_text()
+    assert all(f"\n{place[6:]}:" in held for place in marked if place.startswith("model."))
+    assert build.build_scale(cfg).micro_tokens == 4096
+
+
 def test_whole_numbers_are_the_same_as_floats() -> None:
     assert identity.config_hash({"a": 1.0, "b": (1, 2)}) == identity.config_hash({"b": [1, 2], "a": 1})
     assert identity.config_hash({"a": True}) != identity.config_hash({"a": 1.5})

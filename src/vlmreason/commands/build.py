@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vlmreason.commands import catalog
-from vlmreason.structure import first_line, nearest, structure
+from vlmreason.structure import first_line, nearest, speed, structure
 from vlmreason.tasks.base import Task
 
 Config = Mapping[str, Any]
@@ -30,7 +30,7 @@ class Scale:
     num_align: int
     num_warmup: int
     batch_size: int
-    micro_tokens: int
+    micro_tokens: int = speed()
     optimizer: Literal["adamw", "muon"]
     lr: float
     muon_lr: float | None

@@ -6,6 +6,7 @@ the same directory again and continues there.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -13,42 +14,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmreason.commands.build import Scale
+from vlmreason.evaluation.generate import EvaluationSettings
 from vlmreason.files import first_process, hold, write_json_atomic, write_text_atomic
+from vlmreason.models.api import Api
+from vlmreason.structure import speed_settings
+from vlmreason.training.policy import ReinforcementSettings
+from vlmreason.training.settings import TrainerSettings
 
-NOT_IDENTITY = (
-    "out",
-    "logger",
-    "launch",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "scale.micro_tokens",
-    "trainer.packing",
-    "trainer.num_workers",
-    "trainer.num_threads",
-    "trainer.gradient_checkpointing",
-    "trainer.peak_tflops",
-    "trainer.checkpoint_every",
-    "trainer.keep_checkpoints",
-    "trainer.snapshots",
-    "trainer.timeout_minutes",
-    "trainer.progress",
-    "evaluation.batch_size",
-    "algorithm.alarms",
-    "algorithm.checkpoint_every",
-    "algorithm.vllm",
-    "model.parallel",
-    "model.timeout",
-    "model.retries",
-    "model.wait",
-    "model.max_wait",
-    "model.max_reply",
-    "model.key_variable",
-)
-"""Where a run is and how it is launched: no part of what it computes."""
+PLACES = ("out", "logger", "launch")
+"""Where a run is and how it is launched: groups and keys that are no part of what it computes."""
+
+CODE = "_target_"
+"""Where the code of a choice lies: its group's `name` stands for what it is."""
 
 Config = Mapping[str, Any]
+
+
+@functools.cache
+def not_identity() -> frozenset[str]:
+    """List the dotted places of settings that are no part of a run: PLACES, and what its own dataclass marks."""
+    groups: dict[str, tuple[type, ...]] = {
+        "trainer": (TrainerSettings,),
+        "scale": (Scale,),
+        "evaluation": (EvaluationSettings,),
+        "algorithm": (ReinforcementSettings,),
+        "model": (Api,),
+    }
+    marked = {f"{group}.{name}" for group, kinds in groups.items() for kind in kinds for name in speed_settings(kind)}
+    return frozenset({*PLACES, *marked})
 
 
 def config_hash(cfg: Config) -> str:
@@ -183,7 +177,7 @@ def _identity(cfg: Config, where: str = "") -> dict[str, Any]:
     kept = {}
     for key, value in cfg.items():
         place = f"{where}{key}"
-        if place not in NOT_IDENTITY:
+        if key != CODE and place not in not_identity():
             kept[key] = _identity(value, f"{place}.") if isinstance(value, Mapping) else value
     return kept
 

@@ -186,7 +186,7 @@ def _profile(word: str) -> Any:
 
     path = catalog.sweep_file("profile", word)
     profile = read_profile(path)
-    allowed = [key.removeprefix("trainer.") for key in identity.NOT_IDENTITY if key.startswith("trainer.")]
+    allowed = [key.removeprefix("trainer.") for key in identity.not_identity() if key.startswith("trainer.")]
     for key in profile.trainer:
         if key not in allowed:
             hint = nearest(key, allowed)

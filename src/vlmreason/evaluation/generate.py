@@ -30,7 +30,7 @@ from vlmreason.evaluation.scoring import Summary, score_predictions
 from vlmreason.evaluation.segments import split_response
 from vlmreason.models.learner import Learner
 from vlmreason.models.processor import Prompt
-from vlmreason.structure import check_choice, check_positive, nearest
+from vlmreason.structure import check_choice, check_positive, nearest, speed
 from vlmreason.tasks.base import SPLITS, Modality, Problem, Task
 
 
@@ -53,7 +53,7 @@ class EvaluationSettings:
     views: tuple[Modality, ...] = ("text", "image")
     num: int = 200
     split: str = "test"
-    batch_size: int = 32
+    batch_size: int = speed(32)
     max_new_tokens: int = 512
     conversion: Literal["free", "force", "forbid"] = "free"
     prefill: str = ""

@@ -32,7 +32,7 @@ from vlmreason.files import write_json_atomic
 from vlmreason.models.adapters import AdapterSettings
 from vlmreason.models.learner import Generation
 from vlmreason.models.processor import Prompt
-from vlmreason.structure import check_positive, first_line, structure
+from vlmreason.structure import check_positive, first_line, speed, structure
 from vlmreason.tasks.base import Picture
 
 FILE = "api.json"
@@ -51,15 +51,15 @@ class Api:
     name: str = "api"
     url: str | None = None
     model: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str = speed("OPENAI_API_KEY")
     temperature: float | None = 0.0
     length_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    parallel: int = 8
-    timeout: float = 120.0
-    retries: int = 5
-    wait: float = 1.0
-    max_wait: float = 60.0
-    max_reply: int = 1_000_000
+    parallel: int = speed(8)
+    timeout: float = speed(120.0)
+    retries: int = speed(5)
+    wait: float = speed(1.0)
+    max_wait: float = speed(60.0)
+    max_reply: int = speed(1_000_000)
 
     def __post_init__(self) -> None:
         check_positive(self, "parallel", "max_reply", where="model.")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlmreason.envs.base import Env
 from vlmreason.models.learner import Learner, TokenScores
 from vlmreason.models.processor import Encoded
-from vlmreason.structure import check_positive, nearest
+from vlmreason.structure import check_positive, nearest, speed
 from vlmreason.tasks.base import Modality, stream
 from vlmreason.training import strategies
 from vlmreason.training.optimizers import OptimizerSettings
@@ -105,10 +105,10 @@ class ReinforcementSettings:
     rewards: dict[str, float] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     evaluate_every: int = 1
-    checkpoint_every: int = 5
-    alarms: AlarmSettings = AlarmSettings()
+    checkpoint_every: int = speed(5)
+    alarms: AlarmSettings = speed(AlarmSettings())
     engine: Literal["learner", "vllm"] = "learner"
-    vllm: VllmSettings = VllmSettings()
+    vllm: VllmSettings = speed(VllmSettings())
 
     def __post_init__(self) -> None:
         names = ("updates", "epochs", "minibatches", "max_new_tokens", "checkpoint_every")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmreason.structure import check_positive
+from vlmreason.structure import check_positive, speed
 from vlmreason.training import precision, strategies
 
 
@@ -23,23 +23,23 @@ class TrainerSettings:
     micro_tokens: int
     max_length: int
     precision: precision.PrecisionName = "bf16-mixed"
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int | str = "auto"
-    strategy: strategies.StrategyName = "auto"
-    num_workers: int | str = 1
-    num_threads: int | None = None
-    gradient_checkpointing: bool = False
-    peak_tflops: float | None = None
+    accelerator: str = speed("auto")
+    devices: int | str = speed("auto")
+    num_nodes: int | str = speed("auto")
+    strategy: strategies.StrategyName = speed("auto")
+    num_workers: int | str = speed(1)
+    num_threads: int | None = speed(None)
+    gradient_checkpointing: bool = speed(False)
+    peak_tflops: float | None = speed(None)
     log_every: int = 10
-    checkpoint_every: int = 50
-    keep_checkpoints: int = 2
-    snapshots: int = 0
-    packing: Literal["auto", "off", "rows", "row"] = "off"
-    timeout_minutes: float = 30
+    checkpoint_every: int = speed(50)
+    keep_checkpoints: int = speed(2)
+    snapshots: int = speed(0)
+    packing: Literal["auto", "off", "rows", "row"] = speed("off")
+    timeout_minutes: float = speed(30)
     evaluate_every: int = 0
     evaluate_num: int = 50
-    progress: bool = True
+    progress: bool = speed(True)
 
     def __post_init__(self) -> None:
         names = ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints")
