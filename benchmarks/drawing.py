@@ -17,8 +17,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vlmreason.commands import catalog
-from vlmreason.commands.build import Scale, load_task
+from vlmreason import places
+from vlmreason.assembly import catalog
+from vlmreason.assembly.build import load_task
+from vlmreason.scale import Scale
 from vlmreason.structure import structure
 from vlmreason.tasks.base import Task
 
@@ -64,9 +66,9 @@ def machine() -> str:
 def main(wanted: str = "") -> None:
     print(machine())
     print(f"{'task':34}{'scale':8}{'level':12}{'problems/s':>12}{'pictures/s':>12}")
-    for path in sorted(p for p in (catalog.conf_dir() / "task").glob("*.yaml") if wanted in p.stem):
+    for path in sorted(p for p in (places.conf_dir() / "task").glob("*.yaml") if wanted in p.stem):
         for scale in catalog.groups()["scale"]:
-            sizes = OmegaConf.to_container(OmegaConf.load(catalog.conf_dir() / "scale" / f"{scale}.yaml"))
+            sizes = OmegaConf.to_container(OmegaConf.load(places.conf_dir() / "scale" / f"{scale}.yaml"))
             task = load_task(path.stem, structure(Scale, sizes, "scale"))
             for level in task.levels:
                 problems, pictures = measure(task, level)

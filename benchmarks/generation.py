@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from drawing import machine
 
-from vlmreason.commands.build import Scale, load_task, quieten
-from vlmreason.commands.catalog import conf_dir
-from vlmreason.models.learner import Generation, Learner
-from vlmreason.models.nano import BASE, load_nano
-from vlmreason.models.processor import Prompt
+from vlmreason.assembly.build import load_task, quieten
+from vlmreason.models.contract import Generation, Prompt
+from vlmreason.models.nano.model import BASE, load_nano
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.places import conf_dir
+from vlmreason.scale import Scale
 from vlmreason.structure import structure
 
 REPEATS = 3

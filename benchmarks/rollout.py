@@ -16,13 +16,14 @@ import torch
 from drawing import machine
 from omegaconf import OmegaConf
 
-from vlmreason.commands.build import Scale, load_task, quieten
-from vlmreason.commands.catalog import conf_dir
+from vlmreason.answering.rollout import Slots, Table
+from vlmreason.assembly.build import load_task, quieten
 from vlmreason.envs.base import Env
-from vlmreason.models.learner import Learner
-from vlmreason.models.nano import BASE, load_nano
+from vlmreason.models.nano.model import BASE, load_nano
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.places import conf_dir
+from vlmreason.scale import Scale
 from vlmreason.structure import structure
-from vlmreason.training.rollout import Slots, Table
 
 REPEATS = 5
 ENVS = ("number_line", "ez_points", "points24", "blackjack", "general_points", "virl")

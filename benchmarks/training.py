@@ -112,7 +112,8 @@ def build(setting: Setting, folder: Path) -> None:
 
 
 def _dialogue(setting: Setting, index: int) -> Any:
-    from vlmreason.dialogue import VIEWS, build_dialogue
+    from vlmreason.dialogue.build import build_dialogue
+    from vlmreason.dialogue.segments import VIEWS
 
     task = _task(setting)
     level = task.levels[index // 3 % len(task.levels)]
@@ -122,8 +123,9 @@ def _dialogue(setting: Setting, index: int) -> Any:
 def _task(setting: Setting) -> Any:
     import yaml
 
-    from vlmreason.commands.build import Scale, load_task
-    from vlmreason.commands.catalog import conf_dir
+    from vlmreason.assembly.build import load_task
+    from vlmreason.places import conf_dir
+    from vlmreason.scale import Scale
     from vlmreason.structure import structure
 
     scale = structure(Scale, yaml.safe_load((conf_dir() / "scale" / f"{setting.scale}.yaml").read_text()), "scale")
@@ -145,11 +147,12 @@ def _result(seconds: list[float], num_tokens: int, num_images: int) -> dict[str,
 
 def ours(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
     """Through the phase runner, as `vlmreason train` does."""
-    from vlmreason.models.hugging_face import HuggingFace
+    from vlmreason.models.vlm.hugging_face import HuggingFace
     from vlmreason.structure import structure
     from vlmreason.supervision import Supervision
-    from vlmreason.training.optimizers import OptimizerSettings
-    from vlmreason.training.runner import TrainerSettings, train
+    from vlmreason.training.engine.optimizers import OptimizerSettings
+    from vlmreason.training.engine.runner import train
+    from vlmreason.training.engine.settings import TrainerSettings
 
     task = _task(setting)
     num = setting.num_steps * setting.batch_size

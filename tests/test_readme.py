@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vlmreason.commands import build, catalog, completion, errors, experiments, runner
+from vlmreason import places
+from vlmreason.assembly import build, catalog, compose, errors, planning
+from vlmreason.cli import completion
 from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scoring import score_predictions
-from vlmreason.report import claims
+from vlmreason.report import ledger
+from vlmreason.studies import artifacts, claims, library
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -99,8 +103,8 @@ def check_configuration(command: str, cfg: dict[str, Any], overrides: list[str])
 
 
 def composed(command: str, overrides: list[str]) -> dict[str, Any]:
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-        return runner.resolve(compose(catalog.commands()[command], overrides), overrides)
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        return compose.resolve(hydra_compose(catalog.commands()[command], overrides), overrides)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +114,12 @@ def composed(command: str, overrides: list[str]) -> dict[str, Any]:
 def test_the_ledger_is_that_of_the_records(tmp_path: Path, study: str, file: str) -> None:
     """`vlmreason report study=STUDY readme=FILE` brings it up to date."""
     text = (ROOT / file).read_text()
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-        library = experiments.Library("nano", [study], tmp_path)
-        results = {name: experiments.collect(name, "nano", library) for name in experiments.chosen(f"glob({study}/*)")}
-    assert not library.faults
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        opened = planning.open_library("nano", [study], tmp_path)
+        results = {name: library.collect(name, "nano", opened, {}) for name in artifacts.chosen(f"glob({study}/*)")}
+    assert not opened.faults
     found = claims.read_claims(ROOT / "experiments" / study / "claims.yaml")
-    assert claims.insert(text, study, claims.ledger([claims.judge(claim, results) for claim in found])) == text
+    assert ledger.insert(text, study, ledger.ledger([claims.judge(claim, results) for claim in found])) == text
 
 
 def test_make_targets_exist() -> None:

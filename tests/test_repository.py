@@ -22,30 +22,40 @@ FLOORS = (
     "structure",
     "files",
     "provenance",
+    "streams",
+    "pictures",
+    "intervals",
+    "places",
+    "scale",
     "tasks",
     "envs",
     "dialogue",
     "supervision",
     "models",
     "data",
+    "answering",
     "evaluation",
     "training",
     "analysis",
+    "runs",
+    "studies",
     "report",
     "launch",
+    "assembly",
+    "cli",
     "commands",
     "__main__",
 )
 """From the ground up, as in docs/architecture.md: a room imports itself and the rooms before it."""
 
 EDGES = {
-    "hydra": {"commands"},
-    "omegaconf": {"commands"},
+    "hydra": {"assembly", "cli"},
+    "omegaconf": {"assembly", "cli"},
     "lightning": {"training"},
     "wandb": {"training"},
     "matplotlib": {"report"},
-    "torch": {"models", "data", "evaluation", "training", "analysis", "commands"},
-    "transformers": {"models", "commands"},  # commands: to quieten it
+    "torch": {"models", "data", "answering", "evaluation", "training", "analysis", "assembly", "commands"},
+    "transformers": {"models", "assembly"},  # assembly: to quieten it
     "tokenizers": {"models"},
     "gymnasium": {"envs"},
     "vllm": {"training"},
@@ -53,7 +63,7 @@ EDGES = {
 """Where a library may be imported; one that is not named here may be imported anywhere."""
 
 MEGABYTE = 1_000_000
-BASES = ("src/vlmreason/models/nano_base/", "src/vlmreason/models/nano_scenes/")
+BASES = ("src/vlmreason/models/nano/base/", "src/vlmreason/models/nano/scenes/")
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".cfg", ""}
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from vlmreason.commands.build import Scale, load_task
-from vlmreason.commands.catalog import conf_dir
+from vlmreason.assembly.build import load_task
+from vlmreason.pictures import Picture
+from vlmreason.places import conf_dir
+from vlmreason.scale import Scale
 from vlmreason.structure import structure
-from vlmreason.tasks.base import Picture
 
 TASKS = (
     "consecutive_table_readout",

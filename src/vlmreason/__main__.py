@@ -1,7 +1,7 @@
 """`python -m vlmreason <command> [key=value ...]`, also installed as `vlmreason`.
 
 Help and completion are answered here without importing anything heavy; commands run through Hydra
-(commands/runner.py). Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 130 interrupted.
+(cli/runner.py). Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _dispatch(words: list[str]) -> int:
-    from vlmreason.commands import catalog, errors
+    from vlmreason.assembly import catalog, errors
 
     try:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -37,13 +37,13 @@ def _dispatch(words: list[str]) -> int:
         errors.check_words(words[0], words[1:])
     except ValueError as error:
         return errors.report(error)
-    from vlmreason.commands import runner
+    from vlmreason.cli import runner
 
     return runner.launch(words[0], catalog.commands()[words[0]], catalog.as_settings(words[0], words[1:]))
 
 
 def _check_command(word: str) -> None:
-    from vlmreason.commands import catalog
+    from vlmreason.assembly import catalog
     from vlmreason.structure import nearest
 
     names = [*catalog.commands(), "completion"]
@@ -53,7 +53,7 @@ def _check_command(word: str) -> None:
 
 
 def _help(words: list[str]) -> int:
-    from vlmreason.commands import help
+    from vlmreason.cli import help
 
     if words:
         _check_command(words[0])
@@ -69,7 +69,7 @@ def _version() -> int:
 
 
 def _completion(words: list[str]) -> int:
-    from vlmreason.commands import completion
+    from vlmreason.cli import completion
 
     if words[:1] == ["query"] and len(words) == 2:
         print("\n".join(completion.query(words[1])))

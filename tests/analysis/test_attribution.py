@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import TRACES, nano_task, processor, tiny_learner
+from support.tiny import TRACES, nano_task, processor, tiny_learner
 from torch import Tensor, nn
 
 from vlmreason.analysis.attribution import AttributionSettings, attribute, pixel_scores, shares
-from vlmreason.analysis.regions import regions, runs
 from vlmreason.analysis.tokens import Piece, encode_pieces
-from vlmreason.dialogue import build_dialogue
-from vlmreason.models.learner import Learner
-from vlmreason.models.processor import IGNORED
-from vlmreason.tasks.tables import BODY, MARKED
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.processor import IGNORED
+from vlmreason.tasks.tables.base import BODY, MARKED
+from vlmreason.tasks.tables.regions import runs
 
 NAMES = ("table_readout", "consecutive_table_readout", "grid_navigation", "visual_analogy")
 FEW = AttributionSettings(num=6, batch_size=4, num_examples=1)
@@ -88,7 +88,7 @@ def test_scores_are_the_derivative_along_the_picture(learner: Learner) -> None:
     """Summed over all pixels: the change of a stretch's mean loss as the whole picture is scaled."""
     task = nano_task()
     problem = task.sample("hard", "train", 0)
-    places = regions(task, problem.state)
+    places = task.regions(problem.state)
     pieces = [Piece(stretch.text, number) for number, stretch in enumerate(places.stretches, start=1)]
     pieces.append(Piece(task.answer(problem.state), 0))
     encoded = encode_pieces(learner.processor, build_dialogue(task, problem, "image"), pieces)
@@ -126,7 +126,7 @@ def test_stretches_are_the_trace_and_lie_in_the_picture(name: str, trace: str) -
     task = nano_task(name, trace)
     for index in range(3):
         state = task.sample("hard", "test", index).state
-        found = regions(task, state)
+        found = task.regions(state)
         assert "".join(stretch.text for stretch in found.stretches) == "".join(task.thought(state))
         names = [stretch.name for stretch in found.stretches]
         assert len(names) == len(set(names)) > 1
@@ -137,7 +137,7 @@ def test_stretches_are_the_trace_and_lie_in_the_picture(name: str, trace: str) -
 def test_table_masks_are_the_marked_cells() -> None:
     task = nano_task()
     state = task.sample("hard", "test", 0).state
-    found, picture = regions(task, state), task.draw(state)
+    found, picture = task.regions(state), task.draw(state)
     yellow = (picture == np.array(MARKED)).all(-1)
     assert yellow.sum() > 500 and not yellow[~found.masks["path"]].any()
     assert found.masks["path"].sum() == 24 * 24 * len(state.path)
@@ -149,7 +149,7 @@ def test_table_masks_are_the_marked_cells() -> None:
 def test_grid_masks_hold_what_is_drawn() -> None:
     task = nano_task("grid_navigation")
     state = task.sample("hard", "test", 0).state
-    found, picture = regions(task, state), task.draw(state)
+    found, picture = task.regions(state), task.draw(state)
     head = found.stretches[0]
     blue = (picture == np.array((150, 205, 250))).all(-1)
     assert head.name == "head" and blue.any() and not blue[~head.mask].any()
@@ -161,7 +161,7 @@ def test_grid_masks_hold_what_is_drawn() -> None:
 def test_analogy_masks_are_the_panels() -> None:
     task = nano_task("visual_analogy")
     state = task.sample("hard", "test", 0).state
-    found, picture = regions(task, state), task.draw(state)
+    found, picture = task.regions(state), task.draw(state)
     by_name = {stretch.name: stretch.mask for stretch in found.stretches}
     assert [by_name[name].sum() // 36**2 for name in ("example 1", "query", "option C", "relation")] == [3, 2, 1, 6]
     ink = (picture < 255).all(-1)
@@ -195,7 +195,7 @@ def test_settings_are_refused(changes: dict[str, object], message: str) -> None:
 
 
 def test_what_cannot_be_attributed_is_refused(learner: Learner) -> None:
-    with pytest.raises(ValueError, match=r"table_skills.*where things are"):
+    with pytest.raises(ValueError, match=r"table_skills: its family has no regions"):
         attribute(learner, nano_task("table_skills"), AttributionSettings(num=1))
     with pytest.raises(ValueError, match="did you mean 'hard'"):
         attribute(learner, nano_task(), AttributionSettings(levels=("hart",)))

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TRACES, nano_task
+from support.tiny import TRACES, nano_task
 
-from vlmreason.analysis import table_failures
-from vlmreason.analysis.analogy_failures import ROWS
-from vlmreason.analysis.failures import Failures, analyze_files, finder
-from vlmreason.analysis.findings import Finding, right_steps
-from vlmreason.analysis.intervals import mean, ratio, share
+from vlmreason.analysis.failures import Failures, analyze_files, check_task, judge
 from vlmreason.evaluation.predictions import Prediction
+from vlmreason.intervals import mean, ratio, share
+from vlmreason.tasks.analogies.failures import ROWS
+from vlmreason.tasks.analogies.panels import RELATIONS, solve
 from vlmreason.tasks.base import Problem, Task
-from vlmreason.tasks.grid_navigation import MOVES, simulate
-from vlmreason.tasks.tables import cell_name
-from vlmreason.tasks.visual_analogy import RELATIONS, solve
+from vlmreason.tasks.findings import Finding, right_steps
+from vlmreason.tasks.grids.search import MOVES, simulate
+from vlmreason.tasks.tables import failures
+from vlmreason.tasks.tables.base import cell_name
 
 NAMES = (
     "table_readout",
@@ -34,7 +34,7 @@ def gold(task: Task[Any], state: Any, converted: bool = False) -> str:
 
 
 def found(task: Task[Any], state: Any, response: str) -> Finding:
-    return finder(task)(task, state, response)
+    return judge(task, state, response)
 
 
 def hard(name: str, index: int = 0, trace: str | None = None) -> tuple[Task[Any], Any]:
@@ -56,7 +56,7 @@ def test_gold_responses_have_no_failures(name: str, trace: str, converted: bool)
             assert finding.severity == 0
             for measure, value in finding.shares.items():
                 assert value is None or value == (measure not in errors_only), measure
-            assert right_steps(task, state, gold(task, state, converted)) == (len(task.thought(state)),) * 2
+            assert right_steps(task.thought(state), "".join(task.thought(state))) == (len(task.thought(state)),) * 2
             for measure in ("precision", "recall"):
                 if measure in finding.ratios:
                     part, whole = finding.ratios[measure]
@@ -117,11 +117,11 @@ def test_table_shortcut_is_measured() -> None:
 
 def test_shortcut_is_direct_where_no_move_leads_away() -> None:
     path = [(1, 1), (2, 1), (3, 1), (3, 2), (3, 3), (2, 3), (1, 3)]
-    assert table_failures.shortcuts(path, [(1, 1), (1, 2), (1, 3)]) == [(5, True)]
-    assert table_failures.shortcuts(path, [(1, 1), (2, 1), (3, 1), (3, 3)]) == [(1, True)]
-    assert table_failures.shortcuts(path, [(1, 1), (2, 2), (1, 2), (4, 2), (3, 3)]) == [(3, False)]
-    assert table_failures.shortcuts(path, path) == []
-    assert table_failures.shortcuts(path, path[::-1]) == [(6, True)]
+    assert failures.shortcuts(path, [(1, 1), (1, 2), (1, 3)]) == [(5, True)]
+    assert failures.shortcuts(path, [(1, 1), (2, 1), (3, 1), (3, 3)]) == [(1, True)]
+    assert failures.shortcuts(path, [(1, 1), (2, 2), (1, 2), (4, 2), (3, 3)]) == [(3, False)]
+    assert failures.shortcuts(path, path) == []
+    assert failures.shortcuts(path, path[::-1]) == [(6, True)]
 
 
 def test_answers_without_a_trace_are_judged_by_their_numbers() -> None:
@@ -283,7 +283,7 @@ def test_files_are_added_up(tmp_path: Path) -> None:
 
 def test_a_long_simple_path_makes_errors_early() -> None:
     task = nano_task()
-    mean_length = table_failures.simple_length(task)
+    mean_length = failures.simple_length(task)
     low, high = task.sizes.levels["simple"].num_cells
     assert low <= mean_length <= high
     _, state = hard("table_readout")
@@ -303,8 +303,8 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         analyze_files(task, "validation", [write(tmp_path / "b.jsonl", [predict(problem, "x")])])
     with pytest.raises(ValueError, match="twice"):
         analyze_files(task, "test", [write(tmp_path / "c.jsonl", [predict(problem, "x")] * 2)])
-    with pytest.raises(ValueError, match=r"table_skills.*tables, grids and analogies"):
-        finder(nano_task("table_skills"))
+    with pytest.raises(ValueError, match="task=table_skills: its family has no failures"):
+        check_task(nano_task("table_skills"))
 
 
 def test_intervals() -> None:

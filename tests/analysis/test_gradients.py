@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import nano_task, tiny_learner
+from support.tiny import nano_task, tiny_learner
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -28,9 +28,10 @@ from vlmreason.analysis.gradients import (
 )
 from vlmreason.analysis.projection import Projection
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses
-from vlmreason.dialogue import ANSWER, Response, Segment, build_dialogue
-from vlmreason.models.adapters import AdapterSettings
-from vlmreason.models.learner import Learner
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.segments import ANSWER, Response, Segment
+from vlmreason.models.contract import AdapterSettings
+from vlmreason.models.vlm.learner import Learner
 
 SETTINGS = GradientSettings(num=6, batch_size=1)
 NUM = 40

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import nano_task, shared_learner, tiny_learner
+from support.tiny import nano_task, shared_learner, tiny_learner
 
-from vlmreason.analysis.intervals import clustered_mean, clustered_share
 from vlmreason.analysis.likelihood import LikelihoodSettings, measure, play
+from vlmreason.answering.rollout import Table
 from vlmreason.envs.revision import Revision
-from vlmreason.evaluation.statistics import wilson_interval
-from vlmreason.models.actor import ActionLearner
-from vlmreason.models.learner import Learner, Sample
-from vlmreason.training.rollout import Table
+from vlmreason.intervals import clustered_mean, clustered_share, wilson_interval
+from vlmreason.models.contract import Sample
+from vlmreason.models.networks.actions import ActionLearner
+from vlmreason.models.vlm.learner import Learner
 
 ENV: Any = nano_task("number_line")
 

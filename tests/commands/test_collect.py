@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from hydra import initialize_config_dir
-from program import Done, runner
-from studies import ARTIFACT, make_record, make_training, use_study, write_study
+from support.program import Done, runner
+from support.studies import ARTIFACT, make_record, make_training, use_study, write_study
 
-from vlmreason.commands import catalog, experiments, identity
-from vlmreason.report.records import fingerprint, read_record
+from vlmreason import places, runs
+from vlmreason.assembly import compose
+from vlmreason.studies.records import fingerprint, read_record
 
 TASK = {"scale": "nano", "task": "table_readout"}
 PIXELS = ARTIFACT | {
@@ -36,17 +37,17 @@ def target(tmp_path: Path) -> Path:
 
 
 def put_run(
-    runs: Path,
+    outputs: Path,
     analyses: dict[str, Any] | None = None,
     time: str = "2026-01-01",
     training: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
     """The directory of a run that never was, with its record."""
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
         words = {**TASK, "supervision": "mix", "scale.num_examples": 10, "seed": 0, **settings}
-        config = experiments.Composer().config(words)
-    run = runs / identity.run_name(config)
+        config = compose.Composer().config(words)
+    run = outputs / runs.run_name(config)
     run.mkdir(parents=True, exist_ok=True)
     record = make_record({("hard", "image"): "1010", ("hard", "text"): "1110"}, config=config, run=run.name)
     data = {**record.data, "analyses": analyses or {}, **({"training": training} if training else {})}

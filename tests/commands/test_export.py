@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vlmreason.commands import build, identity
-from vlmreason.dialogue import build_dialogue
+from vlmreason import runs
+from vlmreason.assembly import build
+from vlmreason.dialogue.build import build_dialogue
 
 SMALL = (
     "scale.num_examples=16", "scale.num_align=8", "scale.batch_size=8", "evaluation.num=1",
@@ -19,7 +20,7 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished run without adapters, and one with LoRA and a projector in full."""
     from vlmreason.__main__ import main
 
@@ -37,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @torch.no_grad()
 def logits(model: Any, run: Path) -> torch.Tensor:
-    cfg = identity.read_config(run)
+    cfg = runs.read_config(run)
     processor = build.build_learner(cfg, run / "checkpoints" / "final").processor
     task = build.build_task(cfg)
     made = [build_dialogue(task, task.sample("simple", "test", i), "image") for i in range(3)]
@@ -48,7 +49,7 @@ def logits(model: Any, run: Path) -> torch.Tensor:
 
 
 def trained_logits(run: Path, phase: str = "final") -> torch.Tensor:
-    return logits(build.build_learner(identity.read_config(run), run / "checkpoints" / phase).model, run)
+    return logits(build.build_learner(runs.read_config(run), run / "checkpoints" / phase).model, run)
 
 
 def opened(folder: Path) -> Any:
@@ -64,40 +65,42 @@ def opened(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ["none", "lora"])
-def test_it_opens_and_answers_as_the_run_does(name: str, runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
-    done = program("export", f"run={runs[name]}", f"out={tmp_path / 'exported'}")
+def test_it_opens_and_answers_as_the_run_does(
+    name: str, trained: dict[str, Path], tmp_path: Path, program: Any
+) -> None:
+    done = program("export", f"run={trained[name]}", f"out={tmp_path / 'exported'}")
     assert (done.code, done.err) == (0, "")
     assert done.last_line == str(tmp_path / "exported")
-    expected = trained_logits(runs[name])
+    expected = trained_logits(trained[name])
     model = opened(tmp_path / "exported")
-    torch.testing.assert_close(logits(model, runs[name]), expected, rtol=1e-4, atol=3e-4)
+    torch.testing.assert_close(logits(model, trained[name]), expected, rtol=1e-4, atol=3e-4)
     assert not any("lora" in key for key in load_file(tmp_path / "exported" / "model.safetensors"))
     noted = json.loads((tmp_path / "exported" / "provenance.json").read_text())
-    assert (noted["run"], noted["phase"]) == (runs[name].name, "final")
+    assert (noted["run"], noted["phase"]) == (trained[name].name, "final")
     assert noted["adapter"] == {"none": "none", "lora": "merged"}[name]
-    assert noted["config"] == identity.read_config(runs[name])
-    assert noted["provenance"]["config_hash"] == runs[name].name.rpartition("-")[2]
+    assert noted["config"] == runs.read_config(trained[name])
+    assert noted["provenance"]["config_hash"] == trained[name].name.rpartition("-")[2]
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
 
 
-def test_an_adapter_apart_is_opened_by_peft(runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
+def test_an_adapter_apart_is_opened_by_peft(trained: dict[str, Path], tmp_path: Path, program: Any) -> None:
     from peft import PeftModel
 
-    done = program("export", f"run={runs['lora']}", f"out={tmp_path / 'adapter'}", "merge=false")
+    done = program("export", f"run={trained['lora']}", f"out={tmp_path / 'adapter'}", "merge=false")
     assert done.code == 0
-    base = build.build_model(identity.read_config(runs["lora"])).load().model
+    base = build.build_model(runs.read_config(trained["lora"])).load().model
     model = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))
-    torch.testing.assert_close(logits(model, runs["lora"]), trained_logits(runs["lora"]), rtol=1e-4, atol=3e-4)
+    torch.testing.assert_close(logits(model, trained["lora"]), trained_logits(trained["lora"]), rtol=1e-4, atol=3e-4)
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert Path(config["base_model_name_or_path"]).is_dir()
 
 
-def test_of_an_earlier_phase(runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
-    assert program("export", f"run={runs['lora']}", f"out={tmp_path / 'align'}", "phase=align").code == 0
-    found = logits(opened(tmp_path / "align"), runs["lora"])
-    torch.testing.assert_close(found, trained_logits(runs["lora"], "align"), rtol=1e-4, atol=3e-4)
-    assert not torch.allclose(found, trained_logits(runs["lora"]), atol=1e-2)
+def test_of_an_earlier_phase(trained: dict[str, Path], tmp_path: Path, program: Any) -> None:
+    assert program("export", f"run={trained['lora']}", f"out={tmp_path / 'align'}", "phase=align").code == 0
+    found = logits(opened(tmp_path / "align"), trained["lora"])
+    torch.testing.assert_close(found, trained_logits(trained["lora"], "align"), rtol=1e-4, atol=3e-4)
+    assert not torch.allclose(found, trained_logits(trained["lora"]), atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +113,13 @@ def test_of_an_earlier_phase(runs: dict[str, Path], tmp_path: Path, program: Any
         (("run=PLAIN", "merge=false"), "was trained without an adapter"),
     ],
 )
-def test_mistakes(words: tuple[str, ...], sentence: str, runs: dict[str, Path], tmp_path: Path, program: Any) -> None:
+def test_mistakes(
+    words: tuple[str, ...], sentence: str, trained: dict[str, Path], tmp_path: Path, program: Any
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    given = {"run": str(runs["lora"]), "out": str(tmp_path / "new")}
-    places = {"OUT": tmp_path / "full", "PLAIN": runs["none"]}
+    given = {"run": str(trained["lora"]), "out": str(tmp_path / "new")}
+    places = {"OUT": tmp_path / "full", "PLAIN": trained["none"]}
     for word in words:
         key, value = word.split("=", 1)
         given[key] = str(places.get(value, value))

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmreason.commands import build, catalog
+from vlmreason import places
+from vlmreason.assembly import build, catalog
 from vlmreason.data import export as export_module
 from vlmreason.data.export import ExportSettings, export
+from vlmreason.scale import Scale
 from vlmreason.structure import structure
 
 FIELDS = [
@@ -39,8 +41,8 @@ FIELDS = [
 def task():
     import yaml
 
-    scale = yaml.safe_load((catalog.conf_dir() / "scale" / "nano.yaml").read_text())
-    return build.load_task("table_readout", structure(build.Scale, scale, "scale"))
+    scale = yaml.safe_load((places.conf_dir() / "scale" / "nano.yaml").read_text())
+    return build.load_task("table_readout", structure(Scale, scale, "scale"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -245,7 +247,6 @@ def test_gallery_shows_every_view_and_needs_nothing_else(program, tmp_path: Path
 
 def test_gallery_knows_every_task_and_environment(program, tmp_path: Path) -> None:
     """Also those whose file is what another one changes."""
-    from vlmreason.commands import catalog
 
     names = [*catalog.groups()["task"], *catalog.groups()["env"]]
     shown = [name for name in names if name not in ("llava_data", "alfworld")]  # these need data of the user's

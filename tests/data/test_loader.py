@@ -6,15 +6,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import nano_task, plan, processor, tiny_learner
+from support.tiny import nano_task, plan, processor, tiny_learner
 
 from vlmreason.data.loader import LENGTH_STEP, Packing, StepData, pack, pack_rows, step_loader
 from vlmreason.data.mixture import Mixture
-from vlmreason.models.processor import Encoded
+from vlmreason.models.vlm.processor import Encoded
 
 NUM = 23
 
@@ -193,7 +194,7 @@ def test_packed_rows_hold_every_example_and_keep_to_the_bound() -> None:
 def test_an_error_of_a_worker_is_one_sentence_and_does_not_keep_the_process_alive() -> None:
     """In a process of its own: what hung was its end."""
     code = (
-        f"import sys; sys.path[:0] = {[path for path in sys.path if path]}\n"
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *filter(None, sys.path)]}\n"
         "from test_loader import mixture, step_data, step_loader\n"
         "kept = iter(step_loader(step_data(mixture(), max_length=20), 1))\n"
         "try: next(kept)\n"

@@ -14,13 +14,15 @@ import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env
 
-from vlmreason.dialogue import VIEWS, build_dialogue
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.parse import split_response
+from vlmreason.dialogue.segments import VIEWS
 from vlmreason.envs.base import ActionEnv
 from vlmreason.envs.gym import GymEnv
 from vlmreason.envs.replies import MAX_CHARS, read_action, read_object
-from vlmreason.evaluation.segments import split_response
+from vlmreason.streams import SPLITS
 from vlmreason.structure import structure
-from vlmreason.tasks.base import SPLITS, state_to_json
+from vlmreason.tasks.base import state_to_json
 
 CONF = Path(__file__).parents[2] / "conf" / "env"
 TRACES = {"nano": "terse", "paper": "verbose"}

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from vlmreason.envs.number_line import NumberLine, NumberLineSizes, NumberLineState
-from vlmreason.models.tokenization import pieces
+from vlmreason.models.vlm.tokenization import pieces
+from vlmreason.streams import SPLITS
 from vlmreason.structure import structure
-from vlmreason.tasks.base import SPLITS, state_to_json
+from vlmreason.tasks.base import state_to_json
 
 CONF = yaml.safe_load((Path(__file__).parents[2] / "conf" / "env" / "number_line.yaml").read_text())
 SIZES = {scale: structure(NumberLineSizes, CONF[scale], scale) for scale in ("nano", "paper")}

@@ -10,14 +10,15 @@ import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env
 
-from vlmreason.dialogue import build_dialogue
+from vlmreason.dialogue.build import build_dialogue
 from vlmreason.envs.gym import GymEnv
 from vlmreason.envs.revision import KEPT_CHARS, Revision, RevisionState
+from vlmreason.streams import SPLITS
 from vlmreason.structure import structure
-from vlmreason.tasks.base import SPLITS, state_to_json
-from vlmreason.tasks.grid_navigation import GridNavigation
-from vlmreason.tasks.table_readout import TableReadout
-from vlmreason.tasks.tables import TableSizes
+from vlmreason.tasks.base import state_to_json
+from vlmreason.tasks.grids.grid_navigation import GridNavigation
+from vlmreason.tasks.tables.base import TableSizes
+from vlmreason.tasks.tables.table_readout import TableReadout
 
 TASKS = {"table_readout": TableReadout, "grid_navigation": GridNavigation}
 

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from adding import Adding, gold_dialogue_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.adding import Adding, gold_dialogue_text
 
-from vlmreason.evaluation import jsonl
+from vlmreason import files
 from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import ProblemFile, SampledProblems
 from vlmreason.evaluation.scoring import score_file, score_predictions
@@ -149,7 +149,7 @@ def test_unusable_lines_end_with_one_short_sentence(place, line, message):
 
 
 def test_endless_line_is_refused_without_reading_it_whole(place, monkeypatch):
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(ValueError, match=r":2: the line is longer than 1 MiB"):
         score(place, [gold_line(PROBLEMS[0]), b'{"id": "' + b"x" * 2**21])
 

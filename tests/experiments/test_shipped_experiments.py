@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from program import Done, runner
-from tiny import nano_task
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from support.program import Done, runner
+from support.tiny import nano_task
 
-from vlmreason.commands import build, catalog, errors, experiments, identity
+from vlmreason import places, runs
+from vlmreason.assembly import build, catalog, compose, errors, planning
 from vlmreason.commands.train import Settings
 from vlmreason.data.mixture import mixtures
-from vlmreason.report import results
-from vlmreason.report.experiment import Cell, Experiment, PaperNumber
-from vlmreason.report.pixels import pixels
+from vlmreason.report.figures.pixels import pixels
 from vlmreason.report.writing import markdown
+from vlmreason.studies import artifacts, library, needs, results
+from vlmreason.studies.experiment import Cell, Experiment, PaperNumber
 
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
@@ -29,16 +31,16 @@ OTHERS = {
     "beyond": "rl_closes_the_gap",
 }
 SCALES = ("nano", "paper")
-ARTIFACTS = [*experiments.names()]
+ARTIFACTS = [*artifacts.names()]
 
-read = functools.cache(experiments.read_experiment)
+read = functools.cache(artifacts.read_experiment)
 
 
 @functools.cache
 def levels(task: str) -> tuple[str, ...]:
     """Of a task or an environment by the name of its file."""
     if task in catalog.groups()["env"]:
-        return build.build_task(experiments.Composer().config({"env": task})).levels
+        return build.build_task(compose.Composer().config({"env": task})).levels
     return nano_task(task).levels
 
 
@@ -52,12 +54,12 @@ def views(task: str) -> tuple[str, ...]:
     """In which a run is evaluated: of an environment its own alone."""
     if task not in catalog.groups()["env"]:
         return ("text", "image")
-    return (compose("train", [f"env={task}"]).env.view,)
+    return (hydra_compose("train", [f"env={task}"]).env.view,)
 
 
 @pytest.fixture
 def composing() -> Iterator[None]:
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
         yield
 
 
@@ -69,7 +71,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 def header(name: str) -> list[str]:
     """Comment lines at the head of an experiment's file."""
-    lines = (experiments.folder() / f"{name}.yaml").read_text().splitlines()
+    lines = (artifacts.folder() / f"{name}.yaml").read_text().splitlines()
     return list(itertools.takewhile(lambda line: line.startswith("#"), lines))
 
 
@@ -84,9 +86,9 @@ def test_every_artifact_of_the_paper_is_there() -> None:
     assert expected <= set(ARTIFACTS)
     for study, names in OTHERS.items():
         assert set(names.split()) == {name.partition("/")[2] for name in ARTIFACTS if name.startswith(f"{study}/")}
-    for path in experiments.folder().glob("*/"):
+    for path in artifacts.folder().glob("*/"):
         files = {file.stem for file in path.glob("*.yaml")}
-        assert {*experiments.NOT_ARTIFACTS} <= files
+        assert {*artifacts.NOT_ARTIFACTS} <= files
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)
@@ -125,11 +127,11 @@ def test_every_run_can_be_made(composing: None) -> None:
 
     Of runs that differ in seed, size or task alone, which takes long in all, the first; of the others the levels.
     """
-    composer, tried = experiments.Composer(), {}
+    composer, tried = compose.Composer(), {}
     for name, scale in itertools.product(ARTIFACTS, SCALES):
         experiment = read(name, scale)
         assert experiment.cost.nano and experiment.cost.paper and experiment.expected
-        for settings, _ in experiments.needed(name, scale):
+        for settings, _ in needs.needed(name, scale):
             key = repr(
                 sorted(item for item in settings.items() if item[0] not in ("scale.num_examples", "seed", "task"))
             )
@@ -215,7 +217,7 @@ def test_without_runs_everything_is_listed_as_missing(name: str, scale: str) -> 
     assert all(cell.estimate is None and not cell.curves and cell.missing for cell in wanted)
     assert not any(cell.missing for cell in result.cells if not cell.cell.seeds)
     runs = {repr(sorted(m.set.items(), key=str)) for m in result.missing if m.set}
-    assert len(runs) == len(experiments.needed(name, scale))
+    assert len(runs) == len(needs.needed(name, scale))
     text = markdown(result)
     assert text.count("- Missing: ") == len(result.missing)
     assert text.count("- The paper: ") == len(experiment.paper)
@@ -235,12 +237,12 @@ def test_figure_lists_what_is_missing(program: Callable[..., Done], tmp_path: Pa
 
 def test_ablations_share_the_runs_of_the_main_figures(composing: None) -> None:
     """Settings that are the default's are not another run: else the main figures' runs would be made again."""
-    composer, seen = experiments.Composer(), {}
+    composer, seen = compose.Composer(), {}
 
     def digest(settings: dict[str, Any]) -> str:
         key = repr(sorted(settings.items()))
         if key not in seen:
-            seen[key] = identity.config_hash(composer.config(settings))
+            seen[key] = runs.config_hash(composer.config(settings))
         return seen[key]
 
     def hashes(name: str, **chosen: Any) -> set[str]:
@@ -259,11 +261,11 @@ def test_ablations_share_the_runs_of_the_main_figures(composing: None) -> None:
 
 def test_curves_and_tables_share_runs(composing: None) -> None:
     """Of reinforcement learning: what another artifact's header says it has is there."""
-    composer = experiments.Composer()
+    composer = compose.Composer()
 
     def hashes(name: str) -> set[str]:
-        needed = experiments.needed(name, "nano")
-        return {identity.config_hash(composer.config(settings)) for settings, _ in needed if settings["seed"] == 0}
+        needed = needs.needed(name, "nano")
+        return {runs.config_hash(composer.config(settings)) for settings, _ in needed if settings["seed"] == 0}
 
     card_games, rules = hashes("rl4vlm/fig_c11"), hashes("sft_vs_rl/fig5_5")
     assert hashes("rl4vlm/fig4_5") < card_games < hashes("rl4vlm/table4_2") == hashes("rl4vlm/table_c1")
@@ -280,8 +282,8 @@ def test_curves_and_tables_share_runs(composing: None) -> None:
 
 def test_of_a_run_in_two_studies_the_fuller_record_is_drawn(tmp_path: Path) -> None:
     """The records of `beyond` are without the pixels of figure 28, which only `s2h` draws."""
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-        library = experiments.Library("nano", ["s2h", "beyond"], tmp_path)
-        result = experiments.collect("s2h/fig28", "nano", library)
-    drawn = pixels(result, library.records, lambda record: build.build_task(record.config))
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        found = planning.open_library("nano", ["s2h", "beyond"], tmp_path)
+        result = library.collect("s2h/fig28", "nano", found, {})
+    drawn = pixels(result, found.records, lambda record: build.build_task(record.config))
     assert sum("problem table_readout" in note for note in drawn.notes) == 2

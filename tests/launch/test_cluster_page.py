@@ -7,14 +7,18 @@ from typing import get_args
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_readme import PROGRAM, check_configuration, composed
 
-from vlmreason.commands import build, catalog, errors, experiments, freezing, job, runner, sweep
+from vlmreason import places
+from vlmreason.assembly import build, catalog, compose, errors, planning
+from vlmreason.commands import job, sweep
 from vlmreason.launch import profiles
 from vlmreason.launch.state import Outcome
+from vlmreason.studies import artifacts
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
@@ -36,18 +40,18 @@ def test_commands_compose(line: str) -> None:
     errors.check_words(command, words)
     words = catalog.as_settings(command, words)
     if command in ("sweep", "job"):
-        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-            plain = runner.resolve(compose(catalog.commands()[command], words), words)
+        with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+            plain = compose.resolve(hydra_compose(catalog.commands()[command], words), words)
             if command == "job":
                 build.settings(job.Settings, plain)
                 return
             own = build.settings(sweep.Settings, plain)
-            assert own.plan or own.dir or experiments.chosen(own.experiment or ())
+            assert own.plan or own.dir or artifacts.chosen(own.experiment or ())
             if own.profile:
                 sweep._profile(own.profile)
             if own.plan:
-                first = next(sweep.read_plan(own.plan).jobs())
-                freezing.freeze([*first, *own.set], "train")
+                first = next(planning.read_plan(own.plan).jobs())
+                compose.freeze([*first, *own.set], "train")
         return
     overrides = [word for word in words if word != "-m" and not word.startswith("hydra")]
     jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
@@ -80,6 +84,6 @@ def test_launcher_of_the_page_is_installed() -> None:
     assert len(lines) == 2
     for command, *words in lines:
         words = [word for word in words if word.startswith("hydra")]
-        with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-            found = compose(catalog.commands()[command], words, return_hydra_config=True)
+        with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+            found = hydra_compose(catalog.commands()[command], words, return_hydra_config=True)
         assert "submitit" in found.hydra.launcher._target_

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import yaml
 from hydra import initialize_config_dir
-from launching import job_state, settings, wait_until, write_yaml
-from studies import ARTIFACT, STUDY, use_study, write_study
+from support.launching import job_state, settings, wait_until, write_yaml
+from support.studies import ARTIFACT, STUDY, use_study, write_study
 
-from vlmreason.commands import catalog, experiments, freezing
+from vlmreason import places
+from vlmreason.assembly import compose
 from vlmreason.launch import directory, follow_ups, status
 from vlmreason.launch.state import write_state
+from vlmreason.studies import artifacts
 
 FORCE = ("evaluate", "evaluation.conversion=force", "evaluation.views=[image]")
 FAILURES = ("analyze", "what=failures", "num_worst=1")
@@ -112,10 +114,10 @@ def test_a_run_of_several_experiments_is_one_job(vlmreason: Any, tmp_path: Path,
     assert [(job.varying["seed"], job.varying["supervision"], job.then) for job in found] == [
         ("0", "image", (FAILURES, FORCE)), ("1", "image", (FAILURES, FORCE)), ("0", "mix", ()), ("1", "mix", ()),
     ]  # fmt: skip
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
         for job in found:
             config = yaml.safe_load((directory.job_dir(tmp_path / "s", job.number) / "config.yaml").read_text())
-            assert config == freezing.freeze(list(job.overrides), "train")
+            assert config == compose.freeze(list(job.overrides), "train")
             assert Path(job.run_dir).parent == tmp_path / "elsewhere" == tmp_path / config["out"]
 
 
@@ -163,14 +165,14 @@ def test_mistakes_end_with_one_sentence(vlmreason: Any, tmp_path: Path, made_up:
 
 
 def test_names_of_sweeps(made_up: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlmreason.commands import lacking
+    from vlmreason.assembly import planning
 
-    assert lacking.name(["made_up/forced"], "nano") == "made_up-forced"
-    assert lacking.name(["made_up/forced"], "paper") == "made_up-forced-paper"
-    assert lacking.name(experiments.chosen("glob(made_up/*)"), "nano") == "made_up"
-    monkeypatch.setattr(experiments, "names", lambda: tuple(f"a/{x}" for x in range(9)))
-    assert lacking.name(["a/1", "a/2"], "nano") == "a-1-2"
-    assert lacking.name([f"a/{x}" for x in range(5)], "nano") == "a-0-and-4-more"
+    assert planning.name(["made_up/forced"], "nano") == "made_up-forced"
+    assert planning.name(["made_up/forced"], "paper") == "made_up-forced-paper"
+    assert planning.name(artifacts.chosen("glob(made_up/*)"), "nano") == "made_up"
+    monkeypatch.setattr(artifacts, "names", lambda: tuple(f"a/{x}" for x in range(9)))
+    assert planning.name(["a/1", "a/2"], "nano") == "a-1-2"
+    assert planning.name([f"a/{x}" for x in range(5)], "nano") == "a-0-and-4-more"
 
 
 def test_a_sweep_from_before_follow_ups_is_read(vlmreason: Any, tmp_path: Path, made_up: Path) -> None:

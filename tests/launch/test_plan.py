@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from launching import settings, write_plan
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from support.launching import settings, write_plan
 
-from vlmreason.commands import catalog, freezing, runner, sweep
+from vlmreason import places
+from vlmreason.assembly import catalog, compose, planning
+from vlmreason.commands import sweep
 from vlmreason.launch import directory
 from vlmreason.provenance import SOURCE_RECORD
 
@@ -30,10 +33,10 @@ def planned(vlmreason, tmp_path: Path, base: Path) -> Path:
 
 def test_a_job_is_what_the_command_would_get(planned: Path, base: Path) -> None:
     found = directory.read_sweep(planned)
-    overrides = [f"{key}={freezing.override_value(value)}" for key, value in settings(base).items() if key != "seed"]
+    overrides = [f"{key}={compose.override_value(value)}" for key, value in settings(base).items() if key != "seed"]
     overrides = [word.replace("[[text]]", "[text]") for word in overrides]
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
-        wanted = runner.resolve(compose("train", [*overrides, "seed=1"]), [*overrides, "seed=1"])
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        wanted = compose.resolve(hydra_compose("train", [*overrides, "seed=1"]), [*overrides, "seed=1"])
     text = (planned / "jobs" / "0001" / "config.yaml").read_text()
     assert yaml.safe_load(text) == wanted
     assert "&id" not in text and "${" not in text
@@ -51,7 +54,7 @@ def test_source_commit_and_changes_are_kept(planned: Path) -> None:
     frozen = planned / "source"
     assert json.loads((frozen / SOURCE_RECORD).read_text()) == found.source
     package = Path(sweep.__file__).parents[1]
-    for name in ("launch/worker.py", "models/nano_vocabulary.json"):
+    for name in ("launch/worker.py", "models/nano/vocabulary.json"):
         assert (frozen / "vlmreason" / name).read_bytes() == (package / name).read_bytes()
     assert (frozen / "vlmreason" / "conf" / "train.yaml").is_file()
     assert not list(frozen.rglob("__pycache__"))
@@ -61,7 +64,7 @@ def test_a_job_runs_from_the_frozen_source(planned: Path, tmp_path: Path) -> Non
     """Also where a package of that name lies in the working directory."""
     (tmp_path / "vlmreason").mkdir()
     (tmp_path / "vlmreason" / "__init__.py").write_text("raise SystemExit('the wrong one')")
-    code = "import vlmreason.provenance as p, vlmreason.commands.catalog as c; print(c.conf_dir()); print(p.source())"
+    code = "import vlmreason.provenance as p, vlmreason.places as c; print(c.conf_dir()); print(p.source())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -186,7 +189,7 @@ def test_mistakes(line: str, names: str, vlmreason, tmp_path: Path) -> None:
 def test_values_read_back_as_they_were(value: Any) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_override(f"key={freezing.override_value(value)}").value()
+    parsed = OverridesParser.create().parse_override(f"key={compose.override_value(value)}").value()
     assert json.dumps(parsed, default=str) == json.dumps(value)
 
 
@@ -215,15 +218,15 @@ def test_shipped_plans(name: str) -> None:
     assert path.read_text().startswith("# ")
     for word in (f"# Command: vlmreason sweep plan={name}", "# Cost: "):
         assert word in path.read_text()
-    jobs = list(sweep.read_plan(name).jobs())
+    jobs = list(planning.read_plan(name).jobs())
     assert len({tuple(job) for job in jobs}) == len(jobs)
-    with initialize_config_dir(str(catalog.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
         for overrides in jobs[:: max(1, len(jobs) // 12)]:
-            assert freezing.freeze(overrides, "train")["seed"] is not None
+            assert compose.freeze(overrides, "train")["seed"] is not None
 
 
 def test_completion_knows_actions_plans_and_profiles() -> None:
-    from vlmreason.commands import completion
+    from vlmreason.cli import completion
 
     assert {"plan ", "status "} <= set(completion.query("vlmreason sweep "))
     assert "resume " not in completion.query("vlmreason sweep plan ")

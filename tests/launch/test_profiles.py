@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from launching import write_yaml
+from support.launching import write_yaml
 
-from vlmreason.commands import catalog, sweep
+from vlmreason.assembly import catalog
+from vlmreason.commands import sweep
 from vlmreason.launch import slurm
 from vlmreason.launch.profiles import Local, Slurm, make_profile, read_profile
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import job_state
+from support.launching import job_state
 
-from vlmreason.commands import errors, sweep
+from vlmreason.assembly import errors
+from vlmreason.commands import sweep
 from vlmreason.files import write_json_atomic, write_text_atomic
 from vlmreason.launch import directory, slurm, status, worker
 from vlmreason.launch.state import (

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import standin
-from launching import job_state, losses, settings, steps_done, wait_until, write_plan, write_yaml
+from support import standin
+from support.launching import job_state, losses, settings, steps_done, wait_until, write_plan, write_yaml
 
 from vlmreason.launch import directory, local, slurm, status
 from vlmreason.launch.state import read_submission

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from program import Done, runner
+from support.program import Done, runner
 
 from vlmreason.envs.number_line import NumberLine, NumberLineSizes, NumberLineState
-from vlmreason.models.adapters import AdapterSettings
 from vlmreason.models.api import Api, ApiLearner
-from vlmreason.models.processor import Prompt
+from vlmreason.models.contract import AdapterSettings, Prompt
 
 KEY = "sk-very-secret-0123456789"
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

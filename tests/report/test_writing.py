@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import ARTIFACT, make_record
+from support.studies import ARTIFACT, make_record
 
-from vlmreason.report.experiment import Experiment
-from vlmreason.report.results import Found, Result, collect
-from vlmreason.report.writing import markdown, read_numbers, write
+from vlmreason.report.writing import markdown, write
 from vlmreason.structure import structure
+from vlmreason.studies.artifacts import read_numbers
+from vlmreason.studies.experiment import Experiment
+from vlmreason.studies.results import Found, Result, collect
 
 
 def made(mark: str = "") -> Result:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import job_state, losses, settings, steps_done, tiny_base, wait_until, write_plan, write_yaml
+from support.launching import job_state, losses, settings, steps_done, tiny_base, wait_until, write_plan, write_yaml
 
 from vlmreason.launch import directory, slurm, status
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shipped import SCALES, SKILLS, TASKS, shipped
+from support.shipped import SCALES, SKILLS, TASKS, shipped
 
-from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, VIEWS, build_dialogue
-from vlmreason.tasks.base import SPLITS, split_of, state_to_json
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT, VIEWS
+from vlmreason.streams import SPLITS, split_of
+from vlmreason.tasks.base import state_to_json
 
 NUM = 8
 CASES = [(name, scale, level) for name in TASKS for scale in SCALES for level in shipped(name, scale).levels]

@@ -22,13 +22,15 @@ import torch
 from torch import Tensor
 
 from vlmreason.analysis.gradients import only
-from vlmreason.analysis.intervals import Mean, mean
-from vlmreason.analysis.regions import Mask, Regions, regions
+from vlmreason.analysis.text_tables import Data, _align, _percents
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
-from vlmreason.dialogue import build_dialogue
-from vlmreason.models.learner import Learner
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.intervals import Mean, mean
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, nearest
-from vlmreason.tasks.base import SPLITS, Task
+from vlmreason.tasks.base import Task
+from vlmreason.tasks.regions import Mask, Regions
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _problems(
     for start in range(0, settings.num, settings.batch_size):
         indices = range(start, min(start + settings.batch_size, settings.num))
         problems = [task.sample(level, settings.split, index) for index in indices]
-        places = [regions(task, problem.state) for problem in problems]
+        places = [task.regions(problem.state) for problem in problems]
         encoded = []
         for problem, found in zip(problems, places, strict=True):
             pieces = [Piece(stretch.text, number) for number, stretch in enumerate(found.stretches, start=1)]
@@ -227,3 +229,23 @@ def _focus(found: Sequence[Shares]) -> Focus:
     areas, inputs, positive, magnitude, top = ([values[i] for values in found] for i in range(5))
     over = [[share - other for share, other in zip(positive, others, strict=True)] for others in (areas, inputs)]
     return Focus(mean(areas), mean(inputs), mean(positive), mean(over[0]), mean(over[1]), mean(magnitude), mean(top))
+
+
+def attribution_table(results: Sequence[Data]) -> str:
+    """One row per level and region: shares in %."""
+    rows = [["level", "region", "area", "attribution", "over area (95 %)", "over input (95 %)", "top pixels"]]
+    for one in results:
+        focuses = {**one["regions"], "own part of each stretch": one["own"]}
+        for name, focus in focuses.items():
+            area, share, top = (_mean_percent(focus[key]) for key in ("area", "share", "top"))
+            over = (_mean_percents(focus[key]) for key in ("over_area", "over_input"))
+            rows.append([one["level"], name.replace("_", " "), area, share, *over, top])
+    return _align(rows)
+
+
+def _mean_percent(one: Data) -> str:
+    return "-" if one["mean"] is None else f"{100 * one['mean']:.1f}"
+
+
+def _mean_percents(one: Data) -> str:
+    return "-" if one["mean"] is None else _percents(one["mean"], one["ci_low"], one["ci_high"])

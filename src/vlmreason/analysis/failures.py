@@ -1,34 +1,27 @@
 """Failure analysis (appendix K) of an evaluation, from its files alone: no model is needed.
 
-Every response is judged by the findings of its kind of task (table_failures, grid_failures, analogy_failures) and
-added up per level and view: counts and shares with Wilson's interval, means with Student's, ratios of sums.
+Every response is judged by its task (`Task.finding`, in the folder of its family) and added up per level and view:
+counts and shares with Wilson's interval, means with Student's, ratios of sums.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlmreason.analysis import analogy_failures, grid_failures, table_failures
-from vlmreason.analysis.findings import Finding
-from vlmreason.analysis.intervals import Mean, Ratio, Share, mean, ratio, share
+from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
+from vlmreason.dialogue.parse import split_response
+from vlmreason.dialogue.segments import THOUGHT
 from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
 from vlmreason.evaluation.problems import SampledProblems
+from vlmreason.intervals import Mean, Ratio, Share, mean, ratio, share
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
-from vlmreason.tasks.grid_navigation import GridNavigation
-from vlmreason.tasks.tables import TableTask
-from vlmreason.tasks.visual_analogy import VisualAnalogy
+from vlmreason.tasks.findings import Finding
 
 T = TypeVar("T")
-
-_KINDS: Sequence[tuple[type, Callable[[Any, Any, str], Finding]]] = (
-    (TableTask, table_failures.find),
-    (GridNavigation, grid_failures.find),
-    (VisualAnalogy, analogy_failures.find),
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ def analyze_files(task: Task[Any], split: str, paths: Iterable[Path], num_worst:
 
     Raises ValueError for a damaged file, for ids that are no problems of the task's, and for a task without findings.
     """
-    find = finder(task)
+    check_task(task)
     problems = SampledProblems(task, task.levels, split, num=10**15)
     found: dict[tuple[str, str | None], list[tuple[Prediction, Finding]]] = {}
     for path in paths:
@@ -72,18 +65,21 @@ def analyze_files(task: Task[Any], split: str, paths: Iterable[Path], num_worst:
             response = prediction.response
             readable = response is not None and len(response) <= MAX_RESPONSE_CHARS
             state = problems[prediction.id].state
-            finding = find(task, state, response if readable and response else "")
+            finding = judge(task, state, response if readable and response else "")
             found.setdefault((problems.level(prediction.id), prediction.view), []).append((prediction, finding))
     order = sorted(found, key=lambda place: (task.levels.index(place[0]), place[1] != "text"))
     return [summarize(*place, found[place], num_worst) for place in order]
 
 
-def finder(task: Task[Any]) -> Callable[[Any, Any, str], Finding]:
-    """What judges the responses of a task. Raises ValueError where nothing does."""
-    for kind, find in _KINDS:
-        if isinstance(task, kind):
-            return find
-    raise ValueError(f"task={task.name}: what goes wrong is known for tables, grids and analogies only")
+def check_task(task: Task[Any]) -> None:
+    """Raises ValueError for a task that does not know what goes wrong in its responses."""
+    task.family("failures")
+
+
+def judge(task: Task[Any], state: Any, response: str) -> Finding:
+    """Find out what went wrong in a response, whose trace is what the task's markers leave of it."""
+    segments = split_response(task, state, response).segments
+    return task.finding(state, response, "".join(segment.text for segment in segments if segment.kind == THOUGHT))
 
 
 def summarize(
@@ -117,3 +113,31 @@ def summarize(
 
 def _known(values: Iterable[T | None]) -> list[T]:
     return [value for value in values if value is not None]
+
+
+def failures_table(results: Sequence[Data]) -> str:
+    """One row per measure, one column per level and view: shares and failures in %, with the 95 % interval."""
+    rows = [["", *(f"{cell['level']} {cell['view'] or ''}".strip() for cell in results)]]
+    rows.append(["responses", *(str(cell["num"]) for cell in results)])
+    rows.append(["incorrect", *(_percent(cell["incorrect"]) for cell in results)])
+    for section, title, write in (
+        ("failures", "of these: {}", _percent),
+        ("shares", "{}", _percent),
+        ("means", "{}", _mean),
+        ("ratios", "{}", _ratio),
+    ):
+        names = dict.fromkeys(name for cell in results for name in cell[section])
+        for name in names:
+            cells = (write(cell[section][name]) if name in cell[section] else "-" for cell in results)
+            rows.append([title.format(name.replace("_", " ")), *cells])
+        if section == "failures":
+            rows.append(["first error after", *(_mean(cell["first_error"]) for cell in results)])
+    return _align(rows)
+
+
+def _ratio(one: Data) -> str:
+    if one["ratio"] is None:
+        return "-"
+    if one["ci_low"] is None:
+        return f"{one['ratio']:.3f}"
+    return f"{one['ratio']:.3f} ({one['ci_low']:.3f} to {one['ci_high']:.3f})"

@@ -33,16 +33,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from vlmreason.analysis.intervals import Mean, mean
 from vlmreason.analysis.projection import Projection
+from vlmreason.analysis.text_tables import Data, _align
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
 from vlmreason.data.loader import LENGTH_STEP
-from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, build_dialogue
-from vlmreason.models.learner import Learner
-from vlmreason.models.processor import Encoded
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT
+from vlmreason.intervals import Mean, mean
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.processor import Encoded
+from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, nearest
 from vlmreason.supervision import ModelPart, View
-from vlmreason.tasks.base import SPLITS, Task
+from vlmreason.tasks.base import Task
 
 Samples = Callable[[], Iterable[Tensor]]
 """The losses of the samples of a set, one after the other, each with its own graph; the same on every call."""
@@ -360,3 +363,27 @@ def _product(one: Tensor, other: Tensor) -> Tensor:
         total: Any = (one * other).sum()
         return torch.as_tensor(total.full_tensor())
     return torch.dot(one.reshape(-1), other.reshape(-1))
+
+
+def gradients_table(results: Sequence[Data]) -> str:
+    """One row per checkpoint; losses are on the hard level, equations 4, 5 and 2."""
+    head = ["checkpoint", "alignment", "cosine", "adam", "norm simple", "norm hard", "text|I", "solution|I,T"]
+    rows = [[*head, "solution|I"]]
+    for one in results:
+        scores, hard = one["alignment"], one["losses"]
+        norms = (scores[name]["example_norm"] for name in ("simple", "hard"))
+        values = [scores["alignment"], scores["cosine"], scores["adam"], *norms]
+        values += [loss["mean"] for loss in hard.values()]
+        rows.append([one["checkpoint"], *map(_number, values)])
+    errors = [one["alignment"]["projection"] for one in results]
+    if errors[0] is None:
+        return _align(rows)
+    worst = {
+        name: max((e[name] for e in errors if e[name] is not None), default=None) for name in ("alignment", "cosine")
+    }
+    stated = f"in projection to {errors[0]['size']}; standard deviation at most "
+    return _align(rows) + f"\n{stated}{_number(worst['alignment'])} of alignment, {_number(worst['cosine'])} of cosine"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

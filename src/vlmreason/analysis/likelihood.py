@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmreason.analysis.intervals import Mean, Share, clustered_mean, clustered_share
-from vlmreason.dialogue import ANSWER
+from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
+from vlmreason.answering.rollout import Episode, Table, Turn, encode
+from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS
 from vlmreason.envs.base import Env
-from vlmreason.models.learner import Learner
-from vlmreason.models.processor import SEGMENT_IDS
+from vlmreason.intervals import Mean, Share, clustered_mean, clustered_share
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive
-from vlmreason.tasks.base import SPLITS, Modality
-from vlmreason.training.rollout import Episode, Table, Turn, encode
+from vlmreason.tasks.base import Modality
 
 
 @dataclass(frozen=True)
@@ -122,3 +123,12 @@ def _part(episodes: Sequence[Sequence[Sequence[float]]]) -> Part:
     sums = [[sum(tokens) for tokens in turns if tokens] for turns in episodes]
     counts = [[float(len(tokens)) for tokens in turns if tokens] for turns in episodes]
     return Part(clustered_mean(sums), clustered_mean(counts))
+
+
+def likelihood_table(results: Sequence[Data]) -> str:
+    """One row per level: means per response, log-probabilities as sums over tokens, with the 95 % interval."""
+    rows = [["level", "responses", "episodes", "log p thought", "tokens", "log p answer", "tokens", "no action"]]
+    for one in results:
+        parts = (_mean(one[part][key]) for part in ("thought", "answer") for key in ("logprob", "num_tokens"))
+        rows.append([one["level"], str(one["num"]), str(one["num_episodes"]), *parts, _percent(one["unread"])])
+    return _align(rows)

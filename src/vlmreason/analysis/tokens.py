@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vlmreason.dialogue import ANSWER, CONVERT, THOUGHT, Dialogue, Response, Segment
-from vlmreason.models.learner import Learner
-from vlmreason.models.processor import IGNORED, SEGMENT_IDS, Encoded, Processor
+from vlmreason.dialogue.build import Dialogue
+from vlmreason.dialogue.segments import ANSWER, CONVERT, SEGMENT_IDS, THOUGHT, Response, Segment
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
 
 _COLORS = (CONVERT, THOUGHT, ANSWER)
 

@@ -75,25 +75,25 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Print the table; returns the file of the result."""
-    from vlmreason.commands import build, identity
+    from vlmreason import runs
+    from vlmreason.assembly import build
 
     own = build.settings(Settings, cfg)
-    trained = identity.read_config(Path(own.run))
+    trained = runs.read_config(Path(own.run))
     kinds = {"failures": _failures, "gradients": _gradients, "attribution": _attribution, "likelihood": _likelihood}
     return kinds[own.what](own, trained)
 
 
 def _failures(own: Settings, trained: dict[str, Any]) -> Path:
-    from vlmreason.analysis.failures import analyze_files, finder
-    from vlmreason.analysis.tables import failures_table
-    from vlmreason.commands import build
+    from vlmreason.analysis.failures import analyze_files, check_task, failures_table
+    from vlmreason.assembly import build
 
     if own.num_worst is not None and own.num_worst < 0:
         raise ValueError(f"num_worst={own.num_worst}: 0 or more is expected")
     folder = _evaluation_folder(Path(own.run), own.folder)
     record = _read_record(folder)
     task = build.evaluated_task(record, folder, trained)
-    finder(task)
+    check_task(task)
     paths = sorted((folder / "predictions").glob("*.jsonl"))
     if not any(path.stat().st_size for path in paths):
         raise ValueError(f"{folder}: there are no predictions; `vlmreason evaluate` makes them")
@@ -110,9 +110,8 @@ def _failures(own: Settings, trained: dict[str, Any]) -> Path:
 def _gradients(own: Settings, trained: dict[str, Any]) -> Path:
     from dataclasses import asdict
 
-    from vlmreason.analysis.gradients import LOSSES, GradientSettings, check_levels, losses, measure
-    from vlmreason.analysis.tables import gradients_table
-    from vlmreason.commands import build
+    from vlmreason.analysis.gradients import LOSSES, GradientSettings, check_levels, gradients_table, losses, measure
+    from vlmreason.assembly import build
     from vlmreason.structure import structure
 
     given = own.given("phase")
@@ -141,9 +140,8 @@ def _gradients(own: Settings, trained: dict[str, Any]) -> Path:
 def _attribution(own: Settings, trained: dict[str, Any]) -> Path:
     from dataclasses import asdict
 
-    from vlmreason.analysis.attribution import AttributionSettings, attribute
-    from vlmreason.analysis.tables import attribution_table
-    from vlmreason.commands import build
+    from vlmreason.analysis.attribution import AttributionSettings, attribute, attribution_table
+    from vlmreason.assembly import build
     from vlmreason.structure import structure
 
     settings = structure(AttributionSettings, own.given("phase"))
@@ -156,9 +154,8 @@ def _attribution(own: Settings, trained: dict[str, Any]) -> Path:
 def _likelihood(own: Settings, trained: dict[str, Any]) -> Path:
     from dataclasses import asdict
 
-    from vlmreason.analysis.likelihood import LikelihoodSettings, measure
-    from vlmreason.analysis.tables import likelihood_table
-    from vlmreason.commands import build
+    from vlmreason.analysis.likelihood import LikelihoodSettings, likelihood_table, measure
+    from vlmreason.assembly import build
     from vlmreason.envs.base import Env
     from vlmreason.envs.revision import Revision
     from vlmreason.structure import structure
@@ -183,7 +180,7 @@ def _of_one(
     table: Callable[[Any], str],
 ) -> Path:
     """Finish what is computed of the learner with one phase's weights, the last one's where none is named."""
-    from vlmreason.commands import build
+    from vlmreason.assembly import build
 
     places = _checkpoints(Path(own.run), own.phase or "final", list(trained["supervision"]["phases"]))
     (place,) = places.values()
@@ -200,10 +197,8 @@ def _finish(
     import json
     import sys
 
-    from vlmreason import provenance
-    from vlmreason.analysis.plain import plain
-    from vlmreason.commands import identity
-    from vlmreason.evaluation.jsonl import read_json, write_json
+    from vlmreason import provenance, runs
+    from vlmreason.files import plain, read_json, write_json
 
     path = Path(own.out) if own.out else Path(own.run) / "analysis" / f"{name}.json"
     source = provenance.source()
@@ -220,7 +215,7 @@ def _finish(
         try:
             held = read_json(path)
             results, at = held["results"], held["time"]
-            difference = identity.first_difference({key: held[key] for key in wanted}, wanted)
+            difference = runs.first_difference({key: held[key] for key in wanted}, wanted)
         except (ValueError, KeyError, TypeError):
             difference = "it is damaged"
         if difference is None:
@@ -256,7 +251,7 @@ def _evaluation_folder(run: Path, name: str | None) -> Path:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     """What says which problems the predictions of a folder answer. Raises ValueError."""
-    from vlmreason.evaluation.jsonl import read_json
+    from vlmreason.files import read_json
 
     path = folder / "evaluation.json"
     record = read_json(path)
@@ -270,8 +265,8 @@ def _checkpoints(run: Path, phase: str | None, phases: list[str]) -> dict[str, A
 
     `phase`: one of them, or final; None: all.
     """
-    from vlmreason.evaluation.checkpoints import find_checkpoint
-    from vlmreason.training.checkpoints import complete
+    from vlmreason.runs import find_checkpoint
+    from vlmreason.training.engine.checkpoints import complete
 
     kept = [c for folder in ("steps", "snapshots") for c in complete(run / "checkpoints" / folder)]
     steps = {c.path.name: c for c in sorted(kept, key=lambda c: c.run["step"]) if c.run.get("phase") is not None}
@@ -289,7 +284,7 @@ def _checkpoints(run: Path, phase: str | None, phases: list[str]) -> dict[str, A
 
 def _load(trained: dict[str, Any], place: Any, accelerator: str) -> Any:
     """The learner with the weights of a phase or a step."""
-    from vlmreason.commands import build
+    from vlmreason.assembly import build
 
     if isinstance(place, Path):
         learner = build.build_learner(trained, place)
@@ -301,7 +296,7 @@ def _load(trained: dict[str, Any], place: Any, accelerator: str) -> Any:
 
 
 def _weights(places: Mapping[str, Any]) -> dict[str, Any]:
-    from vlmreason.evaluation.checkpoints import checkpoint_digest
+    from vlmreason.runs import checkpoint_digest
 
     paths = {name: place if isinstance(place, Path) else place.path for name, place in places.items()}
     return {"checkpoints": {name: checkpoint_digest(path) for name, path in paths.items()}}

@@ -29,7 +29,8 @@ def run(cfg: dict[str, Any]) -> None:
     import json
     import math
 
-    from vlmreason.commands import build, identity
+    from vlmreason import runs
+    from vlmreason.assembly import build
 
     own = build.settings(Settings, cfg)
     task, supervision, scale = build.build_task(cfg), build.build_supervision(cfg), build.build_scale(cfg)
@@ -40,12 +41,12 @@ def run(cfg: dict[str, Any]) -> None:
 
     from vlmreason.data.loader import StepData
     from vlmreason.data.mixture import mixtures
-    from vlmreason.training import memory, strategies
-    from vlmreason.training.check import check_phase
-    from vlmreason.training.optimizers import phase_optimizers
+    from vlmreason.training.engine import memory, strategies
+    from vlmreason.training.engine.optimizers import phase_optimizers
+    from vlmreason.training.supervised.check import check_phase
 
     learner = build.build_learner(cfg)
-    build.build_stages(cfg, learner, identity.run_directory(cfg))
+    build.build_stages(cfg, learner, runs.run_directory(cfg))
     optimizers = phase_optimizers(optimizer, supervision, learner)
     device = torch.device("cuda" if strategies.on_gpu(trainer.accelerator) else "cpu")
     num = math.prod(strategies.processes(trainer.devices, trainer.num_nodes, trainer.accelerator))

@@ -35,28 +35,31 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path | None:
     """Write the records of each study; returns their folder if it is one."""
-    from vlmreason.commands import build, experiments, lacking
+    from vlmreason.assembly import build, compose, planning
+    from vlmreason.studies import artifacts
+    from vlmreason.studies.needs import needs
 
     own = build.settings(Settings, cfg)
-    experiments.check_scale_words(sys.argv[2:])
-    scale, names, runs = build.build_scale(cfg).name, experiments.chosen(own.experiment), Path(own.runs)
+    compose.check_scale_words(sys.argv[2:])
+    scale, names, runs = build.build_scale(cfg).name, artifacts.chosen(own.experiment), Path(own.runs)
     if not runs.is_dir():
         raise ValueError(f"runs={own.runs}: no such folder")
-    studies = experiments.studies(names)
-    library = experiments.Library(scale, studies, runs)
+    studies = artifacts.studies(names)
+    library = planning.open_library(scale, studies, runs)
     for study in studies:
-        to = Path(own.to) if own.to else experiments.folder() / study / "results" / scale
-        needs = lacking.needs([name for name in names if name.startswith(f"{study}/")], scale, library, own.set)
+        to = Path(own.to) if own.to else artifacts.folder() / study / "results" / scale
+        own_names = [name for name in names if name.startswith(f"{study}/")]
+        found = needs(own_names, scale, library, compose.typed(own.set))
         outcomes = Counter(
-            _keep(need.found.record.data, to, "pixels" in need.draws) for need in needs if need.run_dir is not None
+            _keep(need.found.record.data, to, "pixels" in need.draws) for need in found if need.run_dir is not None
         )
-        _report(to, outcomes, needs)
+        _report(to, outcomes, found)
     return to if len(studies) == 1 or own.to else None
 
 
 def _keep(data: Mapping[str, Any], to: Path, pixels: bool) -> str:
     """Write a record below `to`, without what is not needed; returns what was done."""
-    from vlmreason.report.records import Record, read_record
+    from vlmreason.studies.records import Record, read_record
 
     path = to / f"{data['run']}.json"
     held = None

@@ -33,15 +33,16 @@ def run(cfg: dict[str, Any]) -> Path:
     """Generate what is missing, score, print the table; returns the folder of the results."""
     import sys
 
-    from vlmreason.commands import build, identity
+    from vlmreason import runs
+    from vlmreason.assembly import build
 
     own = build.settings(Settings, cfg)
     run_folder = Path(own.run)
-    cfg = build.with_run(cfg, identity.read_config(run_folder), sys.argv[2:])
+    cfg = build.with_run(cfg, runs.read_config(run_folder), sys.argv[2:])
     task, evaluation = build.evaluated(build.build_task(cfg)), build.build_evaluation(cfg)
-    from vlmreason.evaluation.checkpoints import checkpoint_digest, find_checkpoint
-    from vlmreason.evaluation.generate import evaluate, evaluation_dir
+    from vlmreason.evaluation.evaluate import evaluate, evaluation_dir
     from vlmreason.evaluation.table import format_table
+    from vlmreason.runs import checkpoint_digest, find_checkpoint
 
     checkpoint = find_checkpoint(run_folder, own.phase)
     what = {"checkpoint": checkpoint_digest(checkpoint), **build.task_identity(cfg)}

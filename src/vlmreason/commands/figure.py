@@ -37,19 +37,23 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Draw; returns the folder of the results."""
-    from vlmreason.commands import build, experiments
-    from vlmreason.report import drawing, writing
+    from vlmreason.assembly import build, compose, planning
+    from vlmreason.report import writing
+    from vlmreason.report.figures import draw
+    from vlmreason.studies import artifacts
+    from vlmreason.studies.library import collect, line
 
     own = build.settings(Settings, cfg)
-    experiments.check_scale_words(sys.argv[2:])
-    out, scale, names = Path(own.out), build.build_scale(cfg).name, experiments.chosen(own.experiment)
-    library = experiments.Library(scale, experiments.studies(names), Path(own.runs))
+    compose.check_scale_words(sys.argv[2:])
+    out, scale, names = Path(own.out), build.build_scale(cfg).name, artifacts.chosen(own.experiment)
+    library = planning.open_library(scale, artifacts.studies(names), Path(own.runs))
+    extra = compose.typed(own.set)
     for name in names:
-        result = experiments.collect(name, scale, library, own.set)
-        styles = experiments.read_study(name.partition("/")[0]).styles
-        drawing.draw(
+        result = collect(name, scale, library, extra)
+        styles = artifacts.read_study(name.partition("/")[0]).styles
+        draw.draw(
             result, styles, library.records, out / name, own.formats, lambda record: build.build_task(record.config)
         )
         writing.write(result, out / name)
-        print(experiments.line(result))
+        print(line(result))
     return out

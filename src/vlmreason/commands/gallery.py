@@ -30,9 +30,9 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Write the page; returns its path."""
-    from vlmreason.commands import build, catalog
+    from vlmreason.assembly import build, catalog
     from vlmreason.files import write_text_atomic
-    from vlmreason.report.gallery import page
+    from vlmreason.report.pages.gallery import page
 
     own, scale = build.settings(Settings, cfg), build.build_scale(cfg)
     names = catalog.groups()["task"] if own.tasks is None else own.tasks

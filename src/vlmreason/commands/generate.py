@@ -35,7 +35,7 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Fill the folder; returns the file of records."""
-    from vlmreason.commands import build
+    from vlmreason.assembly import build
     from vlmreason.data.export import ExportSettings, export
     from vlmreason.provenance import num_cores
 

@@ -28,7 +28,8 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path | None:
     """Run the job; returns the run directory."""
-    from vlmreason.commands import build, errors, identity
+    from vlmreason import runs
+    from vlmreason.assembly import build, errors
     from vlmreason.launch import directory, state, worker
 
     path = Path(build.settings(Settings, cfg).config).resolve()
@@ -37,7 +38,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     if path.name != "config.yaml":
         raise ValueError(f"config={path}: a config.yaml is expected, of a planned job or of a run")
     here, folder = path.parent, path.parents[2]
-    config = identity.read_config(here)
+    config = runs.read_config(here)
     if here.parent.name != "jobs" or not (folder / "sweep.json").exists():
         return _call("train", config)
     sweep, number = directory.read_sweep(folder), int(here.name)
@@ -82,7 +83,7 @@ def _follow_up(job: Any, config: dict[str, Any]) -> None:
 
 
 def _call(command: str, config: dict[str, Any]) -> Path | None:
-    from vlmreason.commands import catalog
+    from vlmreason.assembly import catalog
 
     place: Path | None = importlib.import_module(catalog.module_name(command)).run(config)
     return place

@@ -26,19 +26,20 @@ def run(cfg: dict[str, Any]) -> Path | None:
     """Pretrain from an untrained model; returns the run directory, None in all but the first of several processes."""
     import functools
 
-    from vlmreason.commands import build, identity
+    from vlmreason import runs
+    from vlmreason.assembly import build
 
     own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
-    from vlmreason.models.learner import Learner
-    from vlmreason.models.nano import NanoSettings, build_nano, read_vocabulary
-    from vlmreason.training import strategies
-    from vlmreason.training.pretrain import skill_accuracy
-    from vlmreason.training.runner import Lost, Stopped, train
+    from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary
+    from vlmreason.models.vlm.learner import Learner
+    from vlmreason.training.engine import strategies
+    from vlmreason.training.engine.runner import Lost, Stopped, train
+    from vlmreason.training.supervised.pretrain import skill_accuracy
 
     build.quieten()
     learner = Learner(*build_nano(NanoSettings(), read_vocabulary(), own.seed))
-    folder = identity.open_run(cfg)
+    folder = runs.open_run(cfg)
     logger = build.build_logger(cfg, folder)
     measure = functools.partial(skill_accuracy, tasks=tasks)
     try:

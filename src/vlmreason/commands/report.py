@@ -35,14 +35,14 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Write the report; returns the path of the page."""
-    from vlmreason.commands import build, experiments
+    from vlmreason.assembly import build, compose
     from vlmreason.files import write_bytes_atomic, write_text_atomic
-    from vlmreason.report.claims import insert, ledger
-    from vlmreason.report.digest import digest
-    from vlmreason.report.page import page
+    from vlmreason.report.ledger import insert, ledger
+    from vlmreason.report.pages.markdown import digest
+    from vlmreason.report.pages.study import page
 
     own = build.settings(Settings, cfg)
-    experiments.check_scale_words(sys.argv[2:])
+    compose.check_scale_words(sys.argv[2:])
     report = _report(own, build.build_scale(cfg).name)
     folder = Path(own.out)
     drawn = folder / "figures" / f"{report.name}-{report.scale}" / "examples"
@@ -60,25 +60,28 @@ def run(cfg: dict[str, Any]) -> Path:
 
 
 def _report(own: Settings, scale: str) -> Any:
-    """Everything there is to say (vlmreason.report.contents.Report). Raises ValueError."""
-    from vlmreason.commands import build, experiments
-    from vlmreason.report import claims, contents, drawing
-    from vlmreason.report.examples import examples
+    """Everything there is to say (vlmreason.report.pages.content.Report). Raises ValueError."""
+    from vlmreason.assembly import build, planning
+    from vlmreason.report.figures import draw
+    from vlmreason.report.pages import content
+    from vlmreason.report.pages.examples import examples
+    from vlmreason.studies import artifacts, claims
+    from vlmreason.studies.library import collect
 
-    names = [name for name in experiments.names() if name.partition("/")[0] == own.study]
+    names = [name for name in artifacts.names() if name.partition("/")[0] == own.study]
     if not names:
-        known = ", ".join(experiments.studies(experiments.names()))
+        known = ", ".join(artifacts.studies(artifacts.names()))
         raise ValueError(f"study={own.study}: no such study; there are {known}")
-    study, library = experiments.read_study(own.study), experiments.Library(scale, [own.study], Path(own.runs))
-    results = [experiments.collect(name, scale, library) for name in names]
-    results.sort(key=lambda result: contents.paper_order(result.experiment.place))
-    path, by_name = experiments.folder() / own.study / "claims.yaml", {result.name: result for result in results}
+    study, library = artifacts.read_study(own.study), planning.open_library(scale, [own.study], Path(own.runs))
+    results = [collect(name, scale, library, {}) for name in names]
+    results.sort(key=lambda result: content.paper_order(result.experiment.place))
+    path, by_name = artifacts.folder() / own.study / "claims.yaml", {result.name: result for result in results}
     found = claims.read_claims(path) if path.exists() else ()
     figures = Path(own.out) / "figures" / f"{own.study}-{scale}"
-    artifacts = []
+    drawn = []
     for result in results:
         name = result.name.partition("/")[2]
-        files = drawing.draw(
+        files = draw.draw(
             result,
             study.styles,
             library.records,
@@ -86,28 +89,28 @@ def _report(own: Settings, scale: str) -> Any:
             FORMATS,
             lambda record: build.build_task(record.config),
         )
-        artifacts.append(contents.Artifact(result, tuple(files)))
-    used = contents.users(results)
+        drawn.append(content.Artifact(result, tuple(files)))
+    used = content.users(results)
     faults, records = list(library.faults), []
     for record in {record.run: record for record in library.records if record.run in used}.values():
         try:
-            contents.check(record)
+            content.check(record)
             records.append(record)
         except ValueError as error:
             faults.append(str(error))
-    return contents.Report(
+    return content.Report(
         name=own.study,
         study=study,
         scale=scale,
         time=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
         verdicts=tuple(claims.judge(claim, by_name) for claim in found),
-        artifacts=tuple(artifacts),
+        artifacts=tuple(drawn),
         records=tuple(records),
         others=tuple(dict.fromkeys(record.run for record in library.records if record.run not in used)),
         examples=tuple(
             examples(
-                contents.representatives(records, used),
+                content.representatives(records, used),
                 lambda record, evaluation: build.evaluated_task(evaluation.identity, record.path, record.config),
             )
         ),

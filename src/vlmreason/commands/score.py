@@ -28,7 +28,7 @@ def run(cfg: dict[str, Any]) -> None:
     import json
     import sys
 
-    from vlmreason.commands import build
+    from vlmreason.assembly import build
     from vlmreason.evaluation.scoring import score_file
 
     own = build.settings(Settings, cfg)

@@ -25,15 +25,15 @@ Examples:
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmreason.commands import freezing, lacking
+from vlmreason.assembly import compose, planning
+from vlmreason.assembly.planning import _steps, _varying, read_plan
 
 CONFIG = "sweep"
 ACTIONS = ("plan", "submit", "status", "resume")
@@ -81,24 +81,9 @@ class Settings:
             raise ValueError("watch=true: has no effect with format=json")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A file of sweeps/plans: the product of each grid's values, one grid after the other."""
-
-    command: Literal["train"]
-    grids: tuple[dict[str, Any], ...]
-
-    def jobs(self) -> Iterator[list[str]]:
-        """The overrides of every job."""
-        for grid in self.grids:
-            lists = [value if isinstance(value, list) else [value] for value in grid.values()]
-            for values in itertools.product(*lists):
-                yield [f"{key}={freezing.override_value(value)}" for key, value in zip(grid, values, strict=True)]
-
-
 def run(cfg: dict[str, Any]) -> Path | None:
     """Do what the first word says; returns the sweep's directory, None for the status and where nothing is planned."""
-    from vlmreason.commands import build
+    from vlmreason.assembly import build
     from vlmreason.launch import directory
 
     own, scale = build.settings(Settings, cfg), str(cfg["scale"]["name"])
@@ -114,7 +99,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
             print("nothing to plan")
             return None
         if own.experiment is not None and not own.dir:
-            folder = lacking.free_folder(_first_folder(own, scale))
+            folder = planning.free_folder(_first_folder(own, scale))
         sweep, configs = _sweep(Path(own.plan).stem if own.plan else folder.name, planned)
         with directory.locked(folder):
             _freeze(folder, sweep, configs)
@@ -130,28 +115,11 @@ def run(cfg: dict[str, Any]) -> Path | None:
     return folder
 
 
-def read_plan(word: str) -> Plan:
-    """A plan by its name or file. Raises ValueError."""
-    from vlmreason.commands import catalog
-    from vlmreason.structure import read_yaml, structure
-
-    path = catalog.sweep_file("plan", word)
-    data = read_yaml(path)
-    try:
-        plan = structure(Plan, data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    empty = [key for grid in plan.grids for key, value in grid.items() if value == []]
-    if not plan.grids or empty:
-        raise ValueError(f"{path}: {empty[0] if empty else 'grids'}: one value or more is expected")
-    return plan
-
-
 def _check_scale(own: Settings) -> None:
     """The scale chooses the runs of experiments; plans have their own."""
-    from vlmreason.commands import experiments
+    from vlmreason.assembly import compose
 
-    experiments.check_scale_words(sys.argv[2:])
+    compose.check_scale_words(sys.argv[2:])
     for word in sys.argv[2:]:
         if word.startswith("scale=") and own.experiment is None:
             raise ValueError(f"{word}: has no effect without experiment; settings of a plan's jobs: set='[{word}]'")
@@ -164,7 +132,7 @@ def _folder(own: Settings, scale: str) -> Path:
     if own.plan is not None:
         return Path("outputs", "sweeps", Path(own.plan).stem).resolve()
     if own.experiment is not None:
-        return lacking.last_folder(_first_folder(own, scale))
+        return planning.last_folder(_first_folder(own, scale))
     raise ValueError(
         "plan: must be given (plan=... or experiment=...)"
         if own.action in ("start", "plan")
@@ -173,26 +141,27 @@ def _folder(own: Settings, scale: str) -> Path:
 
 
 def _first_folder(own: Settings, scale: str) -> Path:
-    from vlmreason.commands import experiments
+    from vlmreason.studies import artifacts
 
-    return Path("outputs", "sweeps", lacking.name(experiments.chosen(own.experiment or ()), scale)).resolve()
+    return Path("outputs", "sweeps", planning.name(artifacts.chosen(own.experiment or ()), scale)).resolve()
 
 
 def _profile(word: str) -> Any:
     """A launch profile by its name or file."""
-    from vlmreason.commands import catalog, identity
+    from vlmreason import runs
+    from vlmreason.assembly import catalog
     from vlmreason.launch.profiles import read_profile
     from vlmreason.structure import nearest, structure
 
     path = catalog.sweep_file("profile", word)
     profile = read_profile(path)
-    allowed = [key.removeprefix("trainer.") for key in identity.not_identity() if key.startswith("trainer.")]
+    allowed = [key.removeprefix("trainer.") for key in runs.not_identity() if key.startswith("trainer.")]
     for key in profile.trainer:
         if key not in allowed:
             hint = nearest(key, allowed)
             raise ValueError(f"{path}: trainer.{key}: is no launch setting; there are {', '.join(allowed)}{hint}")
     if profile.trainer:
-        from vlmreason.training.settings import TrainerSettings
+        from vlmreason.training.engine.settings import TrainerSettings
 
         sizes = {"batch_size": 1, "micro_tokens": 1, "max_length": 1}  # of the job
         try:
@@ -202,9 +171,9 @@ def _profile(word: str) -> Any:
     return profile
 
 
-def _of_plan(own: Settings) -> list[lacking.Planned]:
+def _of_plan(own: Settings) -> list[planning.Planned]:
     """Every run of a plan once, composed and checked."""
-    from vlmreason.commands import identity
+    from vlmreason import runs
     from vlmreason.launch import status
 
     if own.plan is None:
@@ -212,22 +181,22 @@ def _of_plan(own: Settings) -> list[lacking.Planned]:
     plan = read_plan(own.plan)
     first: dict[str, int] = {}
     repeated: list[int] = []
-    planned: list[lacking.Planned] = []
+    planned: list[planning.Planned] = []
     all_overrides = [[*overrides, *own.set] for overrides in plan.jobs()]
     keys = _varying(all_overrides)
     for place, overrides in enumerate(all_overrides):
-        lacking.show_progress("composing job", place, len(all_overrides))
+        planning.show_progress("composing job", place, len(all_overrides))
         try:
-            cfg = freezing.freeze(overrides, plan.command)
+            cfg = compose.freeze(overrides, plan.command)
         except ValueError as error:
             which = " ".join(word for word in overrides if word.partition("=")[0] in keys)
             raise ValueError(f"plan={own.plan}{f', {which}' if which else ''}: {error}") from error
-        digest = identity.config_hash(cfg)
+        digest = runs.config_hash(cfg)
         if digest in first:
             repeated.append(first[digest])
             continue
         first[digest] = len(planned)
-        planned.append(lacking.Planned(overrides, cfg))
+        planned.append(planning.Planned(overrides, cfg))
     if repeated:
         what = f"{status.num_jobs(len(repeated))} of the plan"
         print(
@@ -236,13 +205,13 @@ def _of_plan(own: Settings) -> list[lacking.Planned]:
     return planned
 
 
-def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> list[lacking.Planned]:
+def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> list[planning.Planned]:
     """What experiments lack and no sweep has planned yet. What waits in `folder` is sent, where there is a profile."""
-    from vlmreason.commands import experiments
     from vlmreason.launch import directory, status
+    from vlmreason.studies import artifacts
 
-    planned = lacking.jobs(experiments.chosen(own.experiment or ()), scale, own.runs, own.set)
-    for other, rows in lacking.in_sweeps(folder.parent, planned):
+    planned = planning.jobs(artifacts.chosen(own.experiment or ()), scale, own.runs, own.set)
+    for other, rows in planning.in_sweeps(folder.parent, planned):
         states, before = {row.state for row in rows}, f"planned before: {status.counts(rows)}"
         if "waiting" in states and profile and other == folder:
             print(before)
@@ -256,12 +225,11 @@ def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> li
     return planned
 
 
-def _sweep(name: str, planned: Sequence[lacking.Planned]) -> tuple[Any, list[str]]:
+def _sweep(name: str, planned: Sequence[planning.Planned]) -> tuple[Any, list[str]]:
     """The sweep (launch.directory.Sweep) and the YAML of its configurations."""
     import yaml
 
-    from vlmreason import provenance
-    from vlmreason.commands import catalog, identity
+    from vlmreason import places, provenance, runs
     from vlmreason.launch import directory
 
     keys = _varying([job.overrides for job in planned])
@@ -272,7 +240,7 @@ def _sweep(name: str, planned: Sequence[lacking.Planned]) -> tuple[Any, list[str
             directory.Job(
                 number=number,
                 run=job.place.name,
-                hash=identity.config_hash(job.config),
+                hash=runs.config_hash(job.config),
                 run_dir=str(job.place),
                 overrides=tuple(job.overrides),
                 varying={key: words[key] for key in keys if key in words},
@@ -284,7 +252,7 @@ def _sweep(name: str, planned: Sequence[lacking.Planned]) -> tuple[Any, list[str
         name=name,
         command="train",
         cwd=str(Path.cwd()),
-        digest=directory.source_digest(catalog.conf_dir()),
+        digest=directory.source_digest(places.conf_dir()),
         source=provenance.source(),
         jobs=tuple(jobs),
     )
@@ -292,10 +260,10 @@ def _sweep(name: str, planned: Sequence[lacking.Planned]) -> tuple[Any, list[str
 
 
 def _freeze(folder: Path, sweep: Any, configs: list[str]) -> None:
-    from vlmreason.commands import catalog
+    from vlmreason import places
     from vlmreason.launch import directory, status
 
-    if directory.write_sweep(folder, sweep, configs, catalog.conf_dir()):
+    if directory.write_sweep(folder, sweep, configs, places.conf_dir()):
         print("vlmreason: the source has changed since this was planned; the jobs keep the frozen one", file=sys.stderr)
     print(f"{status.num_jobs(len(sweep.jobs))} planned")
 
@@ -305,30 +273,6 @@ def _dumper() -> Any:
     import yaml
 
     return type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
-
-
-def _varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
-    """The settings in which jobs differ."""
-    values: dict[str, set[str | None]] = {}
-    tables = [dict(override.partition("=")[::2] for override in overrides) for overrides in all_overrides]
-    for key in (key for table in tables for key in table):
-        values[key] = {table.get(key) for table in tables}
-    return [key for key, found in values.items() if len(found) > 1]
-
-
-def _steps(cfg: dict[str, Any]) -> dict[str, int]:
-    """Steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
-    from vlmreason.commands import build
-    from vlmreason.data.mixture import mixtures
-
-    batch_size = build.build_scale(cfg).batch_size
-    supervision = build.build_supervision(cfg)
-    steps = {
-        name: -(-len(mixture) // (supervision.phases[name].batch_size or batch_size))
-        for name, mixture in mixtures(supervision, cfg["task"]["name"], cfg["seed"]).items()
-    }
-    algorithm = cfg.get("algorithm", {})
-    return steps | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})
 
 
 def _submit(folder: Path, own: Settings, profile: Any) -> None:

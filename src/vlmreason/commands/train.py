@@ -32,24 +32,25 @@ class Settings:
 
 def run(cfg: dict[str, Any]) -> Path | None:
     """Train, evaluate, print the table; returns the run directory, None in all but the first of several processes."""
-    from vlmreason.commands import build, errors, identity
+    from vlmreason import runs
+    from vlmreason.assembly import build, errors
 
     own = build.settings(Settings, cfg)
     task, supervision = build.build_task(cfg), build.build_supervision(cfg)
     tasks = build.build_tasks(cfg)
     optimizer, trainer, evaluation = build.build_optimizer(cfg), build.build_trainer(cfg), build.build_evaluation(cfg)
-    from vlmreason.evaluation.checkpoints import checkpoint_digest
-    from vlmreason.evaluation.generate import Share, evaluate, measure
-    from vlmreason.evaluation.jsonl import read_jsonl
+    from vlmreason.evaluation.evaluate import Share, evaluate, measure
     from vlmreason.evaluation.table import format_course, format_table
-    from vlmreason.training import strategies, throughput
-    from vlmreason.training.runner import Lost, Stopped, train
+    from vlmreason.files import read_jsonl
+    from vlmreason.runs import checkpoint_digest
+    from vlmreason.training.engine import strategies, throughput
+    from vlmreason.training.engine.runner import Lost, Stopped, train
 
     learner = build.build_learner(cfg)
     if supervision.phases or "algorithm" in cfg:
         learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
-    stages = build.build_stages(cfg, learner, identity.run_directory(cfg))
-    folder = identity.open_run(cfg, learner.source)
+    stages = build.build_stages(cfg, learner, runs.run_directory(cfg))
+    folder = runs.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)
     asked = build.evaluated(task)
     while_training = functools.partial(

@@ -30,18 +30,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from vlmreason.dialogue import VIEWS, build_dialogue
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.segments import VIEWS
 from vlmreason.files import rename_synced, write_json_atomic
+from vlmreason.pictures import Picture, png_bytes
+from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive
-from vlmreason.tasks.base import SPLITS, Picture, Problem, Task, state_to_json
+from vlmreason.tasks.base import Problem, Task, state_to_json
 
 Format = Literal["folder", "llava", "vlmevalkit"]
 STATE_FILE = ".generate.json"
 CHUNK = 8  # problems that a process makes at a time
 SAVE_EVERY_S = 1.0  # seconds between two notes of how far the work is
-PNG_LEVEL = 3  # zlib's effort: two thirds of the time of its default, a tenth to a third more bytes
+
+
 _COLUMNS = ("index", "id", "image", "question", "answer", "category", "split")
 
 
@@ -87,13 +89,6 @@ def export(
         if state["done"] < settings.num or not target.exists():
             _write(task, settings, folder, target, state, num_workers, progress)
     return target
-
-
-def png_bytes(picture: Picture) -> bytes:
-    """A picture as PNG; the same bytes for the same picture."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=PNG_LEVEL)
-    return buffer.getvalue()
 
 
 def _file_name(task: Task[Any], settings: ExportSettings) -> str:

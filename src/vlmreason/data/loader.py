@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
-import multiprocessing
+import multiprocessing.util
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vlmreason.data.mixture import Mixture
-from vlmreason.dialogue import build_dialogue
-from vlmreason.models.processor import Encoded, Processor
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.models.vlm.processor import Encoded, Processor
 from vlmreason.tasks.base import Task
 
 LENGTH_STEP = 16

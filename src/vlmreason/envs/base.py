@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from vlmreason.envs.replies import find_key, read_action
-from vlmreason.tasks.base import Score, Task, split_of, stream
+from vlmreason.streams import split_of, stream
+from vlmreason.tasks.base import Score, Task
 
 State = TypeVar("State")
 

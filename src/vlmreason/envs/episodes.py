@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlmreason.envs.base import ActionEnv, Env, Outcome
-from vlmreason.tasks.base import Belongs, Modality, Picture, Score, Task
+from vlmreason.pictures import Picture
+from vlmreason.tasks.base import Belongs, Modality, Score, Task
 
 
 class Episodes(Task[Any]):

@@ -15,8 +15,10 @@ import numpy as np
 from gymnasium import spaces
 
 from vlmreason.envs.base import Env
+from vlmreason.pictures import Picture
+from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice
-from vlmreason.tasks.base import SPLITS, Modality, Picture
+from vlmreason.tasks.base import Modality
 
 MAX_CHARS = 65_536
 """Of a prompt, and of a response drawn from the action space."""

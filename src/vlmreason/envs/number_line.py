@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlmreason.envs.base import ActionEnv, Outcome
+from vlmreason.pictures import Picture, blank, text_sprite
 from vlmreason.structure import check_positive
-from vlmreason.tasks.base import Belongs, Modality, Picture, choose_wording
-from vlmreason.tasks.drawing import blank, text_sprite
+from vlmreason.tasks.base import Belongs, Modality, choose_wording
 
 UP, DOWN = "+", "-"
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

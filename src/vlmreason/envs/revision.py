@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vlmreason.envs.base import Env, Outcome
+from vlmreason.pictures import Picture
 from vlmreason.structure import structure
-from vlmreason.tasks.base import Belongs, Modality, Picture, Score, Task, choose_wording
+from vlmreason.tasks.base import Belongs, Modality, Score, Task, choose_wording
 
 KEPT_CHARS = 4000
 """Of an earlier response in a prompt: its end, where the answer is."""

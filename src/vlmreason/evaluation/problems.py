@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmreason.evaluation.jsonl import Line, read_jsonl
 from vlmreason.evaluation.predictions import shorten
+from vlmreason.files import Line, read_jsonl
 from vlmreason.tasks.base import Problem, Task
 
 

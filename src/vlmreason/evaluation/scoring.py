@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmreason.evaluation.jsonl import write_json
+from vlmreason.dialogue.parse import conversion_exact
 from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
 from vlmreason.evaluation.problems import ProblemFile, SampledProblems
-from vlmreason.evaluation.segments import conversion_exact
-from vlmreason.evaluation.statistics import wilson_interval
+from vlmreason.files import write_json
+from vlmreason.intervals import wilson_interval
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Problem, Score, Task
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vlmreason.evaluation.scoring import Cell, Summary
-from vlmreason.evaluation.statistics import wilson_interval
+from vlmreason.intervals import wilson_interval
 
 _HEADER = ("level", "view", "accuracy", "95 % interval", "problems", "unparsed", "cut off", "tokens")
 

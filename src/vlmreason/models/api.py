@@ -17,7 +17,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +28,9 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from vlmreason.files import write_json_atomic
-from vlmreason.models.adapters import AdapterSettings
-from vlmreason.models.learner import Generation
-from vlmreason.models.processor import Prompt
+from vlmreason.models.contract import AdapterSettings, Generation, Prompt
+from vlmreason.pictures import Picture
 from vlmreason.structure import check_positive, first_line, speed, structure
-from vlmreason.tasks.base import Picture
 
 FILE = "api.json"
 """What a run keeps in place of weights: which model was asked, and how."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlmreason.files import write_json_atomic, write_text_atomic
-from vlmreason.report.estimates import Estimate
-from vlmreason.report.experiment import Measure
-from vlmreason.report.results import CellResult, Result
+from vlmreason.studies.estimates import Estimate
+from vlmreason.studies.measures import Measure
+from vlmreason.studies.results import CellResult, Result
 
 
 def write(result: Result, path: Path) -> None:
@@ -97,29 +95,3 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "missing": [vars(missing) for missing in result.missing],
         "marks": list(result.marks),
     }
-
-
-def read_numbers(path: Path) -> dict[tuple[str, str], float]:
-    """A CSV file of numbers from elsewhere: first column the series, the others named by their header.
-
-    Raises ValueError naming file and line.
-    """
-    return dict(_numbers(path))
-
-
-def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], float]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
-    if not rows:
-        return
-    heads = rows[0]
-    for line, row in enumerate(rows[1:], start=2):
-        for head, text in zip(heads[1:], row[1:], strict=False):
-            if text.strip():
-                try:
-                    yield (row[0], head), float(text)
-                except ValueError:
-                    raise ValueError(f"{path}, line {line}: {head}={text!r}: a number is expected") from None

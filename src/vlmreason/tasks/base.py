@@ -8,7 +8,7 @@ order, by any number of processes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import importlib.util
 import json
 import random
 import re
@@ -18,17 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from vlmreason.pictures import Picture
+from vlmreason.streams import SPLITS, split_of, stream
 from vlmreason.structure import check_choice, nearest, structure
-
-Picture = NDArray[np.uint8]
-"""An RGB picture, shape (height, width, 3)."""
+from vlmreason.tasks.findings import Finding
+from vlmreason.tasks.regions import Regions
 
 Modality = Literal["text", "image"]
-SPLITS = ("train", "validation", "test")
-_SPLIT_ENDS = (128, 192, 256)  # of one hash byte: half of all problems are train, a quarter each the others
+
+
 MAX_ATTEMPTS = 20_000
 ANSWER_MARKER = re.compile(r"answer\s{0,8}:", re.IGNORECASE)
 MAX_RESPONSE_CHARS = 200_000  # a longer response is not read further: it counts as unparsed
@@ -77,6 +75,7 @@ class Task(ABC, Generic[State]):
     version: ClassVar[int]
     levels: ClassVar[tuple[str, ...]]
     state_type: ClassVar[type]
+    explained: ClassVar[bool] = False  # its family's modules `failures` and `regions` know its responses and pictures
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
 
     def sample(self, level: str, split: str, index: int) -> Problem[State]:
@@ -147,6 +146,34 @@ class Task(ABC, Generic[State]):
             start = marker.start()
         return start
 
+    def finding(self, state: State, response: str, thought: str) -> Finding:
+        """Say what went wrong in a response whose trace is `thought` (appendix K).
+
+        By `find` in the module `failures` of the task's family. Raises ValueError where there is none.
+        """
+        found: Finding = self.family("failures").find(self, state, response, thought)
+        return found
+
+    def regions(self, state: State) -> Regions:
+        """Say where in the picture the things are that the trace speaks of.
+
+        By `regions` in the module `regions` of the task's family. Raises ValueError where there is none.
+        """
+        found: Regions = self.family("regions").regions(self, state)
+        return found
+
+    @classmethod
+    def family(cls, name: str) -> Any:
+        """Import the module `name` in the folder of the class that is `explained`, or of one below it.
+
+        So a family keeps what is its own in its folder, and no list elsewhere names it. Raises ValueError.
+        """
+        for kind in cls.__mro__ if cls.explained else ():
+            module = f"{kind.__module__.rpartition('.')[0]}.{name}"
+            if module != f"{__package__}.{name}" and importlib.util.find_spec(module) is not None:
+                return importlib.import_module(module)
+        raise ValueError(f"task={cls.name}: its family has no {name}")
+
     def unreachable(self, level: str, why: str) -> ValueError:
         return ValueError(f"task={self.name} level={level}: {why}")
 
@@ -158,21 +185,6 @@ class Task(ABC, Generic[State]):
 def state_to_json(state: Any) -> dict[str, Any]:
     """A state as plain JSON types (tuples become lists)."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(state))))
-
-
-def stream(*parts: object) -> random.Random:
-    """An independent random stream for a tuple of strings and integers."""
-    return random.Random(int.from_bytes(_digest(parts), "big"))
-
-
-def split_of(task: str, key: object) -> str:
-    """The one split a problem's key belongs to."""
-    byte = _digest((task, key))[0]
-    return SPLITS[next(i for i, end in enumerate(_SPLIT_ENDS) if byte < end)]
-
-
-def _digest(parts: object) -> bytes:
-    return hashlib.blake2b(json.dumps(parts, separators=(",", ":")).encode(), digest_size=16).digest()
 
 
 def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str, str]) -> Any:

@@ -1,0 +1,46 @@
+"""What is evaluated and how: the settings of `evaluation`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmreason.streams import SPLITS
+from vlmreason.structure import check_choice, check_positive, speed
+from vlmreason.tasks.base import Modality
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated and how.
+
+    levels: levels of the task; None means all of them.
+    views: how the problem is shown to the model: text, image.
+    num: problems per level and view, the first ones of the split.
+    split: train, validation or test.
+    batch_size: problems generated together; it changes the speed and never a score.
+    max_new_tokens: length limit of a response, in tokens; one that reaches it is counted as cut off.
+    conversion: for image views, whether the model writes the text form first. free: as it likes; force: its
+        response begins with "Convert" (the first word of the conversion sentence); forbid: it may not.
+    prefill: text that every response begins with.
+    """
+
+    levels: tuple[str, ...] | None = None
+    views: tuple[Modality, ...] = ("text", "image")
+    num: int = 200
+    split: str = "test"
+    batch_size: int = speed(32)
+    max_new_tokens: int = 512
+    conversion: Literal["free", "force", "forbid"] = "free"
+    prefill: str = ""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num", "batch_size", "max_new_tokens")
+        check_choice("split", self.split, SPLITS)
+        for name, values in (("levels", self.levels), ("views", self.views)):
+            if values is not None and (not values or len(set(values)) < len(values)):
+                raise ValueError(f"{name}={list(values)}: one or more different ones are expected")
+        if self.conversion != "free" and "image" not in self.views:
+            raise ValueError(f"conversion={self.conversion}: has no effect without the image view")
+        if self.conversion != "free" and self.prefill:
+            raise ValueError(f"conversion={self.conversion}: cannot be combined with prefill={self.prefill!r}")

@@ -1,0 +1,352 @@
+"""From a composed configuration to the objects of the lower floors.
+
+Configurations arrive as plain containers. Sections that belong to a lower floor are checked against that
+floor's own dataclass through `section`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlmreason.assembly import catalog
+from vlmreason.assembly.scales import choose_sizes
+from vlmreason.scale import Scale
+from vlmreason.structure import first_line, nearest, structure
+from vlmreason.tasks.base import Task
+
+Config = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def settings(kind: type[T], cfg: Config) -> T:
+    """The command's own keys (all that are no group) as its dataclass."""
+    own = {key: value for key, value in cfg.items() if key not in catalog.groups()}
+    return structure(kind, own)
+
+
+def section(kind: type[T], cfg: Config, name: str) -> T:
+    """One group's section as the dataclass of the floor that uses it."""
+    return structure(kind, cfg[name], name)
+
+
+def build_scale(cfg: Config) -> Scale:
+    return section(Scale, cfg, "scale")
+
+
+def build_task(cfg: Config) -> Task[Any]:
+    """The task of the configuration (`choose_sizes` applied). Raises ValueError."""
+    return _task(cfg["task"], build_scale(cfg))
+
+
+def load_task(name: str, scale: Scale, trace: str | None = None) -> Task[Any]:
+    """A task by the name of its file in conf/task, as it is there; `trace` replaces its wording."""
+    return _task(task_config(name, scale, trace), scale)
+
+
+def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, Any]:
+    """What `load_task` builds from: the file's content with the sizes of the scale chosen."""
+    from omegaconf import OmegaConf
+
+    choices, group = catalog.groups()["task"], "task"
+    if name not in choices and name in catalog.groups().get("env", ()):
+        group = "env"
+    elif name not in choices:
+        raise ValueError(f"task={name}: no such choice; there are {', '.join(choices)}{nearest(name, choices)}")
+    raw = OmegaConf.create({"scale": dataclasses.asdict(scale), group: catalog.file_content(group, name)})
+    plain = OmegaConf.to_container(raw, resolve=True)
+    assert isinstance(plain, dict)
+    data: dict[str, Any] = choose_sizes({str(key): value for key, value in plain.items()}, [])["task"]
+    return data | ({"trace": trace} if trace else {})
+
+
+def evaluated(task: Task[Any]) -> Task[Any]:
+    """What is evaluated of a task: of an environment whole episodes."""
+    from vlmreason.envs.base import Env
+    from vlmreason.envs.episodes import Episodes
+
+    return Episodes(task) if isinstance(task, Env) else task
+
+
+def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
+    """The phases that follow the supervision's (vlmreason.training.engine.phase.Stage): none, or one of the algorithm.
+
+    `folder`: the run's directory, where the model is that the phase begins with. Raises ValueError.
+    """
+    if "algorithm" not in cfg:
+        return []
+    from vlmreason.envs.base import Env
+    from vlmreason.envs.revision import Revision
+    from vlmreason.training.reinforced.policy import Scene
+    from vlmreason.training.reinforced.stage import ReinforcedStage
+
+    data, task, evaluation = dict(cfg["algorithm"]), build_task(cfg), build_evaluation(cfg)
+    levels, view, attempts = data.pop("levels"), data.pop("view", None), data.pop("attempts", 1)
+    settings = build_algorithm(cfg)
+    if isinstance(task, Env):
+        if view is not None or attempts != 1:
+            what = f"view={view}" if view is not None else f"attempts={attempts}"
+            raise ValueError(f"algorithm.{what}: of a task only; env={task.name} has its own")
+        env, view = task, cfg["env"]["view"]
+    else:
+        env, view = Revision(task, attempts, build_scale(cfg).trace), view or "image"
+    if levels is not None and not levels:
+        raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
+    for level in levels or ():
+        check_level(env, level)
+    scene = Scene(env, tuple(levels or env.levels[:1]), view)
+    phases = list(build_supervision(cfg).phases)
+    start = folder / "checkpoints" / phases[-1] if phases else None
+    trainer, engine = build_trainer(cfg), None
+    if settings.engine == "vllm":
+        from vlmreason.training.reinforced import vllm_engine
+
+        vllm_engine.check(learner, settings, trainer)
+        engine = vllm_engine.VllmEngine(learner, settings.vllm)
+    return [
+        ReinforcedStage(
+            learner, settings, scene, build_optimizer(cfg), trainer, evaluation.batch_size,
+            lambda: build_learner(cfg, start), engine,
+        )
+    ]  # fmt: skip
+
+
+def build_algorithm(cfg: Config) -> Any:
+    """The algorithm's settings (vlmreason.training.reinforced.policy.ReinforcementSettings). Raises ValueError."""
+    from vlmreason.training.reinforced.stage import ALGORITHMS
+
+    data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts")}
+    if "max_new_tokens" in data and data["max_new_tokens"] is None:
+        data["max_new_tokens"] = build_scale(cfg).max_response_tokens
+    return structure(ALGORITHMS[data["name"]], data, "algorithm")
+
+
+def build_supervision(cfg: Config) -> Any:
+    """The supervision of the configuration (vlmreason.supervision.Supervision)."""
+    from vlmreason.supervision import Supervision
+
+    return section(Supervision, cfg, "supervision")
+
+
+def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
+    """Every task that the supervision's data needs, by name; the run's own (if it has one) with its overrides.
+
+    Raises ValueError where a part names a level that its task does not have.
+    """
+    supervision, scale = build_supervision(cfg), build_scale(cfg)
+    own = build_task(cfg) if "task" in cfg else None
+    run_task = own.name if own else None
+    trace = cfg["task"].get("trace") if own else None
+    tasks = {
+        name: own if own and name == own.name else load_task(name, scale, trace)
+        for name in supervision.task_names(run_task)
+    }
+    supervision.check_levels(run_task, {name: task.levels for name, task in tasks.items()})
+    return tasks
+
+
+def build_optimizer(cfg: Config) -> Any:
+    """Optimizer settings (vlmreason.training.engine.optimizers.OptimizerSettings)."""
+    from vlmreason.training.engine.optimizers import OptimizerSettings
+
+    return section(OptimizerSettings, cfg, "optimizer")
+
+
+def build_trainer(cfg: Config) -> Any:
+    """Trainer settings (vlmreason.training.engine.settings.TrainerSettings); batch and lengths are the scale's."""
+    from vlmreason.training.engine.settings import TrainerSettings
+
+    scale = build_scale(cfg)
+    sizes = {name: getattr(scale, name) for name in ("batch_size", "micro_tokens", "max_length")}
+    return structure(TrainerSettings, {**cfg["trainer"], **sizes}, "trainer")
+
+
+def build_model(cfg: Config) -> Any:
+    """The settings of conf/model as the dataclass that `_target_` names; its `load` makes the learner."""
+    data = {key: value for key, value in cfg["model"].items() if key != "_target_"}
+    return structure(_class(cfg["model"], "model"), data, "model")
+
+
+def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
+    """The model of the configuration (vlmreason.models.vlm.learner.Learner), from `checkpoint` where it is given.
+
+    With LoRA a checkpoint holds the adapters: the model below is that of the configuration. So it is with a policy
+    without language (vlmreason.models.networks.actions.ActionLearner).
+    """
+    quieten()
+    settings = build_adapter(cfg)
+    if cfg.get("algorithm", {}).get("name") == "cnn_ppo" or (checkpoint and (checkpoint / "policy.json").is_file()):
+        return _build_actor(cfg, checkpoint)
+    learner = build_model(cfg).load(checkpoint if settings.name == "none" else None)
+    learner.adapt(settings, int(cfg.get("seed", 0)), checkpoint)
+    return learner
+
+
+def _build_actor(cfg: Config, checkpoint: Path | None) -> Any:
+    """A policy without language on the frozen model, as the checkpoint has it or untrained. Raises ValueError."""
+    base, adapter = build_model(cfg).load(), build_adapter(cfg)
+    if base.model is None:
+        base.trained_parameters("all")  # raises: there is nothing to see with
+    if adapter.name != "none" or adapter.frozen:
+        raise ValueError("adapter: has no effect with algorithm=cnn_ppo, the model is frozen; adapter=none")
+    if checkpoint is not None:
+        from vlmreason.models.networks.actions import load_actor
+
+        return load_actor(base, checkpoint)
+    if build_supervision(cfg).phases:
+        raise ValueError(
+            f"supervision={cfg['supervision']['name']}: a policy without language learns from rewards alone; with "
+            "algorithm=cnn_ppo supervision=none"
+        )
+    from vlmreason.training.reinforced.cnn_ppo import make_actor
+
+    task, levels = build_task(cfg), cfg["algorithm"]["levels"]
+    for level in levels or ():
+        check_level(task, level)
+    view: Any = cfg["env"]["view"] if "env" in cfg else "image"
+    return make_actor(base, task, levels, view, build_algorithm(cfg), int(cfg.get("seed", 0)))
+
+
+def build_adapter(cfg: Config) -> Any:
+    """Adapter settings (vlmreason.models.contract.AdapterSettings); nothing is adapted where there is no such group."""
+    from vlmreason.models.contract import AdapterSettings
+
+    return section(AdapterSettings, cfg, "adapter") if "adapter" in cfg else AdapterSettings()
+
+
+def quieten() -> None:
+    """Libraries keep to errors; VLMREASON_DEBUG=1 lets them talk."""
+    import logging
+    import warnings
+
+    if os.environ.get("VLMREASON_DEBUG") == "1":
+        return
+    transformers_logging: Any = importlib.import_module("transformers.utils.logging")
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its retries; the error says it at the end
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers)\.")
+
+
+def place(learner: Any, accelerator: str) -> None:
+    """Move a learner's model to the device asked for: auto, cpu or gpu. Raises ValueError without a GPU."""
+    import torch
+
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("accelerator=gpu: there is no GPU here")
+    if learner.model is None:
+        return  # it runs elsewhere, behind an endpoint
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        learner.model.to("cpu")
+        return
+    number = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)  # torchrun's, srun's
+    learner.model.to(f"cuda:{number % torch.cuda.device_count()}")
+
+
+def build_logger(cfg: Config, folder: Path) -> Any:
+    """A function that makes the Lightning logger of the configuration when training begins."""
+    import functools
+
+    from vlmreason.training.engine.loggers import LoggerSettings, make_logger
+
+    return functools.partial(make_logger, section(LoggerSettings, cfg, "logger"), folder)
+
+
+def build_evaluation(cfg: Config) -> Any:
+    """Evaluation settings (vlmreason.answering.settings.EvaluationSettings); nulls are the scale's."""
+    from vlmreason.answering.settings import EvaluationSettings
+
+    scale, data = build_scale(cfg), dict(cfg["evaluation"])
+    for key, value in (("num", scale.num_problems), ("max_new_tokens", scale.max_response_tokens)):
+        if data.get(key) is None:
+            data[key] = value
+    if data.get("conversion") == "auto":
+        data["conversion"] = "forbid" if _answers_directly(cfg) and "image" in data["views"] else "free"
+    return structure(EvaluationSettings, data, "evaluation")
+
+
+def _answers_directly(cfg: Config) -> bool:
+    """Whether training shows pictures with direct answers."""
+    phases = build_supervision(cfg).phases.values()
+    return any("image" in part.views for phase in phases for part in phase.parts.values())
+
+
+def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
+    """`cfg` with model, adapter and supervision of a trained run (its config.yaml).
+
+    Task and scale are the run's too where none are chosen; an environment is shown as it was in training.
+    """
+    merged = dict(cfg) | {key: trained[key] for key in ("model", "supervision", "adapter") if key in trained}
+    if "task" not in merged and "env" in trained and not any(o.startswith("evaluation.views=") for o in overrides):
+        merged["evaluation"] = merged["evaluation"] | {"views": [trained["env"]["view"]]}
+    if "scale" not in merged:
+        merged["scale"] = trained["scale"]
+    if "task" not in merged:
+        if merged["scale"]["name"] == trained["scale"]["name"]:
+            return merged | {"task": trained["task"]}
+        sizes = task_config(trained["task"]["name"], build_scale(merged))["sizes"]
+        return merged | {"task": trained["task"] | {"sizes": sizes}}
+    return merged if "sizes" in merged["task"] else choose_sizes(merged, overrides)
+
+
+def task_identity(cfg: Config) -> dict[str, Any]:
+    """What decides a task's problems and texts beside its name: sizes, wording and further keys."""
+    task = {key: value for key, value in cfg["task"].items() if key != "_target_"}
+    return {"task_config": task | {"trace": task.get("trace") or cfg["scale"]["trace"]}}
+
+
+def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
+    """The task of an evaluation.json as it was evaluated, whatever the run's own is. Raises ValueError."""
+    scale = build_scale(trained)
+    target = task_config(str(record["task"]), scale)["_target_"]
+    try:
+        task = build_task({"scale": trained["scale"], "task": {**record["task_config"], "_target_": target}})
+    except (TypeError, KeyError):
+        raise ValueError(f"{folder / 'evaluation.json'}: the file is damaged: task_config") from None
+    if task.version != record["task_version"]:
+        raise ValueError(
+            f"{folder}: answers problems of version {record['task_version']} of {task.name}, and this is version "
+            f"{task.version}; evaluate the run again"
+        )
+    return evaluated(task)
+
+
+def check_level(task: Task[Any], level: str) -> None:
+    if level not in task.levels:
+        raise ValueError(f"level={level}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}")
+
+
+def _task(data: Config, scale: Scale) -> Task[Any]:
+    kind = _class(data, "task")
+    if not issubclass(kind, Task):
+        raise ValueError(f"task._target_={data.get('_target_')}: a Task is expected")
+    if data.get("name") != kind.name:
+        raise ValueError(f"task.name={data.get('name')}: the task is called {kind.name}")
+    further = {k: v for k, v in data.items() if k not in ("_target_", "name", "trace", "wording", "sizes")}
+    task: Task[Any] = kind(
+        sizes=structure(kind.sizes_type, data["sizes"], f"task.{scale.name}"),
+        trace=data.get("trace") or scale.trace,
+        wording=structure(dict[str, str], data.get("wording") or {}, "task.wording"),
+        **further,
+    )
+    return task
+
+
+def _class(data: Config, group: str) -> Any:
+    """The class that a section names by `_target_`; of a choice that has moved since a file was written, by `name`."""
+    from hydra.utils import get_class
+
+    target, known = str(data.get("_target_")), catalog.targets(group)
+    if target.startswith("vlmreason.") and target not in known.values():
+        target = known.get(str(data.get("name")), target)
+    try:
+        return get_class(target)
+    except Exception as error:
+        raise ValueError(f"{group}._target_={target}: {first_line(error)}") from error

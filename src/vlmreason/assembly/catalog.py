@@ -1,0 +1,297 @@
+"""What there is to type: commands, config groups, choices, settings.
+
+Reads file names and plain YAML only, so that help and completion answer at once; Hydra is not imported.
+A command is a module of `commands/` with a line `CONFIG = "<name>"` that names `conf/<name>.yaml`. With a line
+`ACTIONS = (...)` its first word may be one of them, and stands for the setting `action`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmreason import places
+from vlmreason.structure import nearest
+
+FLAGS = {
+    "--help": "this help",
+    "--multirun": "-m: one run for every combination of comma-separated values",
+    "--cfg": "-c job: print the composed configuration and stop",
+    "--resolve": "with --cfg: references replaced by their values",
+    "--package": "-p KEY: with --cfg: only this part",
+    "--info": "-i: how the configuration was composed",
+    "--config-dir": "-cd DIR: a further folder with groups and choices",
+    "--hydra-help": "Hydra's own help",
+}
+SHORT_FLAGS = {"-h", "-m", "-c", "-p", "-i", "-cd", "-r", "--run", "--version"}
+SWEEP_FILES = {"plan": "plans", "profile": "profiles"}  # settings of `sweep` and their folders in sweeps/
+_ACTIONS_LINE = re.compile(r"^ACTIONS = \((.*)\)$", re.MULTILINE)
+_CONFIG_LINE = re.compile(r'^CONFIG = "(\w+)"$', re.MULTILINE)
+_KEY_LINE = re.compile(r"^([A-Za-z_]\w*):\s*(.*?)(?:\s+#\s*(.*))?$")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a YAML file: its value as written and its comment ("" when there is none)."""
+
+    key: str
+    value: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Default:
+    """One group of a command's defaults list, with the choice it starts from (None: to be given)."""
+
+    group: str
+    choice: str | None
+    comment: str
+
+
+@functools.cache
+def commands() -> dict[str, str]:
+    """Name of every command and the name of its configuration."""
+    found = {}
+    for path in sorted(places.COMMANDS.glob("*.py")):
+        match = _CONFIG_LINE.search(path.read_text())
+        if match:
+            found[path.stem.replace("_", "-")] = match.group(1)
+    return found
+
+
+@functools.cache
+def actions(command: str) -> tuple[str, ...]:
+    """The words that may come first behind a command."""
+    match = _ACTIONS_LINE.search((places.COMMANDS / f"{command.replace('-', '_')}.py").read_text())
+    return tuple(re.findall(r"\w+", match.group(1))) if match else ()
+
+
+def as_settings(command: str, words: list[str]) -> list[str]:
+    """`words` in the form that Hydra reads: a first word that is an action as a setting, the settings in set=[...] and
+    what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside of -m)."""
+    if words and words[0] in actions(command):
+        words = [f"action={words[0]}", *words[1:]]
+    keys = [setting.key for setting in settings(commands()[command])]
+    if "set" in keys:
+        words = [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
+    if "experiment" in keys:
+        words = [
+            re.sub(r"glob\([^()'\"]*\)(?!['\"])", r"'\g<0>'", w) if w.startswith("experiment=") else w for w in words
+        ]
+    return words
+
+
+@functools.cache
+def sweep_choices(setting: str) -> tuple[str, ...]:
+    """Names of the launch profiles or plans that are there."""
+    return tuple(sorted(path.stem for path in (places.data_dir("sweeps") / SWEEP_FILES[setting]).glob("*.yaml")))
+
+
+def sweep_file(setting: str, word: str) -> Path:
+    """The file of a plan or profile, given by its name in sweeps/ or as a path. Raises ValueError."""
+    if "/" in word or word.endswith((".yaml", ".yml")):
+        if not Path(word).is_file():
+            raise ValueError(f"{setting}={word}: no such file")
+        return Path(word)
+    names = sweep_choices(setting)
+    if word not in names:
+        raise ValueError(
+            f"{setting}={word}: no such {setting}; there are {', '.join(names)}, or the path of a YAML file"
+            + nearest(word, names)
+        )
+    return places.data_dir("sweeps") / SWEEP_FILES[setting] / f"{word}.yaml"
+
+
+def module_name(command: str) -> str:
+    return f"vlmreason.commands.{command.replace('-', '_')}"
+
+
+def docstring(command: str) -> str:
+    """The docstring of a command's module, read without importing it."""
+    source = (places.COMMANDS / f"{command.replace('-', '_')}.py").read_text()
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+@functools.cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """Every group (a folder in a folder is written "supervision/phase") and its choices."""
+    found = {}
+    for folder in sorted(path for path in places.conf_dir().rglob("*") if path.is_dir()):
+        name = folder.relative_to(places.conf_dir()).as_posix()
+        choices = tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+        if choices and name.partition("/")[0] != "hydra":
+            found[name] = choices
+    return found
+
+
+def defaults(config: str) -> list[Default]:
+    """The groups of `conf/<config>.yaml`, in order; those of a configuration that it starts from come first."""
+    found = []
+    comments = _default_comments(config)
+    for entry in _load(config).get("defaults", []):
+        if isinstance(entry, Mapping):
+            for group, choice in entry.items():
+                if not str(group).startswith("override "):
+                    found.append(Default(str(group), choice and str(choice), comments.get(str(group), "")))
+        elif entry != "_self_":
+            found += defaults(entry)
+    return found
+
+
+def settings(name: str) -> list[Setting]:
+    """The outermost keys of `conf/<name>.yaml` (`name` may hold a group: "scale/nano"), with their comments."""
+    found: list[Setting] = []
+    above = ""
+    for entry in _load(name).get("defaults", []) if "/" not in name else []:
+        if isinstance(entry, str) and entry != "_self_":
+            found += settings(entry)
+    for number, line in enumerate(_lines(name)):
+        match = _KEY_LINE.match(line)
+        if match and match.group(1) not in ("defaults", "hydra"):
+            found.append(Setting(match.group(1), match.group(2), match.group(3) or above))
+        above = line.lstrip("# ").rstrip() if line.startswith("#") and number else ""
+    return found
+
+
+def header(name: str) -> str:
+    """The first comment line of `conf/<name>.yaml`."""
+    lines = _lines(name)
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+
+
+def tree(config: str, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a command as nested mappings, with these choices in place of the defaults."""
+    found: dict[str, Any] = {}
+    for default in defaults(config):
+        choice = choices.get(default.group, default.choice)
+        if choice in groups().get(default.group, ()):
+            _insert(found, f"{default.group}/{choice}", default.group.split("/"))
+    _merge(found, _own(config))
+    return found
+
+
+def paths(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings, sections included."""
+    for key, value in nested.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from paths(value, f"{prefix}{key}.")
+
+
+def _quoted(items: str) -> str:
+    """Settings with commas between them, each in quotes; commas within brackets and quotes belong to a setting."""
+    found, depth, quote = [""], 0, ""
+    for char in items:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        depth += 0 if quote else (char in "[{(") - (char in "]})")
+        if char == "," and not quote and not depth:
+            found.append("")
+        else:
+            found[-1] += char
+    stripped = [item.strip() for item in found if item.strip()]
+    whole = [item[:1] in "'\"" and item[0] == item[-1] for item in stripped]
+    escaped = [item.replace("\\'", "\\\\'").replace("'", "\\'") for item in stripped]
+    return ",".join(item if done else f"'{text}'" for item, done, text in zip(stripped, whole, escaped, strict=True))
+
+
+def _own(config: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in _load(config).get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            found.update(_own(entry))
+    found.update({key: value for key, value in _load(config).items() if key not in ("defaults", "hydra")})
+    return found
+
+
+def _insert(found: dict[str, Any], name: str, package: list[str], depth: int = 0) -> None:
+    """Merge `conf/<name>.yaml` and its defaults list into `found` at a package, by Hydra's rules."""
+    data = _load(name)
+    folder = name.rpartition("/")[0]
+    for entry in data.get("defaults", []) if depth < 8 else []:
+        if isinstance(entry, Mapping):
+            key, choice = next(iter(entry.items()))
+            group, _, place = str(key).partition("@")
+            path = f"{group}/{choice}" if group.startswith("/") else f"{folder}/{group}/{choice}"
+            inside = place or group
+        elif entry != "_self_":
+            path, _, place = str(entry).partition("@")
+            path = path if path.startswith("/") else f"{folder}/{path}"
+            inside = place or "_here_"
+        else:
+            continue
+        deeper = [] if inside == "_here_" else re.split(r"[./]", inside.strip("/"))
+        _insert(found, path.strip("/"), package + deeper, depth + 1)
+    for part in package:
+        found = found.setdefault(part, {})
+        if not isinstance(found, dict):
+            return
+    _merge(found, {key: value for key, value in data.items() if key != "defaults"})
+
+
+def _merge(into: dict[str, Any], data: Mapping[str, Any]) -> None:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            below = into.setdefault(key, {})
+            if isinstance(below, dict):
+                _merge(below, value)
+                continue
+        into[key] = value
+
+
+def _default_comments(config: str) -> dict[str, str]:
+    pattern = re.compile(r"^\s+- (\w+):\s*[^#]*#\s*(.*)$")
+    return {m.group(1): m.group(2) for m in map(pattern.match, _lines(config)) if m}
+
+
+@functools.cache
+def _lines(name: str) -> tuple[str, ...]:
+    path = places.conf_dir() / f"{name}.yaml"
+    return tuple(path.read_text().splitlines()) if path.is_file() else ()
+
+
+@functools.cache
+def _load(name: str) -> dict[str, Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load("\n".join(_lines(name)), loader)
+    except yaml.YAMLError:
+        return {}  # Hydra reports it when the file is used
+    return data if isinstance(data, dict) else {}
+
+
+@functools.cache
+def targets(group: str) -> dict[str, str]:
+    """Where the code of every choice of a group lies, by the choice's name; tasks include environments."""
+    found: dict[str, str] = {}
+    for folder in ("task", "env") if group == "task" else (group,):
+        for choice in groups().get(folder, ()):
+            data = tree_of(f"{folder}/{choice}")
+            if "_target_" in data:
+                found[str(data["name"])] = str(data["_target_"])
+    return found
+
+
+def tree_of(name: str) -> dict[str, Any]:
+    """The content of `conf/<name>.yaml` with that of the files of its group that it builds on, unresolved."""
+    found: dict[str, Any] = {}
+    _insert(found, name, [])
+    return found
+
+
+def file_content(group: str, name: str) -> Any:
+    """The content of a file of conf/ over that of those of its group that it builds on."""
+    from omegaconf import OmegaConf
+
+    own: Any = OmegaConf.load(places.conf_dir() / group / f"{name}.yaml")
+    others = [other for other in own.pop("defaults", []) if isinstance(other, str) and other != "_self_"]
+    return OmegaConf.merge(*(file_content(group, other) for other in others), own)

@@ -1,0 +1,181 @@
+"""What experiments lack: the runs they need, what is there of them, and the jobs of a sweep that make the rest."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vlmreason import runs
+from vlmreason.assembly import build, compose
+from vlmreason.studies import artifacts
+from vlmreason.studies.library import Library
+from vlmreason.studies.needs import needs
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job in the making. run_dir: of a run that is there already under another name; None: that of the config."""
+
+    overrides: list[str]
+    config: dict[str, Any]
+    then: tuple[tuple[str, ...], ...] = ()
+    run_dir: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        return self.run_dir or Path.cwd() / runs.run_directory(self.config)
+
+
+def open_library(scale: str, studies: Sequence[str], folder: Path) -> Library:
+    """Open the records of studies and of the runs in a folder, found by what the command line would compose."""
+    return Library(scale, studies, folder, compose.Composer().config, build.evaluated_task)
+
+
+def jobs(names: Sequence[str], scale: str, folder: str, extra: Sequence[str] = ()) -> list[Planned]:
+    """Runs to be trained, and runs of which something is still to be measured. Says how many are complete.
+
+    `folder`: where they are and go. Raises ValueError.
+    """
+    library = open_library(scale, artifacts.studies(names), Path(folder))
+    every = needs(names, scale, library, compose.typed(extra))
+    unmet = [need for need in every if not need.is_met]
+    planned = []
+    for place, need in enumerate(unmet):
+        show_progress("checking job", place, len(unmet))
+        config, then, run_dir = need.config | {"out": folder}, need.commands, need.run_dir
+        if run_dir is None:
+            compose.check(config, "train")
+        else:
+            then = need.lacking
+            config = runs.read_config(run_dir) if need.found.mark else config
+        overrides = [*compose.overrides(need.settings), f"out={compose.override_value(folder)}"]
+        planned.append(Planned(overrides, config, tuple(then), run_dir and run_dir.absolute()))
+    trained = sum(need.run_dir is not None for need in unmet)
+    more = f", {trained} more trained, without all that is measured afterwards" if trained else ""
+    print(f"{len(every) - len(unmet)} of {len(every)} runs are there already{more}")
+    return planned
+
+
+def in_sweeps(folder: Path, planned: Sequence[Planned]) -> Iterator[tuple[Path, list[Any]]]:
+    """Sweeps below a folder that have some of these jobs on their way, with the rows of these (launch.status.Row)."""
+    from vlmreason.launch import directory, status
+
+    wanted = {str(job.place): set(job.then) for job in planned}
+    for path in sorted(folder.glob("*/sweep.json")):
+        try:
+            sweep = directory.read_sweep(path.parent, complete=False)
+        except ValueError as error:
+            print(f"vlmreason: {error}; it is passed over", file=sys.stderr)
+            continue
+        same = {j.number for j in sweep.jobs if j.run_dir in wanted and wanted[j.run_dir] <= set(j.then)}
+        if sweep.complete and same:
+            rows = [row for row in status.observe(path.parent, sweep) if row.number in same and row.state in ON_THE_WAY]
+            if rows:
+                yield path.parent, rows
+
+
+ON_THE_WAY = ("waiting", "submitted", "running", "stopped", "lost")  # what failed is planned again, from today's source
+
+
+def name(names: Sequence[str], scale: str) -> str:
+    """Of a sweep: s2h-fig5, s2h-fig5-table8, s2h for all of a study; other scales than nano behind it."""
+    found = []
+    for study in artifacts.studies(names):
+        own = [name.partition("/")[2] for name in names if name.startswith(f"{study}/")]
+        is_all = 1 < len(own) == sum(name.startswith(f"{study}/") for name in artifacts.names())
+        found += [study, *([] if is_all else own if len(own) < 4 else [own[0], f"and-{len(own) - 1}-more"])]
+    return "-".join([*found, *([] if scale == "nano" else [scale])])
+
+
+def last_folder(first: Path) -> Path:
+    """Of the sweeps of the same experiments, whose directories are `first`, then first-2, first-3 and so on."""
+    return [folder for folder in _numbered(first) if folder == first or folder.exists()][-1]
+
+
+def free_folder(first: Path) -> Path:
+    """Where the next sweep of the same experiments goes; an interrupted plan is completed."""
+    from vlmreason.launch import directory
+
+    last = last_folder(first)
+    if not (last / "sweep.json").exists():
+        return last
+    try:
+        is_taken = directory.read_sweep(last, complete=False).complete
+    except ValueError:  # damaged; `in_sweeps` has said it
+        is_taken = True
+    return list(_numbered(first))[-1] if is_taken else last
+
+
+def _numbered(first: Path) -> Iterator[Path]:
+    """`first`, the directories after it, and the first one that is not there."""
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        yield folder
+        if not folder.exists():
+            return
+
+
+def show_progress(what: str, place: int, number: int) -> None:
+    if number > 20 and sys.stderr.isatty():
+        end = "\n" if place + 1 == number else "\r"
+        print(f"vlmreason: {what} {place + 1} of {number}", end=end, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A file of sweeps/plans: the product of each grid's values, one grid after the other."""
+
+    command: Literal["train"]
+    grids: tuple[dict[str, Any], ...]
+
+    def jobs(self) -> Iterator[list[str]]:
+        """The overrides of every job."""
+        for grid in self.grids:
+            lists = [value if isinstance(value, list) else [value] for value in grid.values()]
+            for values in itertools.product(*lists):
+                yield [f"{key}={compose.override_value(value)}" for key, value in zip(grid, values, strict=True)]
+
+
+def read_plan(word: str) -> Plan:
+    """A plan by its name or file. Raises ValueError."""
+    from vlmreason.assembly import catalog
+    from vlmreason.structure import read_yaml, structure
+
+    path = catalog.sweep_file("plan", word)
+    data = read_yaml(path)
+    try:
+        plan = structure(Plan, data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    empty = [key for grid in plan.grids for key, value in grid.items() if value == []]
+    if not plan.grids or empty:
+        raise ValueError(f"{path}: {empty[0] if empty else 'grids'}: one value or more is expected")
+    return plan
+
+
+def _varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
+    """The settings in which jobs differ."""
+    values: dict[str, set[str | None]] = {}
+    tables = [dict(override.partition("=")[::2] for override in overrides) for overrides in all_overrides]
+    for key in (key for table in tables for key in table):
+        values[key] = {table.get(key) for table in tables}
+    return [key for key, found in values.items() if len(found) > 1]
+
+
+def _steps(cfg: dict[str, Any]) -> dict[str, int]:
+    """Steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
+    from vlmreason.assembly import build
+    from vlmreason.data.mixture import mixtures
+
+    batch_size = build.build_scale(cfg).batch_size
+    supervision = build.build_supervision(cfg)
+    steps = {
+        name: -(-len(mixture) // (supervision.phases[name].batch_size or batch_size))
+        for name, mixture in mixtures(supervision, cfg["task"]["name"], cfg["seed"]).items()
+    }
+    algorithm = cfg.get("algorithm", {})
+    return steps | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})

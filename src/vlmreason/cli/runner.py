@@ -1,0 +1,87 @@
+"""Run one command through Hydra: compose, check, call, report.
+
+Hydra composes the configuration and handles -m, --cfg and --info; it makes no folders, logs or copies of
+its own for a run. The command gets plain containers, never OmegaConf's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from vlmreason import places
+from vlmreason.assembly import catalog, errors
+from vlmreason.assembly.compose import resolve
+
+
+class _JobFailed(Exception):
+    """A job of a sweep failed and has been reported; `code` is its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("reported above")
+        self.code = code
+
+
+def launch(command: str, config: str, words: list[str]) -> int:
+    """Run a command with Hydra's command line `words`; returns the exit code."""
+    program = sys.argv[0]
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    sys.argv = [program, *words]
+
+    def job(cfg: DictConfig) -> Any:
+        return _run_job(command, program, cfg)
+
+    decorated = hydra.main(version_base="1.3", config_path=str(places.conf_dir()), config_name=config)(job)
+    try:
+        decorated()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else errors.MISTAKE
+    except _JobFailed as failed:
+        return failed.code
+    except (HydraException, OmegaConfBaseException) as error:
+        reported = errors.explain(command, words, error)
+        reported.__cause__ = error
+        return errors.report(reported)
+    except (Exception, KeyboardInterrupt) as error:
+        return errors.report(error)
+    finally:
+        sys.argv = [program, command, *words]
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+    return 0
+
+
+def _run_job(command: str, program: str, cfg: DictConfig) -> Any:
+    """One job: `sys.argv` is as if it had been typed alone, so that processes started from it do the same job."""
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    if in_sweep:
+        print(f"vlmreason: job {hydra_config.job.num}: {command} {' '.join(overrides)}", file=sys.stderr)
+    before = sys.argv
+    sys.argv = [program, command, *overrides]
+    try:
+        plain = resolve(cfg, overrides)
+        place = importlib.import_module(catalog.module_name(command)).run(plain)
+    except Exception as error:
+        code = errors.report(error, f"job {hydra_config.job.num}: " if in_sweep else "")
+        if in_sweep:
+            raise _JobFailed(code) from None  # Hydra goes on with the other jobs and raises it at the end
+        sys.exit(code)
+    finally:
+        sys.argv = before
+    if place is not None:
+        print(place, flush=True)
+    return None if place is None else str(place)

@@ -1,0 +1,198 @@
+"""A learner answers the problems of a task: greedy, in batches, resumable.
+
+    <out_dir>/evaluation.json                    what was evaluated, so that nothing else is mixed in
+    <out_dir>/predictions/<level>-<view>.jsonl   the responses, appended as they come
+    <out_dir>/summary.json                       their scores
+
+The same call after an interruption goes on where the files end. Several processes (`Share`) answer every n-th
+problem each, into files of their own, which the first one then appends to the files above.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vlmreason.answering.responses import _Answer, _answers
+from vlmreason.answering.settings import EvaluationSettings
+from vlmreason.evaluation.predictions import Prediction, PredictionFile, claim, holds, read_predictions
+from vlmreason.evaluation.problems import SampledProblems
+from vlmreason.evaluation.scoring import Summary, score_predictions
+from vlmreason.files import write_json
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.structure import nearest
+from vlmreason.tasks.base import Modality, Problem, Task
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this is; `wait` returns when all have called it."""
+
+    rank: int = 0
+    num: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+ALONE = Share()
+
+
+def evaluate(
+    learner: Learner,
+    task: Task[Any],
+    settings: EvaluationSettings,
+    out_dir: Path,
+    identity: Mapping[str, object],
+    progress: bool = True,
+    share: Share = ALONE,
+) -> Summary:
+    """Generate what is missing, score everything, write `summary.json` and return it.
+
+    `identity` (JSON) says what else decides the responses: the task's configuration and the checkpoint.
+    With the settings it must be the same whenever `out_dir` is used again; `num` may grow or shrink, and
+    levels and views may be added. Raises ValueError naming what is wrong.
+    """
+    levels = task.levels if settings.levels is None else settings.levels
+    for level in levels:
+        if level not in task.levels:
+            hint = nearest(level, task.levels)
+            raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
+    cells = {(level, view): prediction_path(out_dir, level, view) for level in levels for view in settings.views}
+    if share.rank == 0:
+        claim(out_dir, _full_identity(task, settings, identity), list(cells.values()))
+        for (level, _), path in cells.items():
+            _merge(path, SampledProblems(task, (level,), settings.split, num=10**15))
+    share.wait()
+    for (level, view), path in cells.items():
+        _fill(path, learner, task, level, view, settings, progress, share)
+    share.wait()
+    if share.rank == 0:
+        for (level, _), path in cells.items():
+            _merge(path, SampledProblems(task, (level,), settings.split, num=10**15))
+    share.wait()
+    wanted = SampledProblems(task, levels, settings.split, settings.num)
+    predictions = itertools.chain.from_iterable(map(read_predictions, cells.values()))
+    summary = score_predictions(task, wanted, (p for p in predictions if p.id in wanted))
+    if share.rank == 0:
+        write_json(out_dir / "summary.json", summary.to_json())
+    return summary
+
+
+def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
+    """Accuracy per level and view in memory, nothing is written; for curves while training.
+
+    Keys are `accuracy/<level>/<view>` and the task's parts in the same form. On the validation split, whatever
+    `settings.split` says, so that nothing chosen by these curves has seen a test problem.
+    """
+    found = {}
+    for level in task.levels if settings.levels is None else settings.levels:
+        for view in settings.views:
+            problems = [task.sample(level, "validation", index) for index in range(settings.num)]
+            num_correct, sums = 0, dict[str, list[float]]()
+            for start in range(0, len(problems), settings.batch_size):
+                batch = problems[start : start + settings.batch_size]
+                states = [problem.state for problem in batch]
+                for state, answer in zip(states, _answers(learner, task, states, view, settings), strict=True):
+                    score = task.score(state, answer.text)
+                    num_correct += score.correct
+                    for name, value in score.parts.items():
+                        sums.setdefault(name, []).append(value)
+            found[f"accuracy/{level}/{view}"] = num_correct / settings.num
+            found |= {f"{name}/{level}/{view}": sum(values) / len(values) for name, values in sums.items()}
+    return found
+
+
+def evaluation_dir(
+    run_dir: Path, task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]
+) -> Path:
+    """Where an evaluation of a run is kept: the run directory if it holds the very same one, else a directory
+    of its own in `evaluations/`, named after the task and a hash of everything that decides the responses."""
+    full = _full_identity(task, settings, identity)
+    if holds(run_dir, full):
+        return run_dir
+    text = json.dumps(full, sort_keys=True)
+    return run_dir / "evaluations" / f"{task.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _full_identity(task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]) -> dict[str, object]:
+    decisive = ("split", "max_new_tokens", "conversion", "prefill")
+    decisions = {key: value for key, value in asdict(settings).items() if key in decisive}
+    return {"task": task.name, "task_version": task.version, **identity, **decisions}
+
+
+def prediction_path(out_dir: Path, level: str, view: str) -> Path:
+    """Where the responses of a level in a view are kept."""
+    return out_dir / "predictions" / f"{level}-{view}.jsonl"
+
+
+def _fill(
+    path: Path,
+    learner: Learner,
+    task: Task[Any],
+    level: str,
+    view: Modality,
+    settings: EvaluationSettings,
+    progress: bool,
+    share: Share,
+) -> None:
+    """Append the missing responses of one level and view to their file, or those of a process to its own."""
+    any_index = SampledProblems(task, (level,), settings.split, num=10**15)
+    done = {prediction.id for prediction in read_predictions(path)} if share.num > 1 and path.exists() else set()
+    own = path if share.num == 1 else path.with_name(f"{path.stem}.{share.rank}-of-{share.num}.part")
+    with PredictionFile(own, any_index) as file:
+        mine = list(SampledProblems(task, (level,), settings.split, settings.num))[share.rank :: share.num]
+        todo = [id for id in mine if id not in file.done and id not in done]
+        bar = tqdm(
+            desc=f"{level} {view}",
+            total=len(mine),
+            initial=len(mine) - len(todo),
+            unit="examples",
+            disable=not progress or share.rank > 0 or None,  # None: no bar but on a terminal
+            dynamic_ncols=True,
+        )
+        with bar:
+            for ids in _batches(todo, settings.batch_size):
+                problems = [any_index[id] for id in ids]
+                answers = _answers(learner, task, [problem.state for problem in problems], view, settings)
+                pairs = zip(problems, answers, strict=True)
+                file.append(_prediction(problem, view, answer) for problem, answer in pairs)
+                bar.update(len(ids))
+
+
+def _merge(path: Path, any_index: SampledProblems) -> None:
+    """Append what several processes answered to their common file, in the order of the problems."""
+    parts = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.part"))
+    if not parts:
+        return
+    found = {prediction.id: prediction for part in parts for prediction in read_predictions(part)}
+    with PredictionFile(path, any_index) as file:
+        new = [prediction for id, prediction in found.items() if id not in file.done]
+        file.append(sorted(new, key=lambda prediction: prediction.index or 0))
+    for part in parts:
+        part.unlink()
+
+
+def _prediction(problem: Problem[Any], view: str, answer: _Answer) -> Prediction:
+    return Prediction(
+        id=problem.id,
+        task=problem.task,
+        level=problem.level,
+        split=problem.split,
+        index=problem.index,
+        view=view,
+        response=answer.text,
+        num_tokens=answer.num_tokens,
+        finished=answer.finished,
+        tokens=answer.tokens,
+    )
+
+
+def _batches(ids: list[str], size: int) -> Iterator[list[str]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))

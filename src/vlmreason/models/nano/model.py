@@ -1,0 +1,169 @@
+"""The nano model: a real vision-language model of about 1.5 M parameters, built from Hugging Face parts.
+
+LLaVA's architecture (vision tower, two-layer projector, decoder) with a two-layer SigLIP tower, one patch per
+table cell, and a four-layer Llama decoder; `LlavaForConditionalGeneration.from_pretrained` opens it without
+this package. The pretrained bases lie inside the package: `nano` for tables, `nano_scenes` for grids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.processor import FixedPictures, Processor, Template
+from vlmreason.models.vlm.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
+from vlmreason.structure import first_line
+
+BASE = Path(__file__).parent / "base"
+BASES = {"nano": BASE, "nano_scenes": Path(__file__).parent / "scenes"}
+"""The weights that ship with the package, by the model's name."""
+VOCABULARY = Path(__file__).parent / "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Nano:
+    """conf/model/nano*.yaml: `checkpoint` is a folder with weights; None: those shipped under `name`."""
+
+    name: str = "nano"
+    checkpoint: str | None = None
+
+    def load(self, trained: Path | None = None) -> Learner:
+        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        if trained or self.checkpoint:
+            return Learner(*load_nano(Path(trained or str(self.checkpoint))))
+        if self.name not in BASES:
+            raise ValueError(f"model.name={self.name!r} without model.checkpoint: shipped are {', '.join(BASES)}")
+        return Learner(*load_nano(BASES[self.name]))
+
+
+@dataclass(frozen=True)
+class NanoSettings:
+    """Sizes of the nano model; pixels for the picture's and a patch's side."""
+
+    picture_size: int = 144
+    patch_size: int = 24
+    hidden_size: int = 128
+    vision_layers: int = 2
+    vision_heads: int = 4
+    decoder_layers: int = 4
+    decoder_heads: int = 4
+    decoder_inner: int = 384
+    num_tokens: int = 1024
+    max_length: int = 1024
+    rope_theta: float = 100.0  # short wavelengths: sequences here have 40 to 300 tokens
+
+    @property
+    def num_image_tokens(self) -> int:
+        return (self.picture_size // self.patch_size) ** 2
+
+
+def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple[Any, Processor]:
+    """An untrained model and its processor; the pieces of `texts` are its vocabulary."""
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    tokenizer: Any = build_tokenizer(texts, settings.num_tokens)
+    s = settings
+    vision = SiglipVisionConfig(
+        hidden_size=s.hidden_size,
+        intermediate_size=2 * s.hidden_size,
+        num_hidden_layers=s.vision_layers,
+        num_attention_heads=s.vision_heads,
+        image_size=s.picture_size,
+        patch_size=s.patch_size,
+        vision_use_head=False,
+    )
+    text = LlamaConfig(
+        vocab_size=s.num_tokens,
+        hidden_size=s.hidden_size,
+        intermediate_size=s.decoder_inner,
+        num_hidden_layers=s.decoder_layers,
+        num_attention_heads=s.decoder_heads,
+        num_key_value_heads=s.decoder_heads,
+        rope_parameters={"rope_type": "default", "rope_theta": s.rope_theta},
+        max_position_embeddings=s.max_length,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        bos_token_id=tokenizer.convert_tokens_to_ids(USER),
+        eos_token_id=tokenizer.convert_tokens_to_ids(EOS),
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=s.num_image_tokens,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation="eager", dtype=torch.float32
+    )
+    return model, _processor(tokenizer, model.config)
+
+
+def read_vocabulary() -> list[str]:
+    """The pieces of the shipped vocabulary, in the order of their ids."""
+    return [str(piece) for piece in json.loads(VOCABULARY.read_text())]
+
+
+def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
+    """A nano model saved by this package (safetensors), by default the shipped base.
+
+    Raises ValueError where a file is missing or damaged, or does not fit the others.
+    """
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+    if not (directory / "model.safetensors").is_file():
+        raise ValueError(f"no nano model in {directory}: `vlmreason pretrain` makes one")
+    _check_files(directory)
+    try:
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+            directory,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{directory}: the model is damaged ({first_line(error)})") from error
+    model, found = loaded
+    mismatched = [name for name, *_ in found["mismatched_keys"]]
+    if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"], *mismatched]):
+        raise ValueError(f"{directory}: the weights are not those of config.json ({wrong[0]})")
+    return model, _processor(tokenizer, model.config)
+
+
+def _check_files(directory: Path) -> None:
+    """Raise ValueError unless config.json is a LLaVA's and the tokenizer is there: else defaults would be taken."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        try:
+            content = json.loads((directory / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{directory}: the model has no {name}") from None
+        except ValueError:
+            raise ValueError(f"{directory / name}: damaged, not JSON") from None
+        if name == "config.json" and (not isinstance(content, dict) or content.get("model_type") != "llava"):
+            raise ValueError(f"{directory / name}: not a nano model, model_type llava is expected")
+
+
+def _processor(tokenizer: Any, config: Any) -> Processor:
+    template = Template(text=(USER, ASSISTANT), image=(USER, "", ASSISTANT), end=EOS)
+    pictures = FixedPictures(
+        placeholder_id=config.image_token_index,
+        num_tokens=config.image_seq_length,
+        side=config.vision_config.image_size,
+        pixel_mean=0.94,  # the background of a table's cell becomes zero
+        pixel_std=0.3,
+    )
+    return Processor(tokenizer, template, pictures)

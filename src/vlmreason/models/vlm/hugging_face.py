@@ -1,0 +1,235 @@
+"""Image-text-to-text models of the Hugging Face hub, through one adapter for all families.
+
+Weights, tokenizer, chat template and picture processor come from one commit of one repository (or a directory);
+families.py adds the few lines that differ. Nothing of the repository is executed, and only safetensors are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from vlmreason.models.contract import Source
+from vlmreason.models.vlm.chat_template import TemplateSettings, read_template
+from vlmreason.models.vlm.families import FAMILIES, Family
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.norms import fuse_norms
+from vlmreason.models.vlm.processor import Processor
+from vlmreason.models.vlm.text import TextCoder
+from vlmreason.structure import first_line
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """conf/model/hf.yaml and the files that build on it."""
+
+    name: str
+    id: str | None = None
+    revision: str = "main"
+    checkpoint: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    longest_edge: int | None = None
+    template: TemplateSettings = field(default_factory=TemplateSettings)
+
+    def load(self, trained: Path | None = None) -> Learner:
+        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        directory = trained or (Path(self.checkpoint) if self.checkpoint else None)
+        if directory is not None:
+            return self._load(str(directory), None, _read_config(directory / "config.json"), None)
+        if self.id is None:
+            raise ValueError("model.id: missing; a repository on the hub (owner/name), or model.checkpoint=DIR")
+        config = download(self.id, self.revision, "config.json")
+        commit = config.parent.name  # the cache keeps the files of a commit in a folder of its name
+        source = {"id": self.id, "revision": self.revision, "commit": commit}
+        return self._load(self.id, commit, _read_config(config), source)
+
+    def _load(
+        self, place: str, commit: str | None, raw: Mapping[str, Any], source: Mapping[str, str] | None
+    ) -> Learner:
+        from transformers import AutoTokenizer
+
+        family = FAMILIES.get(str(raw.get("model_type")))
+        if family is None:
+            raise ValueError(
+                f"{place}: model_type={raw.get('model_type')!r} is unknown; known are {', '.join(FAMILIES)}"
+            )
+        for name in _REQUIRED:  # without them the library goes on with others: an empty vocabulary, other end tokens
+            if _optional(place, commit, name) is None:
+                raise ValueError(f"{place}: the model has no {name}")
+        if generation := _optional(place, commit, "generation_config.json"):
+            _read_config(generation)
+        with _one_sentence(place):
+            model = self._model(place, commit)
+            tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, trust_remote_code=False)
+            pictures = family.pictures(model.config, self._image_processor(place, commit, family), TextCoder(tokenizer))
+        fuse_norms(model)
+        if family.repair is not None:
+            family.repair(model)
+        tokenizer.chat_template = _chat_template(place, commit, tokenizer)  # saved with the tokenizer
+        eos_ids = _eos_ids(model, tokenizer)
+        template = read_template(
+            tokenizer,
+            placeholder=str(tokenizer.convert_ids_to_tokens(pictures.placeholder_id)),
+            ends=tokenizer.convert_ids_to_tokens(eos_ids),
+            settings=self.template,
+        )
+        return Learner(model, Processor(tokenizer, template, pictures, eos_ids), family.prefixes, source)
+
+    def _model(self, place: str, commit: str | None) -> Any:
+        from transformers import AutoModelForImageTextToText, GenerationConfig
+
+        try:
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                place,
+                revision=commit,
+                trust_remote_code=False,
+                dtype=getattr(torch, self.dtype),
+                attn_implementation=self.attention,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, in one sentence
+                output_loading_info=True,
+            )
+        except (ImportError, ValueError) as error:
+            if "attention" not in str(error).lower():
+                raise
+            raise ValueError(f"model.attention={self.attention}: {first_line(error)}") from error
+        model, found = loaded
+        mismatched = [name for name, *_ in found["mismatched_keys"]]
+        if wrong := sorted([*found["missing_keys"], *mismatched]):
+            raise ValueError(f"{place}: the weights are not those of config.json ({wrong[0]})")
+        # The hub's settings (Qwen: a repetition penalty, a temperature) would change greedy answers.
+        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+            eos_token_id=model.generation_config.eos_token_id
+        )
+        return model
+
+    def _image_processor(self, place: str, commit: str | None, family: Family) -> Any:
+        from transformers import AutoImageProcessor
+
+        processor: Any = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            place, revision=commit, trust_remote_code=False, backend="pil"
+        )
+        for limit in ("min_pixels", "max_pixels", "longest_edge"):
+            value = getattr(self, limit)
+            if value is None:
+                continue
+            if limit not in family.limits:
+                has = f"there are {', '.join(family.limits)}" if family.limits else "it has one size"
+                raise ValueError(f"model.{limit}={value}: has no effect on the pictures of this model; {has}")
+            processor.size = dict(processor.size) | {family.limits[limit]: value}
+        return processor
+
+
+_REQUIRED = ("tokenizer.json", "tokenizer_config.json")
+
+
+def download(id: str, revision: str, name: str) -> Path:
+    """A file of a repository, from the cache where it is there. Raises ValueError."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(id, name, revision=revision))
+    except GatedRepoError as error:
+        raise ValueError(
+            f"model.id={id}: access must be granted on https://huggingface.co/{id}, and a token given "
+            f"(`hf auth login` or HF_TOKEN)"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ValueError(
+            f"model.id={id}: no such repository on the hub, or it is private and needs HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"model.revision={revision}: {id} has no such branch, tag or commit") from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"model.id={id}: the hub cannot be reached, and revision {revision} is not in the cache "
+            f"{constants.HF_HUB_CACHE} (HF_HOME chooses another; `hf download {id}` fills it where there is a network)"
+        ) from error
+    except EntryNotFoundError as error:
+        raise ValueError(f"model.id={id}: the repository has no {name}") from error
+    except OSError as error:
+        raise ValueError(f"model.id={id}: {first_line(error)}") from error
+
+
+def check_source(recorded: Source | None, found: Source | None) -> None:
+    """Raise ValueError where a run began with other commits (`Learner.source`) than those found now."""
+    if not recorded or not found:
+        return
+    pairs = zip(*([side] if isinstance(side, Mapping) else side for side in (recorded, found)), strict=False)
+    for old, new in pairs:
+        if old["id"] == new["id"] and old["commit"] != new["commit"]:
+            setting = f"{new.get('part', 'model')}.revision"
+            raise ValueError(
+                f"{setting}={new['revision']}: {new['id']} was at commit {old['commit']} when the run began and is at "
+                f"{new['commit']} now; {setting}={old['commit']} continues it"
+            )
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent}: no model there, config.json is missing") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, not a JSON object")
+    return content
+
+
+def _chat_template(place: str, commit: str | None, tokenizer: Any) -> str | None:
+    """Jinja source: of the model as a whole where it has one (two file layouts), else of its tokenizer."""
+    if jinja := _optional(place, commit, "chat_template.jinja"):
+        return jinja.read_text(encoding="utf-8")
+    if legacy := _optional(place, commit, "chat_template.json"):
+        return str(_read_config(legacy).get("chat_template"))
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
+
+
+def _optional(place: str, commit: str | None, name: str) -> Path | None:
+    if commit is None:
+        path = Path(place) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(place, name, revision=commit))
+    except EntryNotFoundError:
+        return None
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
+    """All tokens that end a response, the tokenizer's own first."""
+    listed = model.generation_config.eos_token_id
+    found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
+    return list(dict.fromkeys(token for token in found if token is not None))
+
+
+@contextmanager
+def _one_sentence(place: str) -> Iterator[None]:
+    """What libraries raise about a model's files as a ValueError that names the place."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
+        line = first_line(error)
+        raise ValueError(line if line.startswith((place, "model.")) else f"{place}: {line}") from error

@@ -1,0 +1,305 @@
+"""What training and evaluation need of a model: logits at the response, generation, parts, saving."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import LogitsProcessor
+
+from vlmreason.models.contract import PARTS, AdapterSettings, Generation, Prompt, Sample, Source, TokenScores
+from vlmreason.models.vlm import adapters
+from vlmreason.models.vlm.processor import IGNORED, Processor
+
+LLAVA = {
+    "vision_tower": ("model.vision_tower.",),
+    "projector": ("model.multi_modal_projector.",),
+    "language_model": ("model.language_model.", "lm_head."),
+}
+"""Parameter-name prefixes of each part in LLaVA's layout."""
+
+
+MAX_LOGITS = 2**27
+"""Logits that a loss holds at once (half a gigabyte in float32)."""
+
+_NEVER = -1e30  # a logit of no probability, finite: its share of an entropy is 0
+_ROWS_STEP = 256  # the projection is computed for a multiple of this many rows: few shapes, kept kernels
+_NO_INPUTS = ("labels", "segments", "attention_mask")
+"""What of a batch the model does not get.
+
+Padding lies behind a dialogue, where causal attention does not look; without a mask it has its fastest kernels.
+"""
+
+
+class Learner:
+    """A Hugging Face image-text-to-text model with its processor; `prefixes`: of the parameter names of each part."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Processor,
+        prefixes: Mapping[str, tuple[str, ...]] = LLAVA,
+        source: Source | None = None,
+    ) -> None:
+        """`source`: where weights come from, if from a hub."""
+        self.model: Any = model
+        model.token_losses = types.MethodType(_token_losses, model)  # methods: sharded models must know what is run
+        model.token_scores = types.MethodType(_token_scores, model)
+        model.last_context = types.MethodType(_last_context, model)
+        self.processor, self.prefixes, self.source = processor, prefixes, source
+        self.adapter = AdapterSettings()
+
+    @property
+    def num_positions(self) -> int | None:
+        """Most tokens of a prompt with its response; None: the model says no bound."""
+        found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return found
+
+    def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
+
+        The vocabulary projection is computed for the response's positions only.
+        """
+        hidden_ND, targets_N, segments_N = _at_targets(self.model, batch)
+        return _project(self.model.lm_head, hidden_ND), targets_N, segments_N
+
+    def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross entropy (N) in float32 and segment number (N) of each response token of a batch.
+
+        Never holds more than about MAX_LOGITS logits: of a longer batch they are computed in pieces, and again
+        for the gradient.
+        """
+        losses_N, segments_N = self.model.token_losses(batch)
+        return losses_N, segments_N
+
+    def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:
+        """How likely the response tokens of a batch are when it is sampled at a temperature (`sample`).
+
+        Never holds more than about MAX_LOGITS logits, as `token_losses`.
+        """
+        found: TokenScores = self.model.token_scores(batch, temperature, self.processor.pictures.placeholder_id)
+        return found
+
+    def context(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Last hidden state (B, D) of each prompt's last token."""
+        batch = {k: v.to(self.model.device) for k, v in self.processor.collate_prompts(prompts).items()}
+        context_BD: Tensor = self.model.last_context(batch)
+        return context_BD
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
+    ) -> list[Generation]:
+        """Greedy responses to a batch of prompts, with a KV cache.
+
+        `forbidden_start`: the first token of this text may not begin a response. Raises ValueError where the
+        longest prompt leaves no room for `max_new_tokens` in the model's context.
+        """
+        forbidden = self.processor.first_token(forbidden_start) if forbidden_start else None
+        rows = self._generate(
+            prompts, max_new_tokens, do_sample=False,
+            begin_suppress_tokens=None if forbidden is None else [forbidden],
+        )  # fmt: skip
+        return [self._generation(prompt, row) for prompt, row in zip(prompts, rows.tolist(), strict=True)]
+
+    @torch.inference_mode()
+    def sample(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
+    ) -> list[Sample]:
+        """Responses drawn at random, each by its own seed, whatever else is in the batch. Raises ValueError as
+        `generate`."""
+        drawer = _Drawer(random_numbers(seeds, max_new_tokens).to(self.model.device), temperature)
+        ids_BL = self._generate(prompts, max_new_tokens, do_sample=False, logits_processor=[drawer])
+        drawn = zip(prompts, ids_BL.tolist(), drawer.logprobs(), strict=True)
+        return [self.as_sample(prompt, ids, logprobs) for prompt, ids, logprobs in drawn]
+
+    def as_sample(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Sample:
+        """Tokens that were drawn after a prompt, up to the end where there is one, as a response."""
+        one = self._generation(prompt, ids)
+        return Sample(one.text, one.num_tokens, one.finished, ids[: one.num_tokens], logprobs[: one.num_tokens])
+
+    def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, **options: Any) -> Tensor:
+        """Generated tokens (B, L), padded behind their ends."""
+        processor, model = self.processor, self.model
+        batch = {k: v.to(model.device) for k, v in processor.collate_prompts(prompts).items()}
+        start = batch["input_ids"].shape[1]
+        context = self.num_positions
+        if context is not None and start + max_new_tokens > context:
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens}: a prompt of {start} tokens leaves {context - start} of the "
+                f"model's {context}"
+            )
+        was_training = model.training
+        model.eval()
+        ids_BL: Tensor = model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=processor.pad_id,
+            eos_token_id=processor.eos_ids,
+            suppress_tokens=[processor.pictures.placeholder_id],
+            **options,
+        )[:, start:]
+        model.train(was_training)
+        return ids_BL
+
+    def _generation(self, prompt: Prompt, ids: list[int]) -> Generation:
+        end = next((at for at, token in enumerate(ids) if token in self.processor.eos_ids), None)
+        finished = end is not None
+        ids = ids[:end]
+        return Generation(self.processor.decode(ids, prompt.prefill), len(ids) + finished, finished)
+
+    def count_tokens(self, text: str) -> int:
+        return self.processor.count_tokens(text)
+
+    def part_parameters(self, part: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """Named parameters of a part; every parameter belongs to exactly one."""
+        if part not in PARTS:
+            raise ValueError(f"train={part!r}: the parts of a model are {', '.join(PARTS)}")
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(self.prefixes[part]):
+                yield name, parameter
+
+    def trained_parameters(self, train: Literal["all"] | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
+        """Named parameters that train in a phase with this `train`: those of its parts that the adapter lets train.
+
+        Raises ValueError where nothing would train.
+        """
+        parts = PARTS if train == "all" else train
+        found = [named for part in parts for named in self.part_parameters(part) if self.adapter.trains(part, named[0])]
+        if not found:
+            raise ValueError(f"adapter.frozen={list(self.adapter.frozen)}: nothing trains in a phase of {list(parts)}")
+        return found
+
+    def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
+        """Freeze parts and add low-rank adapters, their weights from `trained` where it is given. Raises ValueError."""
+        self.adapter = settings
+        whole = self.source if isinstance(self.source, Mapping) else None
+        adapters.add_adapter(self.model, self.prefixes, settings, seed, whole)
+        if settings.name != "none" and trained is not None:
+            adapters.load_adapter(self.model, self.prefixes, settings, trained)
+
+    def merge(self) -> None:
+        """Add the low-rank adapters to the weights: the model is then saved whole."""
+        adapters.merge_adapter(self.model)
+        self.adapter = AdapterSettings()
+
+    def save(self, directory: Path) -> None:
+        """Write model and processor in the Hugging Face layout; of a model with adapters what trains, in PEFT's."""
+        if self.adapter.name != "none":
+            adapters.save_adapter(self.model, self.prefixes, self.adapter, directory)
+        else:
+            self.model.save_pretrained(directory, safe_serialization=True)
+        self.processor.save(directory)
+
+
+def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    hidden_ND, targets_N, segments_N = _at_targets(model, batch)
+    return torch.cat(_in_pieces(_cross_entropy, model.lm_head, hidden_ND, targets_N)), segments_N
+
+
+def _in_pieces(compute: Callable[..., Any], head: Any, hidden_ND: Tensor, targets_N: Tensor, *more: Any) -> list[Any]:
+    """`compute(head, hidden, targets, *more)` of pieces that hold about MAX_LOGITS logits.
+
+    Where there are several, they are computed again for the gradient.
+    """
+    num_rows = max(_ROWS_STEP, MAX_LOGITS // head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
+    pairs = zip(torch.split(hidden_ND, num_rows), torch.split(targets_N, num_rows), strict=True)
+    if len(targets_N) <= num_rows:
+        return [compute(head, *pair, *more) for pair in pairs]
+    return [checkpoint(compute, head, *pair, *more, use_reentrant=False) for pair in pairs]
+
+
+def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, never: int) -> TokenScores:
+    hidden_BLD = _hidden(model, batch)
+    targets_BL = batch["labels"][:, 1:]
+    wanted_BL = targets_BL != IGNORED
+    rows_N, at_N = wanted_BL.nonzero(as_tuple=True)
+    at_targets = hidden_BLD[rows_N, at_N], targets_BL[rows_N, at_N]
+    scores = _in_pieces(_log_probabilities, model.lm_head, *at_targets, temperature, never)
+    first_B = wanted_BL.int().argmax(dim=1)
+    return TokenScores(
+        logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
+        entropies_N=torch.cat([entropies for _, entropies in scores]),
+        rows_N=rows_N,
+        segments_N=batch["segments"][:, 1:][rows_N, at_N],
+        context_BD=hidden_BLD[torch.arange(len(first_B), device=first_B.device), first_B],
+    )
+
+
+def _last_context(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    hidden_BLD: Tensor = model.model(**batch, use_cache=False)[0]
+    return hidden_BLD[:, -1]
+
+
+def _log_probabilities(
+    head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, temperature: float, never: int
+) -> tuple[Tensor, Tensor]:
+    """Of the targets and around them, (N) each; the token `never` cannot be drawn."""
+    logits_NV = _project(head, hidden_ND).float() / temperature
+    logits_NV[:, never] = _NEVER
+    logs_NV = F.log_softmax(logits_NV, dim=-1)
+    entropies_N = -(logs_NV.detach().exp() * logs_NV.detach()).sum(dim=-1)
+    return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N
+
+
+class _Drawer(LogitsProcessor):
+    """Draws the tokens that generation takes, and keeps their log-probabilities."""
+
+    def __init__(self, numbers_BL: Tensor, temperature: float) -> None:
+        self.numbers_BL, self.temperature = numbers_BL, temperature
+        self._logprobs: list[Tensor] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        token_B, logprob_B = draw(scores, self.numbers_BL[:, len(self._logprobs)], self.temperature)
+        self._logprobs.append(logprob_B)
+        return torch.full_like(scores, -math.inf).scatter(1, token_B[:, None], 0.0)
+
+    def logprobs(self) -> list[list[float]]:
+        """By response, of all tokens that were drawn."""
+        found: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
+        return found
+
+
+def random_numbers(seeds: Sequence[int], num: int) -> Tensor:
+    """(B, num) from 0 to 1 (float64), each row by its own seed."""
+    return torch.from_numpy(np.stack([np.random.default_rng(seed).random(num) for seed in seeds]))
+
+
+def draw(logits_BV: Tensor, number_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """What numbers from 0 to 1 (float64) draw at a temperature: its place and log-probability, (B) each."""
+    logs_BV = F.log_softmax(logits_BV.float() / temperature, dim=-1)
+    sums_BV = logs_BV.double().exp().cumsum(dim=-1)
+    found_B1 = torch.searchsorted(sums_BV, number_B[:, None] * sums_BV[:, -1:], right=True)
+    return found_B1[:, 0], logs_BV.gather(1, found_B1)[:, 0]
+
+
+def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    return F.cross_entropy(_project(head, hidden_ND).float(), targets_N, reduction="none")
+
+
+def _hidden(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Last hidden states (B, L, D)."""
+    hidden_BLD: Tensor = model.model(**{k: v for k, v in batch.items() if k not in _NO_INPUTS}, use_cache=False)[0]
+    return hidden_BLD
+
+
+def _at_targets(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Last hidden states (N, D), token ids (N) and segment numbers (N) of the response tokens."""
+    hidden_BLD = _hidden(model, batch)
+    targets_BL = batch["labels"][:, 1:]
+    wanted_BL = targets_BL != IGNORED
+    return hidden_BLD[:, :-1][wanted_BL], targets_BL[wanted_BL], batch["segments"][:, 1:][wanted_BL]
+
+
+def _project(head: nn.Module, hidden_ND: Tensor) -> Tensor:
+    num = len(hidden_ND)
+    logits_NV: Tensor = head(F.pad(hidden_ND, (0, 0, 0, -num % _ROWS_STEP)))[:num]
+    return logits_NV

@@ -1,0 +1,247 @@
+"""Dialogues into tensors and tokens back into text: one processor for training, rollout and evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmreason.dialogue.build import Dialogue
+from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS, Response
+from vlmreason.models.contract import Prompt
+from vlmreason.models.vlm.text import TextCoder, Written
+from vlmreason.pictures import Picture
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A dialogue in tokens; `segments` has the segment number of each token, 0 for the prompt's."""
+
+    input_ids: list[int]
+    segments: list[int]
+    image: Picture | None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a family of models writes a turn. Special tokens are spelled out.
+
+    text: before and after the prompt of a turn without a picture; image: before the picture's tokens, between
+    them and the prompt, after the prompt; end: after the response, its last token ends generation; lead: what a
+    model writes before its response proper (the space after "ASSISTANT:"), trained with it and not shown.
+    """
+
+    text: tuple[str, str]
+    image: tuple[str, str, str]
+    end: str
+    lead: str = ""
+
+
+class Pictures(ABC):
+    """How a family of models takes pictures: the tokens that stand for one, and its tensors."""
+
+    placeholder_id: int
+    """Token that features replace, or from which on the picture is attended to; never generated."""
+    packable: bool = True
+    """Whether several dialogues may share a row; each then has `positions` of its own."""
+
+    @abstractmethod
+    def expand(self, height: int, width: int) -> list[int]:
+        """Tokens that stand for a picture of this size (px). Raises ValueError for a size the model refuses."""
+
+    @abstractmethod
+    def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
+        """Further inputs of the model for a batch; `images`: those of each row, in the order of their tokens."""
+
+    def prepare(self, picture: Picture) -> Picture:
+        """A picture as the library's own processor of the model is to be given it."""
+        return picture
+
+    def positions(self, input_ids: Sequence[int], images: Sequence[Picture]) -> Tensor | None:
+        """Position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
+        return None
+
+    def save(self, directory: Path) -> None:  # noqa: B027 (most have settings of their own, some have not)
+        """Write what is needed to prepare pictures again beside a saved model."""
+
+
+class FixedPictures(Pictures):
+    """Square pictures of one size, each a fixed number of equal placeholders."""
+
+    def __init__(self, placeholder_id: int, num_tokens: int, side: int, pixel_mean: float, pixel_std: float) -> None:
+        """`pixel_mean`, `pixel_std`: of pixels in [0, 1]."""
+        self.placeholder_id, self.num_tokens, self.side = placeholder_id, num_tokens, side
+        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
+
+    def expand(self, height: int, width: int) -> list[int]:
+        if (height, width) != (self.side, self.side):
+            raise ValueError(
+                f"a picture of {height} x {width} px: this model takes {self.side} x {self.side} (choose scale=nano)"
+            )
+        return [self.placeholder_id] * self.num_tokens
+
+    def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
+        flat = [image for row in images for image in row]
+        if not flat:
+            return {}
+        stacked = torch.from_numpy(np.stack(flat)).permute(0, 3, 1, 2)
+        return {"pixel_values": (stacked.float() / 255 - self.pixel_mean) / self.pixel_std}
+
+
+class Processor:
+    """Tokenizer, chat template and pictures of one model.
+
+    Special tokens come from the template alone: in prompts, responses and prefills they are plain text.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template, pictures: Pictures, eos_ids: Sequence[int] = ()) -> None:
+        """`eos_ids`: further tokens with which the model may end a response."""
+        self.tokenizer, self.template, self.pictures = tokenizer, template, pictures
+        self.coder = TextCoder(tokenizer)
+        self.end_ids = self.coder.sequence(Written(template.end))
+        self.eos_id: int = self.end_ids[-1]
+        self.eos_ids = sorted({self.eos_id, *eos_ids})
+        self.pad_id: int = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._shown_lead = self.coder.decode(self._follow("a")[0])[: -len("a")]
+
+    def prompt_ids(self, text: str, image: Picture | None) -> list[int]:
+        """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
+        return self._turn(text, None if image is None else self.pictures.expand(*image.shape[:2]))
+
+    def unexpanded_ids(self, text: str, image: Picture | None) -> list[int]:
+        """As `prompt_ids`, with one placeholder for the picture: for an engine that expands it itself."""
+        return self._turn(text, None if image is None else [self.pictures.placeholder_id])
+
+    def _turn(self, text: str, placeholders: list[int] | None) -> list[int]:
+        if placeholders is None:
+            before, after = self.template.text
+            return self.coder.turn(Written(before), text, Written(after))
+        first, before, after = self.template.image
+        return self.coder.turn(Written(first), placeholders, Written(before), text, Written(after))
+
+    def encode(self, dialogue: Dialogue) -> Encoded:
+        prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image)
+        response_ids, segments = self._response(dialogue.response)
+        return Encoded(prompt_ids + response_ids, [0] * len(prompt_ids) + segments, dialogue.image)
+
+    def _response(self, response: Response) -> tuple[list[int], list[int]]:
+        """Tokens of a response and its end, each with the segment that holds its last character."""
+        ids, offsets = self._follow(response.text)
+        spans = response.spans()
+        segments = _segments_of(spans, (end - len(self.template.lead) for _, end in offsets))
+        return ids + self.end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self.end_ids)
+
+    def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Response]) -> Encoded:
+        """A prompt (without prefill) with the very tokens that a model answered, its end included where it ended.
+
+        `split` cuts the text of the response into segments; a token belongs to the one that holds its last character.
+        """
+        assert not prompt.prefill
+        prompt_ids = self.prompt_ids(prompt.text, prompt.image)
+        text = self.decode(ids)
+        spans = split(text).spans() or [(ANSWER, 0, 0)]
+        lead = len(self.coder.decode(ids)) - len(text)
+        ends = (len(self.coder.decode(ids[:number])) - lead for number in range(1, len(ids) + 1))
+        segments = _segments_of(spans, ends)
+        return Encoded([*prompt_ids, *ids], [0] * len(prompt_ids) + segments, prompt.image)
+
+    def _follow(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of the beginning of a response, and the characters of each in lead and text."""
+        before, after = self.template.text
+        return self.coder.follow([Written(before), "a", Written(after)], self.template.lead + text)
+
+    def collate(self, examples: Sequence[Encoded], multiple: int = 1) -> dict[str, Tensor]:
+        """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); those of the pictures.
+
+        L is the longest example's length, rounded up to a multiple of `multiple`.
+        """
+        batch = self._rows([[example] for example in examples], multiple)
+        lengths_B = torch.tensor([len(example) for example in examples])
+        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths_B[:, None]).long()
+        return batch
+
+    def collate_packed(self, rows: Sequence[Sequence[Encoded]], multiple: int = 1) -> dict[str, Tensor]:
+        """As `collate`, with several examples in a row and position_ids (..., B, L) in place of attention_mask.
+
+        Positions begin anew with each example; without a mask the models attend within an example only.
+        """
+        batch = self._rows(rows, multiple)
+        length = batch["input_ids"].shape[1]
+        positions = []
+        for row in rows:
+            parts = [self._positions(example) for example in row]
+            padding = torch.arange(length - sum(map(len, row))).expand(*parts[0].shape[:-1], -1)
+            positions.append(torch.cat([*parts, padding], dim=-1))
+        return batch | {"position_ids": torch.stack(positions, dim=-2)}
+
+    def _positions(self, example: Encoded) -> Tensor:
+        found = self.pictures.positions(example.input_ids, [] if example.image is None else [example.image])
+        return torch.arange(len(example)) if found is None else found
+
+    def _rows(self, rows: Sequence[Sequence[Encoded]], multiple: int) -> dict[str, Tensor]:
+        """input_ids, labels, segments (B, L) of rows of examples, and the tensors of their pictures."""
+        length = -(-max(sum(map(len, row)) for row in rows) // multiple) * multiple
+        input_ids_BL = torch.full((len(rows), length), self.pad_id)
+        segments_BL = torch.zeros_like(input_ids_BL)
+        for i, row in enumerate(rows):
+            ids = [token for example in row for token in example.input_ids]
+            input_ids_BL[i, : len(ids)] = torch.tensor(ids)
+            segments_BL[i, : len(ids)] = torch.tensor([number for example in row for number in example.segments])
+        images = [[example.image for example in row if example.image is not None] for row in rows]
+        return {
+            "input_ids": input_ids_BL,
+            "labels": torch.where(segments_BL > 0, input_ids_BL, IGNORED),
+            "segments": segments_BL,
+        } | self.pictures.inputs(input_ids_BL, images)
+
+    def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
+        rows = [self.prompt_ids(p.text, p.image) + self._prefill(p.prefill) for p in prompts]
+        length = max(map(len, rows))
+        input_ids_BL = torch.full((len(rows), length), self.pad_id)
+        mask_BL = torch.zeros_like(input_ids_BL)
+        for i, row in enumerate(rows):
+            input_ids_BL[i, length - len(row) :] = torch.tensor(row)
+            mask_BL[i, length - len(row) :] = 1
+        batch = {"input_ids": input_ids_BL, "attention_mask": mask_BL}
+        return batch | self.pictures.inputs(input_ids_BL, [[] if p.image is None else [p.image] for p in prompts])
+
+    def decode(self, ids: Sequence[int], prefill: str = "") -> str:
+        """The response whose tokens `ids` are, or the whole of it where `prefill` came before them."""
+        text = self.coder.decode(ids)
+        return prefill + text if prefill else text.removeprefix(self._shown_lead)
+
+    def count_tokens(self, text: str) -> int:
+        return len(self._prefill(text))
+
+    def first_token(self, text: str) -> int:
+        """The token with which a response begins that begins with this text."""
+        return self._prefill(text)[0]
+
+    def save(self, directory: Path) -> None:
+        self.tokenizer.save_pretrained(directory)
+        self.pictures.save(directory)
+
+    def _prefill(self, text: str) -> list[int]:
+        return self._follow(text)[0] if text else []
+
+
+def _segments_of(spans: Sequence[tuple[str, int, int]], ends: Iterable[int]) -> list[int]:
+    """The segment number of each token by the character that it ends before; `spans`: (kind, start, end) in order."""
+    at, segments = 0, []
+    for end in ends:
+        while at + 1 < len(spans) and end > spans[at][2]:
+            at += 1
+        segments.append(SEGMENT_IDS[spans[at][0]])
+    return segments

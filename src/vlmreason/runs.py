@@ -1,0 +1,247 @@
+"""Which run a configuration is, and its directory.
+
+A run is the hash of its resolved configuration without paths and launch settings: the same command finds
+the same directory again and continues there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from vlmreason.answering.settings import EvaluationSettings
+from vlmreason.files import first_process, hold, write_json_atomic, write_text_atomic
+from vlmreason.models.api import Api
+from vlmreason.scale import Scale
+from vlmreason.structure import nearest, speed_settings
+from vlmreason.training.engine.settings import TrainerSettings
+from vlmreason.training.reinforced.settings import ReinforcementSettings
+
+PLACES = ("out", "logger", "launch")
+"""Where a run is and how it is launched: groups and keys that are no part of what it computes."""
+
+CODE = "_target_"
+"""Where the code of a choice lies: its group's `name` stands for what it is."""
+
+Config = Mapping[str, Any]
+
+
+@functools.cache
+def not_identity() -> frozenset[str]:
+    """List the dotted places of settings that are no part of a run: PLACES, and what its own dataclass marks."""
+    groups: dict[str, tuple[type, ...]] = {
+        "trainer": (TrainerSettings,),
+        "scale": (Scale,),
+        "evaluation": (EvaluationSettings,),
+        "algorithm": (ReinforcementSettings,),
+        "model": (Api,),
+    }
+    marked = {f"{group}.{name}" for group, kinds in groups.items() for kind in kinds for name in speed_settings(kind)}
+    return frozenset({*PLACES, *marked})
+
+
+def config_hash(cfg: Config) -> str:
+    """12 hexadecimal digits of a resolved configuration (`build.choose_sizes` applied)."""
+    text = json.dumps(_canonical(_identity(cfg)), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def run_name(cfg: Config) -> str:
+    """`<task>-<supervision>-<model>-s<seed>-<hash>`; parts that the configuration lacks are left out."""
+    parts = [str(cfg[key]["name"]) for key in ("task", "supervision", "model") if key in cfg]
+    if "seed" in cfg:
+        parts.append(f"s{cfg['seed']}")
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in parts) + f"-{config_hash(cfg)}"
+
+
+def run_directory(cfg: Config) -> Path:
+    """Where the run of this configuration is or will be."""
+    return Path(cfg["out"]) / run_name(cfg)
+
+
+def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> Path:
+    """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
+
+    `model`: where its weights come from (`Learner.source`), noted in provenance.json. A later start is added to
+    `restarts` there. Of several processes of one run the first writes, and keeps others out until it ends. Raises
+    ValueError when the directory holds another configuration, is in use, or began with another commit of the model.
+    """
+    import yaml
+
+    from vlmreason import provenance
+    from vlmreason.models.vlm.hugging_face import check_source
+
+    folder = run_directory(cfg)
+    config_file, provenance_file = folder / "config.yaml", folder / "provenance.json"
+    seeds = {"seed": int(cfg["seed"])} if "seed" in cfg else {}
+    if config_file.exists():
+        held = read_config(folder)
+        difference = first_difference(_identity(held), _identity(cfg))
+        if difference:
+            raise ValueError(f"{folder}: holds another configuration: {difference}")
+    if not first_process():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if not hold(folder / "lock"):
+        raise ValueError(f"{folder}: another process is working on this run")
+    if not config_file.exists():
+        write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
+    start = provenance.collect(seeds, config_hash(cfg)) | ({"model": _plain(model)} if model else {})
+    if provenance_file.exists():
+        try:
+            record = json.loads(provenance_file.read_text())
+            record.setdefault("restarts", []).append(start)
+        except (ValueError, AttributeError):
+            raise ValueError(f"{provenance_file}: damaged; delete it to start a new record") from None
+        check_source(record.get("model"), model)
+        start = record
+    write_json_atomic(provenance_file, start)
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run directory. Raises ValueError when there is none or it is damaged."""
+    import yaml
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no run directory (config.yaml is missing)")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        data = None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: damaged")
+    return data
+
+
+def first_difference(held: object, wanted: object, where: str = "") -> str | None:
+    """The first place where two plain values differ, as "task.trace is 'terse' there, 'verbose' here"."""
+    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
+        for key in [*wanted, *(key for key in held if key not in wanted)]:
+            place = f"{where}.{key}" if where else str(key)
+            if key not in held or key not in wanted:
+                return f"{place} is {'missing' if key not in held else 'given'} there"
+            found = first_difference(held[key], wanted[key], place)
+            if found:
+                return found
+        return None
+    if _canonical(held) == _canonical(wanted):
+        return None
+    return f"{where} is {held!r} there, {wanted!r} here"
+
+
+def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
+    """The settings that only one of two runs has; None where a common one differs.
+
+    A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default; where
+    that is null there is nothing to tell. What only `held` has may be a setting that is gone, but no group of settings:
+    a phase or an algorithm that it ran.
+    """
+    only: list[str] = []
+
+    def is_named(place: str) -> bool:
+        return any(name == place or name.startswith(f"{place}.") for name in named)
+
+    def same(a: Any, b: Any, place: str) -> bool:
+        if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+            return _canonical(a) == _canonical(b)
+        for key in dict.fromkeys([*a, *b]):
+            below = f"{place}.{key}" if place else str(key)
+            if key in a and key in b:
+                if not same(a[key], b[key], below):
+                    return False
+            elif isinstance(a.get(key), Mapping) or (key in b and is_named(below)):
+                return False
+            elif key in a or b[key] is not None:
+                only.append(below)
+        return True
+
+    return only if same(_identity(held), _identity(wanted), "") else None
+
+
+def read_json_or_none(path: Path) -> Any:
+    """The content of a JSON file; None where it is none."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError):
+        return None
+
+
+def _identity(cfg: Config, where: str = "") -> dict[str, Any]:
+    kept = {}
+    for key, value in cfg.items():
+        place = f"{where}{key}"
+        if key != CODE and place not in not_identity():
+            kept[key] = _identity(value, f"{place}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+def _canonical(value: object) -> object:
+    """1.0 and 1 are the same setting; so are lists and tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(below) for key, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(below) for below in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(below) for key, below in value.items()}
+    return [_plain(below) for below in value] if isinstance(value, (list, tuple)) else value
+
+
+def find_checkpoint(run: Path, phase: str | None = None) -> Path:
+    """The model directory of a run after a phase (None: after the last).
+
+    Raises ValueError naming the phases that there are, or the weights file that is damaged.
+    """
+    if not run.is_dir():
+        raise ValueError(f"run={run}: there is no such directory")
+    checkpoints = run / "checkpoints"
+    found = [
+        path.name
+        for path in sorted(checkpoints.glob("[!.]*"))
+        if any(path.glob("*.safetensors")) or (path / "api.json").is_file()  # a model behind an endpoint has no weights
+    ]
+    wanted = phase or "final"
+    if wanted in found:
+        for weights in (checkpoints / wanted).glob("*.safetensors"):
+            _check_weights(weights)
+        return checkpoints / wanted
+    if phase is not None:
+        phases = [name for name in found if name != "final"]
+        raise ValueError(f"phase={phase}: {checkpoints} has {', '.join(phases) or 'none'}{nearest(phase, phases)}")
+    if found:
+        raise ValueError(f"run={run}: not finished; finish it, or choose phase={found[-1]}")
+    raise ValueError(f"run={run}: there is no finished phase in it")
+
+
+def checkpoint_digest(directory: Path) -> str:
+    """A digest of the files that decide what a model answers: weights, settings, tokenizer."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(directory.glob("*")):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt") and path.is_file():
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _check_weights(path: Path) -> None:
+    """Raises ValueError where a file is cut off or no safetensors file; reads its header only."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: the weights are damaged ({error})") from None

@@ -1,0 +1,162 @@
+"""Means over runs and problems, and paired differences of them, with 95 % intervals.
+
+Runs that differ in their seed answer the same problems, so the values form a table of seeds times problems, and both
+are drawn from more. The variance of its mean is that of crossed random effects (Searle, Casella and McCulloch 1992,
+chapter 4): by seed, plus by problem, less the single values that both contain; the degrees of freedom are
+Satterthwaite's. The cluster formula for many clusters (Cameron, Gelbach and Miller 2011) takes deviations from the mean
+for the single values and makes the intervals of three seeds too narrow. With one seed the interval is over problems
+alone and says nothing about other seeds. Values per run, without problems, have Student's interval; that of shares is
+no narrower than what the problems behind them can tell, which are the same for all runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from vlmreason.intervals import wilson_interval
+
+CONFIDENCE = 0.95
+NUM_SWEEPS = 20  # exact after one where no value is missing
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run gave: a value per problem, 0 to 1 (None: the measure does not exist for it), or one value.
+
+    below, above: of one value that is a share, how far from it the problems behind it let the truth be.
+    """
+
+    seed: int
+    values: tuple[float | None, ...]
+    by_problem: bool
+    below: float = 0.0
+    above: float = 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval (None where one value is all there is). num_problems: None for values per run."""
+
+    mean: float
+    ci_low: float | None
+    ci_high: float | None
+    num_seeds: int
+    num_problems: int | None
+
+
+def of_run(seed: int, value: float, num: int = 0) -> Sample:
+    """One value of a run. num: problems of which it is a share; 0: it is none, or they are not known."""
+    low, high = wilson_interval(value * num, num, CONFIDENCE) if num else (value, value)
+    return Sample(seed, (value,), False, value - low, high - value)
+
+
+def of_problems(samples: Sequence[Sample]) -> tuple[float, float]:
+    """below and above of the mean of samples: those of one, as all have the same problems."""
+    return sum(one.below for one in samples) / len(samples), sum(one.above for one in samples) / len(samples)
+
+
+def estimate(samples: Sequence[Sample]) -> Estimate | None:
+    """The mean over runs and the problems that all of them have; None where there is no value."""
+    return _estimate(samples, lowest=0.0)
+
+
+def of_shares(found: Estimate | None, lowest: float = 0.0) -> Estimate | None:
+    """An estimate of values from `lowest` to 1: its interval goes no further."""
+    if found is None or found.ci_low is None or found.ci_high is None:
+        return found
+    return replace(found, ci_low=max(lowest, found.ci_low), ci_high=min(1.0, found.ci_high))
+
+
+def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | None:
+    """Mean of left minus right, paired by seed and problem; None where they share none."""
+    pairs = [(a, b) for a in left for b in right if a.seed == b.seed]
+    if any(a.by_problem != b.by_problem for a, b in pairs):
+        return None
+    return _estimate([minus(a, b) for a, b in pairs], lowest=-1.0)
+
+
+def minus(left: Sample, right: Sample) -> Sample:
+    """Value by value; the problems behind two shares tell of their difference what Newcombe's interval does (1998)."""
+    both = zip(left.values, right.values, strict=False)
+    values = tuple(None if None in (x, y) else x - y for x, y in both)  # type: ignore[operator]
+    below, above = math.hypot(left.below, right.above), math.hypot(left.above, right.below)
+    return Sample(left.seed, values, left.by_problem, below, above)
+
+
+def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
+    """Values by problem lie between `lowest` and 1, and so does their interval."""
+    table_SP = _table(samples)
+    if table_SP is None:
+        return None
+    by_problem = samples[0].by_problem
+    found, low, high = _mean(table_SP, by_problem), np.nanmin(table_SP), np.nanmax(table_SP)
+    if not by_problem:
+        return _no_narrower(found, samples)
+    if low < lowest or high > 1:
+        return found
+    if low == high:  # no spread to go by: what this many problems can say
+        assert found.num_problems is not None
+        _, others = wilson_interval(0, found.num_problems, CONFIDENCE)
+        return replace(
+            found,
+            ci_low=found.mean - others * (found.mean - lowest),
+            ci_high=found.mean + others * (1 - found.mean),
+        )
+    return of_shares(found, lowest)
+
+
+def _no_narrower(found: Estimate, samples: Sequence[Sample]) -> Estimate:
+    if found.ci_low is None or found.ci_high is None:
+        return found
+    below, above = of_problems(samples)
+    return replace(found, ci_low=min(found.ci_low, found.mean - below), ci_high=max(found.ci_high, found.mean + above))
+
+
+def _table(samples: Sequence[Sample]) -> np.ndarray | None:
+    """Seeds times problems, NaN for no value; the problems that all runs have."""
+    num = min((len(sample.values) for sample in samples), default=0)
+    table_SP = np.array([[np.nan if v is None else v for v in sample.values[:num]] for sample in samples], dtype=float)
+    return None if np.isnan(table_SP).all() else table_SP
+
+
+def _mean(table_SP: np.ndarray, by_problem: bool) -> Estimate:
+    present = ~np.isnan(table_SP)
+    num_seeds, num_problems, num = int(present.any(1).sum()), int(present.any(0).sum()), int(present.sum())
+    mean = float(table_SP[present].mean())
+    errors_SP = np.where(present, table_SP - mean, 0.0)
+    by_seed, by_each = (_clustered(errors_SP.sum(axis), n, num) for axis, n in ((1, num_seeds), (0, num_problems)))
+    variance, df = by_seed, float(num_seeds - 1)
+    if by_problem and num_seeds == 1:
+        variance, df = by_each, float(num_problems - 1)
+    elif by_problem and num_problems > 1:
+        rest = max(1, num - num_seeds - num_problems + 1)
+        single = float(np.square(_residuals(errors_SP, present)).sum()) / rest / num
+        single = min(single, by_seed, by_each)
+        variance = by_seed + by_each - single
+        spread = by_seed**2 / (num_seeds - 1) + by_each**2 / (num_problems - 1) + single**2 / rest
+        df = max(1.0, variance**2 / spread) if spread else 1.0
+    shown = num_problems if by_problem else None
+    if df < 1:
+        return Estimate(mean, None, None, num_seeds, shown)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * variance**0.5
+    return Estimate(mean, mean - half, mean + half, num_seeds, shown)
+
+
+def _residuals(errors_SP: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """What neither the seed nor the problem explains."""
+    rest_SP = errors_SP
+    for _ in range(1 if present.all() else NUM_SWEEPS):
+        for axis in (0, 1):
+            mean = rest_SP.sum(axis, keepdims=True) / np.maximum(1, present.sum(axis, keepdims=True))
+            rest_SP = np.where(present, rest_SP - mean, 0.0)
+    return rest_SP
+
+
+def _clustered(sums: np.ndarray, num_clusters: int, num: int) -> float:
+    """Variance of the mean of `num` values whose errors add up to `sums` in each cluster."""
+    return float(np.square(sums).sum()) / num**2 * num_clusters / max(1, num_clusters - 1)

@@ -1,0 +1,110 @@
+"""The records of runs that there are, and what an artifact shows of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmreason import runs
+from vlmreason.files import write_json_atomic
+from vlmreason.studies import results
+from vlmreason.studies.artifacts import folder, read_experiment, read_numbers
+from vlmreason.studies.records import Record, condense, each_run, fingerprint, read_records
+from vlmreason.studies.results import Found
+
+Config = Mapping[str, Any]
+Compose = Callable[[Mapping[str, Any]], dict[str, Any]]
+LoadTask = Callable[[Config, Path, Config], Any]
+
+
+class Library:
+    """The records that are there: those that came with the package and those of the runs on this machine.
+
+    compose: the resolved configuration of a run's settings. load_task: the task of an evaluation.json (its content, the
+    run's directory and configuration).
+    """
+
+    def __init__(self, scale: str, studies: Iterable[str], runs: Path, compose: Compose, load_task: LoadTask) -> None:
+        self.compose, self.load_task = compose, load_task
+        self.faults: list[str] = []
+        self.records: list[Any] = []
+        for study in studies:
+            found, faults = read_records(folder() / study / "results" / scale)
+            self.records += found
+            self.faults += faults
+        self.records += self._local(runs)
+        self.records = _newest_and_fullest(self.records)
+        self._places: dict[tuple[str, str, int], list[Any]] = {}
+        for record in self.records:
+            self._places.setdefault(_place(record.config), []).append(record)
+        for fault in self.faults:
+            print(f"vlmreason: {fault}; it is passed over", file=sys.stderr)
+
+    def find(self, settings: Mapping[str, Any]) -> Any:
+        """The record of a run by its settings (vlmreason.studies.results.Found), or None.
+
+        Exactly that run, or one made before settings were added that `settings` does not name; the newest.
+        """
+        wanted = self.compose(settings)
+        best = None
+        for record in self._places.get(_place(wanted), []):
+            difference = runs.difference_of_common(record.config, wanted, settings)
+            if difference is None:
+                continue
+            mark = "" if not difference else f"made before the settings {', '.join(difference)}"
+            rank = (not difference, str(record.provenance["time"]))
+            if best is None or rank >= best[0]:
+                best = (rank, Found(record, mark))
+        return best and best[1]
+
+    def _local(self, folder: Path) -> Iterator[Any]:
+        for run in each_run(folder) if folder.is_dir() else ():
+            try:
+                yield local_record(run, self.load_task)
+            except (ValueError, OSError) as error:
+                self.faults.append(str(error))
+
+
+def _newest_and_fullest(records: Iterable[Any]) -> list[Any]:
+    """One record of each run: the newest, of those the one that holds most, rather that of this machine."""
+    kept: dict[str, Any] = {}
+    for record in sorted(records, key=lambda record: (str(record.provenance["time"]), record.fullness)):
+        kept[record.run] = record
+    return list(kept.values())
+
+
+def local_record(run: Path, load_task: LoadTask) -> Record:
+    """Read or make the record of a run directory, kept beside it until something there changes. Raises ValueError."""
+    path, made_of = run / "record.json", fingerprint(run)
+    if path.exists():
+        held = runs.read_json_or_none(path)
+        if isinstance(held, dict) and held.get("made_of") == made_of:
+            return Record(held["record"], run)
+    config = runs.read_config(run)
+    kept = {key: value for key, value in config.items() if key != "out"}  # a path of this machine
+    record = condense(run, kept, lambda held: load_task(held, run, config))
+    write_json_atomic(path, {"made_of": made_of, "record": record.data})
+    return record
+
+
+def _place(config: Config) -> tuple[str, str, int]:
+    return str(config["task"]["name"]), str(config["supervision"]["name"]), int(config.get("seed", 0))
+
+
+def collect(name: str, scale: str, library: Library, extra: Mapping[str, Any]) -> results.Result:
+    """Collect the numbers of an artifact; `extra`: settings of all its runs that win."""
+    experiment = read_experiment(name, scale)
+    numbers = read_numbers(folder() / name.partition("/")[0] / experiment.numbers) if experiment.numbers else None
+    return results.collect(name, scale, experiment, lambda settings: library.find({**settings, **extra}), numbers)
+
+
+def line(result: Any) -> str:
+    """What is there of an artifact, and the command that makes the rest."""
+    missing = sum(bool(missing.set) for missing in result.missing)
+    scale = "" if result.scale == "nano" else f" scale={result.scale}"
+    rest = f"; missing {missing}: vlmreason sweep experiment={result.name}{scale}" if missing else ""
+    if elsewhere := len(result.missing) - missing:
+        rest += f"; {elsewhere} numbers are not in {result.experiment.numbers} yet"
+    return f"{result.name}: {result.num_runs} run{'' if result.num_runs == 1 else 's'}{rest}"

@@ -1,0 +1,126 @@
+"""Optimizers and the learning-rate schedule of a phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from vlmreason.models.contract import PARTS, Prefixes
+from vlmreason.models.vlm.adapters import part_of
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.structure import nearest, structure
+from vlmreason.supervision import Supervision
+
+_EMBEDDING = ("embed", "lm_head", "position")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """`adamw` as in appendix D; `muon` orthogonalises the updates of hidden matrices, AdamW takes the rest.
+
+    `lr` is AdamW's peak learning rate, `part_lr` that of single parts in its place (None: `lr`); `muon_lr` Muon's,
+    and null with adamw. `warmup` is the share of a phase with a linear rise, after which a cosine falls to `end`
+    times the peak. `clip` bounds the gradient's norm; 0: off.
+    """
+
+    name: Literal["adamw", "muon"]
+    lr: float
+    muon_lr: float | None = None
+    part_lr: dict[str, float | None] = field(default_factory=dict)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: float = 0.03
+    end: float = 0.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or (self.muon_lr is not None and self.muon_lr <= 0):
+            raise ValueError(f"optimizer.lr={self.lr} optimizer.muon_lr={self.muon_lr}: a rate is more than 0")
+        if (self.name == "muon") != (self.muon_lr is not None):
+            raise ValueError(f"optimizer.muon_lr={self.muon_lr}: set with optimizer.name=muon and only then")
+        for part, rate in self.part_lr.items():
+            if part not in PARTS:
+                raise ValueError(
+                    f"optimizer.part_lr.{part}: no such part; there are {', '.join(PARTS)}{nearest(part, PARTS)}"
+                )
+            if rate is not None and self.name == "muon":
+                raise ValueError(f"optimizer.part_lr.{part}={rate}: only with optimizer.name=adamw, Muon has one rate")
+            if rate is not None and rate <= 0:
+                raise ValueError(f"optimizer.part_lr.{part}={rate}: a rate is more than 0 (adapter.frozen freezes)")
+        if self.clip < 0:
+            raise ValueError(f"optimizer.clip={self.clip}: 0 (off) or more is expected")
+        if not 0 <= self.end <= 1:
+            raise ValueError(f"optimizer.end={self.end}: a share of the peak rate, 0 to 1")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"optimizer.warmup={self.warmup}: a share of the phase, 0 or more and less than 1")
+
+
+def build_optimizers(
+    settings: OptimizerSettings, named: Iterable[tuple[str, nn.Parameter]], prefixes: Prefixes | None = None
+) -> list[Optimizer]:
+    """The optimizers of the given parameters; each group keeps its peak rate in `peak_lr`.
+
+    `prefixes`: of the parameter names of each part, where parts have their own rates.
+    """
+    hidden: list[nn.Parameter] = []
+    rest: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named:
+        is_hidden = parameter.ndim == 2 and not any(word in name for word in _EMBEDDING)
+        if settings.name == "muon" and is_hidden:
+            hidden.append(parameter)
+        else:
+            rate = settings.part_lr.get(part_of(name, prefixes)) if prefixes else None
+            rest.setdefault(settings.lr if rate is None else rate, []).append(parameter)
+    optimizers: list[Optimizer] = []
+    if rest:
+        adamw = torch.optim.AdamW(
+            [{"params": parameters, "lr": rate} for rate, parameters in rest.items()],
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True if next(iter(rest.values()))[0].is_cuda else None,
+        )
+        optimizers.append(adamw)
+    if hidden:
+        assert settings.muon_lr is not None
+        optimizers.append(torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def phase_optimizers(
+    optimizer: OptimizerSettings, supervision: Supervision, learner: Learner
+) -> dict[str, OptimizerSettings]:
+    """The settings of each phase: the run's, with the phase's own in their place.
+
+    Raises ValueError for a phase in which nothing trains and for a part's rate that has no effect.
+    """
+    found, trained = {}, {}
+    for name, phase in supervision.phases.items():
+        data = {**vars(optimizer), **phase.optimizer}
+        found[name] = structure(OptimizerSettings, data, f"supervision.phases.{name}.optimizer")
+        trained[name] = {part_of(key, learner.prefixes) for key, _ in learner.trained_parameters(phase.train)}
+    for part in PARTS:
+        used = [part in trained[name] for name, own in found.items() if own.part_lr.get(part) is not None]
+        if used and not any(used):
+            raise ValueError(f"optimizer.part_lr.{part}: no effect, the {part} is trained in no phase of this rate")
+    return found
+
+
+def schedule(step: int, num_steps: int, warmup: float, end: float = 0.0) -> float:
+    """Factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine to `end`."""
+    num_warmup = math.ceil(warmup * num_steps)
+    if step < num_warmup:
+        return (step + 1) / num_warmup
+    fall = 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+    return end + (1 - end) * fall

@@ -1,0 +1,52 @@
+"""Making the nano base: vocabulary, untrained model, and how well each generic skill is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.tasks.base import Task
+
+NUM_VOCABULARY_PROBLEMS = 300
+
+
+def vocabulary_texts(tasks: Iterator[Task[Any]]) -> Iterator[str]:
+    """Prompts and responses from which the closed vocabulary is read: words of every task and wording.
+
+    Only the set of words is kept, in order of appearance.
+    """
+    for task in tasks:
+        for level in task.levels:
+            for index in range(NUM_VOCABULARY_PROBLEMS):
+                problem = task.sample(level, "train", index)
+                for view in ("text", "image_via_text"):
+                    dialogue = build_dialogue(task, problem, view)
+                    yield dialogue.prompt
+                    yield dialogue.response.text
+
+
+@torch.no_grad()
+def skill_accuracy(learner: Learner, tasks: Mapping[str, Task[Any]], num: int = 32) -> dict[str, float]:
+    """Share of response tokens right, given the gold ones before them, per skill and modality.
+
+    On `num` validation problems each; keys are `<task>/<skill>/<modality>`.
+    """
+    model = learner.model
+    was_training = model.training
+    model.eval()
+    shares = {}
+    for task in tasks.values():
+        for level in task.levels:
+            problems = [task.sample(level, "validation", i) for i in range(num)]
+            for view in ("text", "image"):
+                encoded = [learner.processor.encode(build_dialogue(task, p, view)) for p in problems]
+                batch = {k: v.to(model.device) for k, v in learner.processor.collate(encoded).items()}
+                logits_NV, targets_N, _ = learner.target_logits(batch)
+                right_N = (logits_NV.argmax(-1) == targets_N).float()
+                shares[f"{task.name}/{level}/{view}"] = round(float(right_N.mean()), 4)
+    model.train(was_training)
+    return shares

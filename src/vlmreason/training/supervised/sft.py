@@ -1,0 +1,94 @@
+"""Supervised fine-tuning of one phase: cross entropy on response tokens only (section 2.4, appendix D)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+
+from vlmreason.dialogue.segments import SEGMENT_IDS
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.training.engine import strategies
+from vlmreason.training.engine.optimizers import OptimizerSettings
+from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
+
+SEGMENT_NAMES = {number: kind for kind, number in SEGMENT_IDS.items() if kind}
+
+
+class SupervisedFineTuning(PhaseModule):
+    """One supervised phase over one learner.
+
+    A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
+    step in all processes, however it is cut. `filler(step, picture)` gives an example of a step with or without a
+    picture.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        optimizer: OptimizerSettings,
+        num_steps: int,
+        phase: PhaseSettings = PhaseSettings(),  # noqa: B008 (frozen)
+        filler: Callable[[int, bool], strategies.Micro] | None = None,
+    ) -> None:
+        super().__init__(learner, optimizer, num_steps, phase)
+        self.filler = filler
+
+    def training_step(self, batch: dict[str, Any], _: int) -> None:
+        started = time.perf_counter()
+        factor = self.begin_step()
+        with self.computing():
+            sums = self._backward(batch)
+        norm = self.clip()
+        for optimizer in self.all_optimizers():
+            optimizer.step()
+        self.step += 1
+        self.add(tokens_trained=self.counts["num_tokens"])
+        self.last = {
+            "loss": float(sums[:, 0].sum() / sums[:, 1].sum()),
+            **{f"loss_{SEGMENT_NAMES[i]}": float(s / n) for i, (s, n) in enumerate(sums.tolist()) if n},
+            "grad_norm": norm,
+            "lr": self.settings.lr * factor,
+        }
+        self.seconds_in_step = time.perf_counter() - started
+
+    def _backward(self, batch: dict[str, Any]) -> Tensor:
+        """Gradients of the step's loss over all processes; returns its `segment_sums`."""
+        micros = batch["micro_batches"]
+        names = [name for name in batch if name.startswith("num_")]
+        num_pictures = sum(map(strategies.has_picture, micros))
+        rows = strategies.gather_rows(
+            [num_pictures, len(micros) - num_pictures, *(batch[name] for name in names)], self.device
+        )
+        self.counts = dict(zip(names, (sum(column) for column in list(zip(*rows, strict=True))[2:]), strict=True))
+        sharded = isinstance(self.model, FSDPModule)
+        weighted: Iterable[tuple[strategies.Micro, bool]] = ((micro, True) for micro in micros)
+        if sharded:  # the same sequence of passes everywhere
+            num_with, num_without = (int(max(row[kind] for row in rows)) for kind in (0, 1))
+            weighted = strategies.align(micros, num_with, num_without, self._filler)
+        scale = self.gradient_scale() / self.counts["num_targets"]
+        sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64, device=self.device)
+        for micro, counts in weighted:
+            losses_N, segments_N = self.learner.token_losses(micro)
+            self.manual_backward(losses_N.sum() * (scale if counts else 0.0))
+            if counts:
+                sums += segment_sums(losses_N.detach(), segments_N)
+        return self.sum_over_processes(sums)
+
+    def _filler(self, picture: bool) -> strategies.Micro:
+        assert self.filler is not None
+        return {name: value.to(self.device) for name, value in self.filler(self.step, picture).items()}
+
+
+def segment_sums(losses_N: Tensor, segments_N: Tensor) -> Tensor:
+    """Sum of losses and number of tokens per segment number, shape (kinds, 2), where the losses are.
+
+    A product, as it is the same every time on a GPU, and nothing waits for it.
+    """
+    kinds_K = torch.arange(len(SEGMENT_IDS), device=segments_N.device)
+    of_kind_KN = (segments_N == kinds_K[:, None]).double()
+    return of_kind_KN @ torch.stack((losses_N.double(), torch.ones_like(losses_N).double()), dim=1)

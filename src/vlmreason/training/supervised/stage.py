@@ -1,0 +1,96 @@
+"""A phase of supervised training as a stage of a run: its data, packed and made ahead, and its module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from vlmreason.data.loader import AHEAD, LENGTH_STEP, Packing, Step, StepData, step_loader
+from vlmreason.data.mixture import Mixture
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.supervision import Phase
+from vlmreason.tasks.base import Task
+from vlmreason.training.engine import memory, precision, strategies
+from vlmreason.training.engine.optimizers import OptimizerSettings
+from vlmreason.training.engine.phase import PhaseModule, PhaseSettings, Stage
+from vlmreason.training.engine.settings import TrainerSettings
+from vlmreason.training.supervised.sft import SupervisedFineTuning
+
+
+class SupervisedStage(Stage):
+    def __init__(
+        self,
+        learner: Learner,
+        mixture: Mixture,
+        tasks: Mapping[str, Task[Any]],
+        phase: Phase,
+        optimizer: OptimizerSettings,
+        settings: TrainerSettings,
+    ) -> None:
+        self.name, self.train, self.optimizer = mixture.phase, phase.train, optimizer
+        self.learner = learner
+        self.data = StepData(
+            mixture, tasks, learner.processor, phase.batch_size or settings.batch_size, settings.micro_tokens,
+            settings.max_length, packing=choose_packing(settings, learner),
+            pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
+        )  # fmt: skip
+        self.num_steps = self.data.num_steps
+
+    def place(self, rank: int, world_size: int) -> None:
+        self.data.rank, self.data.world_size = rank, world_size
+
+    def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[Step]:
+        self.data.first_step = first_step
+        return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
+
+    def module(self, phase: PhaseSettings) -> PhaseModule:
+        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, Filler(self.data))
+
+    def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
+        return memory.explain(self.learner, self.train, settings, self.optimizer.name, num_devices, self.data, device)
+
+
+def num_workers(settings: TrainerSettings) -> int:
+    """auto: a GPU learns faster than one process draws and cuts large pictures; there is a share of the cores."""
+    if settings.num_workers != "auto":
+        return int(settings.num_workers)
+    if not strategies.on_gpu(settings.accelerator):
+        return 1
+    return max(1, min(AHEAD, strategies.num_cores(settings.devices) - 1))
+
+
+def choose_packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
+    """How dialogues share rows; auto: where attention costs nothing across them, which is FlashAttention's alone.
+
+    Other kernels compute what a mask of dialogues hides, and without one leave out half: padding is cheaper there.
+    """
+    packable = learner.processor.pictures.packable
+    flash = learner.model.config._attn_implementation.startswith("flash_attention")
+    if settings.packing == "auto":
+        return "row" if flash and packable else None
+    if settings.packing == "off":
+        return None
+    if not packable:
+        raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
+    if flash and settings.packing == "rows":  # the library tells dialogues apart in a single row only
+        raise ValueError("trainer.packing=rows: model.attention=flash_attention_2 needs row, or off")
+    return settings.packing
+
+
+class Filler:
+    """An example of a step with or without a picture, as a micro-batch; one of each kind serves all later steps."""
+
+    def __init__(self, data: StepData) -> None:
+        self.data = data
+        self._made: dict[bool, strategies.Micro] = {}
+
+    def __call__(self, step: int, picture: bool) -> strategies.Micro:
+        start = step * self.data.batch_size
+        for number in range(start, min(start + self.data.batch_size, len(self.data.mixture))):
+            if picture in self._made:
+                break
+            micro = self.data.processor.collate([self.data.encode(number)], LENGTH_STEP)
+            self._made.setdefault(strategies.has_picture(micro), micro)
+        return self._made[picture]

@@ -1,0 +1,110 @@
+"""Every shipped configuration composes and becomes the objects of the lower floors."""
+
+import pytest
+
+from vlmreason.assembly import build, catalog
+from vlmreason.scale import Scale
+from vlmreason.structure import structure
+
+WITH_ENV = {"supervision=expert", "evaluation=episodes"}
+
+
+def sets_of_choices(command: str) -> list[list[str]]:
+    """As few sets of overrides as hold every choice of every group of a command that needs no environment."""
+    defaults = [d for d in catalog.defaults(catalog.commands()[command]) if d.group != "env"]
+    columns = [[f"{d.group}={choice}" for choice in catalog.groups()[d.group]] for d in defaults]
+    columns = [[word for word in column if word not in WITH_ENV] for column in columns]
+    longest = max(map(len, columns), default=1)
+    return [[column[i % len(column)] for column in columns] for i in range(longest)]
+
+
+@pytest.mark.parametrize("command", [name for name in catalog.commands() if name != "check"])
+def test_every_group_choice_composes(command: str, composed) -> None:
+    for overrides in sets_of_choices(command):
+        cfg = composed(command, *overrides)
+        assert "hydra" not in cfg
+        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment"}
+
+
+def test_every_task_is_built_at_both_scales(composed) -> None:
+    for name in catalog.groups()["scale"]:
+        for task in catalog.groups()["task"]:
+            cfg = composed("generate", f"scale={name}", f"task={task}")
+            assert build.build_task(cfg).name == task
+            assert build.build_scale(cfg).name == name
+            assert cfg["task"]["sizes"]
+
+
+def test_every_supervision_is_built(composed) -> None:
+    for supervision in catalog.groups()["supervision"]:
+        if f"supervision={supervision}" in WITH_ENV:
+            continue
+        cfg = composed("train", "scale=paper", f"supervision={supervision}")
+        built = build.build_supervision(cfg)
+        assert built.name == supervision
+        names = built.task_names("table_readout")
+        if set(names) <= set(catalog.groups()["task"]):
+            assert set(build.build_tasks(cfg)) == set(names)
+
+
+def test_scale_sizes_everything_together(composed) -> None:
+    nano, paper = composed("train"), composed("train", "scale=paper")
+    assert build.build_supervision(nano).phase("main").num_examples == nano["scale"]["num_examples"]
+    assert build.build_supervision(paper).phase("main").num_examples == 120_000
+    assert build.build_supervision(paper).phase("align").num_examples == 10_000
+    assert build.build_evaluation(paper).max_new_tokens == 2048
+    assert build.build_evaluation(composed("train", "evaluation.num=7")).num == 7
+    assert build.build_trainer(paper).batch_size == 128
+    assert build.build_optimizer(paper).lr == paper["scale"]["lr"]
+    assert build.build_task(paper).sizes.picture == (1500, 800)
+
+
+def test_an_override_reaches_the_task(composed) -> None:
+    cfg = composed("generate", "task.nano.rows=[4,4]", "task.trace=verbose")
+    assert build.build_task(cfg).sizes.rows == (4, 4)
+    assert cfg["task"]["sizes"]["rows"] == [4, 4]
+    assert "paper" not in cfg["task"]
+
+
+def test_sizes_of_another_scale_are_refused(composed) -> None:
+    with pytest.raises(ValueError, match=r"task\.paper\.rows: has no effect at scale=nano.*task\.nano\.rows"):
+        composed("train", "task.paper.rows=[3,3]")
+
+
+def test_an_evaluation_takes_task_and_scale_of_its_run(composed) -> None:
+    trained = composed("train", "task=consecutive_table_readout", "scale=paper", "task.paper.rows=[6,6]")
+    cfg = build.with_run(composed("evaluate"), trained, [])
+    assert build.build_task(cfg).name == "consecutive_table_readout"
+    assert build.build_task(cfg).sizes.rows == (6, 6)
+    assert build.build_evaluation(cfg).num == trained["scale"]["num_problems"]
+    other = build.with_run(composed("evaluate", "task=table_readout"), trained, [])
+    assert (other["task"]["name"], other["scale"]["name"]) == ("table_readout", "paper")
+    nano = build.with_run(composed("evaluate", "scale=nano"), trained, [])
+    assert build.build_task(nano).sizes.picture == (144, 144)
+
+
+def test_values_are_checked(composed) -> None:
+    with pytest.raises(ValueError, match=r"scale\.num_examples=0"):
+        build.build_scale(composed("train", "scale.num_examples=0"))
+    with pytest.raises(ValueError, match=r"optimizer\.lr='high': float is expected"):
+        build.build_optimizer(composed("train", "optimizer.lr=high"))
+    with pytest.raises(ValueError, match=r"scale\.trace"):
+        structure(Scale, {**composed("train")["scale"], "trace": "long"}, "scale")
+    with pytest.raises(ValueError, match=r"task\._target_"):
+        build.build_task(composed("train", "task._target_=os.system"))
+
+
+def test_a_configuration_from_before_code_moved_still_opens(composed) -> None:
+    cfg = composed("train")
+    old = cfg | {
+        "task": cfg["task"] | {"_target_": "vlmreason.tasks.table_readout.TableReadout"},
+        "model": cfg["model"] | {"_target_": "vlmreason.models.nano.Nano"},
+    }
+    assert type(build.build_task(old)) is type(build.build_task(cfg))
+    assert build.build_model(old) == build.build_model(cfg)
+    env = composed("train", "env=number_line")
+    moved = env | {"task": env["task"] | {"_target_": "vlmreason.envs.gone.NumberLine"}}
+    assert type(build.build_task(moved)) is type(build.build_task(env))
+    gone = cfg | {"task": cfg["task"] | {"_target_": "vlmreason.tasks.gone.Gone", "name": "gone"}}
+    with pytest.raises(ValueError, match=r"task\._target_=vlmreason\.tasks\.gone\.Gone"):
+        build.build_task(gone)

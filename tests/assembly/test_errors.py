@@ -1,0 +1,91 @@
+"""A mistake ends with exit code 2 and one sentence that names the nearest valid choice."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from vlmreason.assembly import errors
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("tarin", "did you mean 'train'?"),
+        ("-m train", "the command comes first"),
+        ("train taks=table_readout", "did you mean 'task'?"),
+        ("train task=tabel_readout", "did you mean 'table_readout'?"),
+        ("train -m task=table_readout,tabel_readout", "did you mean 'table_readout'?"),
+        ("train optimizer.lrr=1", "did you mean 'optimizer.lr'?"),
+        ("train muon_lr=1", "did you mean 'scale.muon_lr' or 'optimizer.muon_lr'?"),
+        ("train task.nano.levels.simple.num_cell=[3,4]", "did you mean 'task.nano.levels.simple.num_cells'?"),
+        ("train supervision.phases.main.part.hard.views=[image]", "did you mean 'supervision.phases.main.parts'?"),
+        ("train supervision/phase@supervision.phases.main=imag", "did you mean 'image'?"),
+        ("train --seed=1", "seed=..."),
+        ("train --multrun", "did you mean '--multirun'?"),
+        ("train --cfg jb", "did you mean 'job'?"),
+        ("train seed=[1", "seed=[1"),
+        ("train foo", "key=value"),
+        ("train +foo=1", "foo: no such key"),
+        ("train seed=x", "seed='x': int is expected"),
+        ("train optimizer.lr=nan", "optimizer.lr=nan: a finite number is expected"),
+        ("train scale.lr=inf", "scale.lr=inf: a finite number is expected"),
+        ("check algorithm=grpo algorithm.levels=[]", "algorithm.levels=[]: one or more are expected"),
+        ("train algorithm=grpo algorithm.attempts=9", "algorithm.attempts=9 algorithm.max_new_tokens="),
+        ("train task.paper.rows=[3,4]", "did you mean 'task.nano.rows'?"),
+        ("train task.trace=vebose", "did you mean 'verbose'?"),
+        ("generate", "out: must be given"),
+        ("generate out=x level=simpel", "did you mean 'simple'?"),
+        ("generate out=x split=tset", "did you mean 'test'?"),
+        ("generate out=x format=lava", "did you mean 'llava'?"),
+        ("generate out=x format=folder view=image", "view=image: has no effect"),
+        ("generate out=x num=0", "num=0"),
+        ("generate out=x workers=0", "workers=0"),
+        ("generate out=x optimizer=adamw", "no such setting"),
+        ("gallery tasks=[tabl_readout]", "did you mean 'table_readout'?"),
+        ("score problems=/nope predictions=/nope", "/nope"),
+        ("evaluate run=/nope", "/nope"),
+        ("evaluate run=/nope task.trace=terse", "task=..."),
+        ("completion fish", "bash, zsh"),
+    ],
+)
+def test_mistyped(line: str, names: str, program) -> None:
+    done = program(*line.split())
+    assert done.code == errors.MISTAKE
+    assert names in done.err
+    assert done.err.startswith("vlmreason: ")
+    assert done.err.count("\n") == (1 if " -m " not in line else done.err.count("\n"))
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_debug_shows_the_traceback(program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLMREASON_DEBUG", "1")
+    done = program("generate", "out=x", "level=simpel")
+    assert done.code == errors.MISTAKE
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-1].startswith("vlmreason: level=simpel")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, "vlmreason: interrupted\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, "the disk is full (writing /data/x)"),
+        (RuntimeError("writer failed: No space left on device"), 1, "the disk is full"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.txt"), 2, "a.txt: No such file or directory"),
+        (ValueError("two\n  lines"), 2, "vlmreason: two lines\n"),
+        (ZeroDivisionError("ours"), 1, "ZeroDivisionError: ours"),
+    ],
+)
+def test_report(error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert errors.report(error) == code
+    assert text in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    words = f"{sys.executable} -m vlmreason --help | head -1"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True)
+    assert done.stdout.startswith("usage: vlmreason")
+    assert done.stderr == ""

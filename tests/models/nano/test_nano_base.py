@@ -1,0 +1,107 @@
+"""The shipped bases: their sizes, their vocabulary, and that they have the skills they are there for."""
+
+import functools
+import json
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from support.sampled import TASKS
+
+from vlmreason import places
+from vlmreason.assembly.build import load_task
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.models.nano.model import BASES, Nano, NanoSettings, build_nano, read_vocabulary
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.tokenization import pieces
+from vlmreason.scale import Scale
+from vlmreason.structure import structure
+from vlmreason.training.supervised.pretrain import skill_accuracy
+
+
+def nano_task(name: str, trace: str | None = None) -> Any:
+    data = OmegaConf.to_container(OmegaConf.load(places.conf_dir() / "scale" / "nano.yaml"))
+    return load_task(name, structure(Scale, data, "scale"), trace)
+
+
+@functools.cache
+def base(name: str = "nano") -> Learner:
+    return Nano(name).load()
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_size(name: str) -> None:
+    num_bytes = sum(path.stat().st_size for path in BASES[name].iterdir())
+    assert num_bytes <= 10 * 2**20
+    num_parameters = sum(p.numel() for p in base(name).model.parameters())
+    assert 1_000_000 <= num_parameters <= 5_000_000
+
+
+def test_record_names_its_data() -> None:
+    record = json.loads((BASES["nano"] / "record.json").read_text())
+    assert record["seed"] == 0
+    assert record["curves"][-1]["phase"] == list(record["phases"])[-1]
+    assert set(record["tasks"]) == {"table_skills", "grid_skills", "figure_skills"}
+    assert (BASES["nano"] / "README.md").is_file()
+
+
+def test_record_of_scenes_names_its_data() -> None:
+    record = json.loads((BASES["nano_scenes"] / "record.json").read_text())
+    assert record["seed"] == 0
+    assert record["curves"][-1]["stage"] == list(record["stages"])[-1]
+    assert record["tasks"] == ["grid_skills"]
+    assert (BASES["nano_scenes"] / "README.md").is_file()
+
+
+def test_bases_differ_in_weights_only() -> None:
+    nano, scenes = base("nano"), base("nano_scenes")
+    assert nano.processor.tokenizer.get_vocab() == scenes.processor.tokenizer.get_vocab()
+    assert any(not torch.equal(p, q) for p, q in zip(nano.model.parameters(), scenes.model.parameters(), strict=True))
+
+
+def test_an_unknown_base_is_named() -> None:
+    with pytest.raises(ValueError, match=r"model\.name='tables' without .* nano, nano_scenes"):
+        Nano("tables").load()
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_architecture_is_what_the_code_builds(name: str) -> None:
+    built, _ = build_nano(NanoSettings(), read_vocabulary(), seed=0)
+    shapes = {key: tuple(p.shape) for key, p in built.named_parameters()}
+    assert shapes == {key: tuple(p.shape) for key, p in base(name).model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_vocabulary_knows_every_word(name: str) -> None:
+    vocabulary = set(base().processor.tokenizer.get_vocab())
+    assert set(read_vocabulary()) <= vocabulary
+    for trace in ("terse", "verbose"):
+        task = nano_task(name, trace)
+        for level in task.levels:
+            for index in range(20):
+                problem = task.sample(level, "test", index)
+                for view in ("text", "image" if name.endswith("_skills") else "image_via_text"):
+                    dialogue = build_dialogue(task, problem, view)
+                    unknown = {*pieces(dialogue.prompt), *pieces(dialogue.response.text)} - vocabulary
+                    assert not unknown, (trace, unknown)
+
+
+def test_skills_are_learned() -> None:
+    """What the card claims: values, rows, walks, trails and neighbours, in both modalities; not names of rows."""
+    torch.manual_seed(0)
+    tables = nano_task("table_skills")
+    found = skill_accuracy(base(), {tables.name: tables}, num=16)
+    for skill in ("value", "row", "walk", "beside", "trail", "marked"):
+        for view in ("text", "image"):
+            assert found[f"table_skills/{skill}/{view}"] > 0.85, found
+
+
+def test_skills_of_scenes_are_learned() -> None:
+    """What its card claims: things with their places, neighbours, ways, trails; not long orders."""
+    torch.manual_seed(0)
+    grids = nano_task("grid_skills")
+    found = skill_accuracy(base("nano_scenes"), {grids.name: grids}, num=16)
+    for skill in ("holds", "things", "around", "toward", "trail"):
+        for view in ("text", "image"):
+            assert found[f"grid_skills/{skill}/{view}"] > 0.85, found

@@ -1,0 +1,212 @@
+"""From records to the numbers of a cell: what is read, what is missing, what a reader is told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from support.studies import ARTIFACT, make_record, make_training
+
+from vlmreason.intervals import wilson_interval
+from vlmreason.structure import structure
+from vlmreason.studies import readings
+from vlmreason.studies.experiment import Experiment
+from vlmreason.studies.measures import LIKELIHOODS, read_measure
+from vlmreason.studies.readings import NotThereError, curve, sample
+from vlmreason.studies.records import Record
+from vlmreason.studies.results import Found, Result, collect
+
+
+def artifact(**changes: Any) -> Experiment:
+    x = {**ARTIFACT["x"], "values": [10, 20], "paper_values": [100, 200]}
+    return structure(Experiment, {**ARTIFACT, "seeds": [0, 1], "x": x, **changes})
+
+
+def collected(records: dict[tuple[str, int, int], Record], mark: str = "", **changes: Any) -> Result:
+    """With the records of (supervision, examples, seed)."""
+
+    def find(settings: Mapping[str, Any]) -> Found | None:
+        key = (settings["supervision"], settings["scale.num_examples"], settings["seed"])
+        return Found(records[key], mark) if key in records else None
+
+    return collect("made_up/fig1", "nano", artifact(**changes), find)
+
+
+MARKS = {("hard", "image"): "1100", ("hard", "text"): "1110"}
+
+
+def test_a_cell_names_its_runs_and_those_that_are_missing() -> None:
+    result = collected({("mix", 20, 0): make_record(MARKS, run="one")})
+    cell = result.cell("as image", "Mix", "20")
+    assert cell is not None and cell.estimate is not None
+    assert (cell.estimate.mean, cell.runs) == (0.5, ("one",))
+    assert [missing.set["seed"] for missing in cell.missing] == [1]
+    text = result.cell("as text", "Mix", "20")
+    assert text is not None and text.estimate is not None and text.estimate.mean == 0.75
+    empty = result.cell("as image", "Image", "10")
+    assert empty is not None and empty.estimate is None and len(empty.missing) == 2
+    assert result.num_runs == 1
+    assert len(result.missing) == 2 * 2 * 2 - 1, "each run once, although two panels want it"
+    assert "10 of 12 values are missing." in result.notes
+
+
+def test_versions_are_told_apart() -> None:
+    found = {
+        ("mix", 20, 0): make_record(MARKS, run="one", commit="a" * 40),
+        ("mix", 20, 1): make_record(MARKS, seed=1, run="two", commit="b" * 40),
+    }
+    notes = collected(found, mark="made before the settings trainer.new").notes
+    assert any(note.startswith("Runs of 2 versions of the code: ") and "aaaaaaaaaaaa" in note for note in notes)
+    assert "2 runs marked: made before the settings trainer.new." in notes
+    other = make_record(MARKS, seed=1, run="two")
+    other.data["evaluations"][0]["task_version"] = 2
+    found[("mix", 20, 1)] = Record(other.data, other.path)
+    assert any("several versions of the task table_readout: 1, 2" in note for note in collected(found).notes)
+
+
+def test_a_run_without_the_evaluation_is_missing_it() -> None:
+    result = collected(
+        {("mix", 20, 0): make_record(MARKS, run="one")}, measure={"level": "hard", "conversion": "force"}
+    )
+    cell = result.cell("as image", "Mix", "20")
+    assert cell is not None
+    assert (cell.missing[0].run, cell.missing[0].reason) == ("one", "no evaluation with conversion=force")
+
+
+def test_accuracy_where_the_conversion_was_wrong() -> None:
+    record = make_record({("hard", "image"): "110100"}, converted="1100-0")
+    wrong = sample(record, read_measure({"what": "accuracy_conversion_wrong"}), 0)
+    assert wrong.values == (None, None, 0.0, 1.0, None, 0.0)
+    exact = sample(record, read_measure({"what": "accuracy_conversion_exact"}), 0)
+    assert exact.values == (1.0, 1.0, None, None, None, None)
+    with pytest.raises(NotThereError, match="no conversion among the responses"):
+        sample(make_record(MARKS), read_measure({"what": "accuracy_conversion_wrong", "view": "image"}), 0)
+
+
+def row(checkpoint: str, value: float) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint,
+        "alignment": {"alignment": value, "cosine": 0.5, "adam": None, "simple": {"example_norm": 2 * value}},
+        "losses": {name: {"mean": value} for name in (
+            "text_given_image", "solution_given_image_and_text", "solution_given_image",
+        )},
+    }  # fmt: skip
+
+
+def test_a_curve_over_checkpoints_of_all_phases() -> None:
+    rows = [row("align", 1.0), row("main-10", 2.0), row("main-20", 3.0), row("main", 4.0), row("main-40", 4.0)]
+    record = make_record(MARKS, analyses={"gradients": {"results": rows}})
+    found = curve(record, read_measure({"what": "gradients:alignment", "along": "examples"}), 0)
+    assert found.x == (20, 40, 60, 100), "steps of the phases before count, and a batch has 2 examples"
+    assert found.y == (1, 2, 3, 4)
+    along_norm = curve(record, read_measure({"what": "gradients:alignment", "along": "norm"}), 0)
+    assert along_norm.x == (2, 4, 6, 8)
+    with pytest.raises(NotThereError, match="gradients:adam"):
+        curve(record, read_measure({"what": "gradients:adam"}), 0)
+    early = sample(record, read_measure({"what": "gradients:alignment", "at": 0.25}), 0)
+    assert early.values == (2.0,), "a quarter of the last phase"
+
+
+def along(record: Record, **keys: Any) -> readings.Curve:
+    return curve(record, read_measure({"training": "curve", "level": "hard", "view": "image", **keys}), 0)
+
+
+def test_a_curve_of_training_is_that_of_the_last_phase() -> None:
+    record = make_record(MARKS, training=make_training([0.3, 0.6, 0.9], before=3))
+    found = along(record, along="env_steps")
+    assert (found.x, found.y, found.steps, found.num) == ((0, 100, 200), (0.3, 0.6, 0.9), (0, 2, 4), 100)
+    assert along(record, along="updates", what="part:return").y == pytest.approx((-0.8, 0.4, 1.6))
+    assert along(record, along="accuracy@simple").x == (0.15, 0.3, 0.45), "another level of the same evaluations"
+    best = read_measure({"training": "best", "level": "hard", "view": "image"})
+    assert sample(record, best, 0).values == (0.9,) and not sample(record, best, 0).by_problem
+
+
+def test_a_phase_without_an_evaluation_at_its_start_begins_where_the_one_before_ended() -> None:
+    training = make_training([0.0, 0.6, 0.9], before=3)
+    columns = {name: column[:3] + column[4:] for name, column in training["columns"].items()}
+    found = along(make_record(MARKS, training=training | {"columns": columns}), along="compute")
+    assert (found.y, found.steps) == ((0.25, 0.6, 0.9), (0, 2, 4))
+
+
+def test_shares_of_a_run_know_their_problems() -> None:
+    misread = {"count": 3, "num": 40, "share": 0.075}
+    group = {"shares": {"misread": misread}, "first_error": {"mean": 7.0, "num": 40}}
+    record = make_record(MARKS, training=make_training([0.0, 0.3]), analyses={"failures": {"results": [group]}})
+
+    def interval(**keys: Any) -> tuple[float, float]:
+        found = sample(record, read_measure({"level": "hard", "view": "image", **keys}), 0)
+        assert found.values[0] is not None
+        return found.values[0] - found.below, found.values[0] + found.above
+
+    assert interval(training="best") == pytest.approx(wilson_interval(30, 100))
+    assert interval(what="failures:misread", percent=True) == pytest.approx(wilson_interval(3, 40))
+    assert interval(what="failures:first_error") == (7.0, 7.0)
+    assert interval(what="part:return", training="best") == pytest.approx((-0.8, -0.8))
+
+
+def test_compute_is_that_of_training_and_rollouts() -> None:
+    """6 N D and 2 N D: a million parameters, 1000 tokens before, then 400 trained and 200 generated each time."""
+    record = make_record(MARKS, training=make_training([0.3, 0.6], before=1))
+    assert along(record, along="compute").x == pytest.approx((6.0, 6 * 1.4 + 2 * 0.2))
+    unknown = make_record(MARKS, training=make_training([0.3]) | {"parameters": None})
+    with pytest.raises(NotThereError, match="number of parameters"):
+        along(unknown, along="compute")
+
+
+def test_a_record_without_evaluations_while_training() -> None:
+    with pytest.raises(NotThereError, match="no evaluation while training"):
+        along(make_record(MARKS), along="env_steps")
+    with pytest.raises(NotThereError, match="return: no evaluation while training of level=medium, view=image"):
+        along(make_record(MARKS, training=make_training([0.3])), along="env_steps", level="medium", what="part:return")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("shortcut", 0.1), ("first_error", 7.0), ("precision", 0.9), ("left", 0.4)]
+)
+def test_figures_of_the_failures(name: str, value: float) -> None:
+    group = {
+        "level": "hard", "view": "image", "shares": {"shortcut": {"share": 0.1}}, "first_error": {"mean": 7.0},
+        "ratios": {"precision": {"ratio": 0.9}}, "failures": {"left": {"share": 0.4}},
+    }  # fmt: skip
+    record = make_record(MARKS, analyses={"failures": {"results": [group | {"view": "text", "shares": {}}, group]}})
+    measure = read_measure({"what": f"failures:{name}", "level": "hard", "view": "image"})
+    assert sample(record, measure, 0).values == (value,)
+    with pytest.raises(NotThereError, match="no nothing"):
+        sample(record, read_measure({"what": "failures:nothing"}), 0)
+
+
+def likely(level: str, value: float) -> dict[str, Any]:
+    part = {"logprob": {"mean": -value}, "num_tokens": {"mean": 10 * value}}
+    none = {"logprob": {"mean": None}, "num_tokens": {"mean": None}}
+    return {"level": level, "num_episodes": 10, "thought": part, "answer": none, "unread": {"share": 0.25}}
+
+
+def test_figures_of_the_likelihood() -> None:
+    groups = [likely("standard", 1.0), likely("rule_ood", 2.0)]
+    record = make_record(MARKS, analyses={"likelihood": {"results": groups}})
+
+    def value(name: str, level: str) -> tuple[float | None, ...]:
+        return sample(record, read_measure({"what": f"likelihood:{name}", "level": level}), 0).values
+
+    assert (value("thought", "standard"), value("thought", "rule_ood")) == ((-1.0,), (-2.0,))
+    assert (value("thought_tokens", "rule_ood"), value("unread", "standard")) == ((20.0,), (0.25,))
+    with pytest.raises(NotThereError, match="likelihood:answer: not in the analysis of standard"):
+        value("answer", "standard")
+    with pytest.raises(NotThereError, match="no analysis: what=likelihood"):
+        sample(make_record(MARKS), read_measure({"what": "likelihood:thought"}), 0)
+    assert tuple(readings._likelihood_row(groups[0])) == LIKELIHOODS
+
+
+def test_imported_numbers() -> None:
+    changes: dict[str, Any] = {"measure": {"what": "imported:MMMU"}, "panels": [{}], "paper": [], "x": {},
+                               "series": [{"label": "ours"}, {"label": "theirs"}], "draw": "table"}  # fmt: skip
+    found = collect("made_up/t", "nano", artifact(**changes), lambda _: None, {("ours", "MMMU"): 35.4})
+    ours, theirs = found.cells
+    assert ours.estimate is not None and ours.estimate.mean == 35.4
+    assert theirs.estimate is None and theirs.missing[0].reason == "theirs: no MMMU in the file of numbers"
+
+
+def test_nothing_is_read_twice_under_two_names() -> None:
+    """Every name of GRADIENTS is filled from a row."""
+    from vlmreason.studies.measures import GRADIENTS
+
+    assert tuple(readings._gradient_row(row("main", 1.0))) == GRADIENTS

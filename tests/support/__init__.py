@@ -1,0 +1,1 @@
+"""What tests share: tiny models, tasks, studies, policies; the program run in this process; stand-ins."""

@@ -1,0 +1,29 @@
+"""Configurations composed as commands get them, without running a command."""
+
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from vlmreason import places
+from vlmreason.assembly import catalog
+from vlmreason.assembly.compose import resolve
+
+GIVEN = {
+    "generate": ["out=x"],
+    "score": ["problems=x", "predictions=x"],
+    "evaluate": ["run=x"],
+    "export": ["run=x", "out=x"],
+    "analyze": ["run=x", "what=failures"],
+    "job": ["config=x"],
+    "figure": ["experiment=s2h/fig5"],
+    "collect": ["experiment=s2h/fig5"],
+}
+"""What a command must be given."""
+
+
+def compose_plain(command: str, *overrides: str) -> dict[str, Any]:
+    """The configuration that a command gets."""
+    words = [*GIVEN.get(command, []), *overrides]
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        cfg = compose(catalog.commands()[command], words)
+    return resolve(cfg, words)

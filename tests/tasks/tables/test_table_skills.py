@@ -1,0 +1,92 @@
+"""The skills that the nano base is pretrained on show no prompt, answer or hard problem of the table tasks."""
+
+import functools
+import itertools
+import re
+
+import pytest
+from support.shipped import shipped
+
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.segments import VIEWS
+from vlmreason.tasks.tables.base import Cell
+
+NUM = 150
+TASKS = ("table_readout", "consecutive_table_readout")
+LEVELS = shipped("table_skills").levels
+STEPS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
+
+
+@functools.cache
+def drawn(level, num=NUM):
+    return [shipped("table_skills").sample(level, "train", index) for index in range(num)]
+
+
+def path_of_marks(marked: set[Cell]) -> list[Cell]:
+    """The path that all marked cells form, from one end to the other; [] where they form none."""
+    near = {
+        cell: [(cell[0] + dr, cell[1] + dc) for dr, dc in STEPS.values() if (cell[0] + dr, cell[1] + dc) in marked]
+        for cell in marked
+    }
+    ends = [cell for cell in marked if len(near[cell]) == 1]
+    if len(ends) != 2 or any(len(cells) > 2 for cells in near.values()):
+        return []
+    path = [ends[0]]
+    while onward := [cell for cell in near[path[-1]] if cell not in path]:
+        path.append(onward[0])
+    return path if len(path) == len(marked) else []
+
+
+def is_hard(marked: set[Cell]) -> bool:
+    """Whether the marks could be those of a hard problem: a path with more than 4 straight segments that turns at
+    least twice to one side before it turns to the other, but for its ends."""
+    path = path_of_marks(marked)
+    moves = [move for move, _ in itertools.groupby((s - r, d - c) for (r, c), (s, d) in itertools.pairwise(path))]
+    sides = [len(list(g)) for _, g in itertools.groupby(a * d - b * c for (a, b), (c, d) in itertools.pairwise(moves))]
+    return len(moves) > 4 and all(num >= 2 for num in sides[1:-1])
+
+
+def test_hard_marks_are_recognised():
+    task = shipped("table_readout")
+    for index in range(100):
+        assert is_hard(set(task.sample("hard", "train", index).state.path))
+        assert not is_hard(set(task.sample("simple", "train", index).state.path))
+    assert not path_of_marks({(1, 1), (1, 2), (2, 1), (2, 2)}) and not path_of_marks({(1, 1), (1, 3)})
+
+
+def test_marks_are_those_of_no_hard_problem():
+    """Marks are scattered at random; fewer than one table in 10,000 happens to hold such a path."""
+    tables = [problem.state.table for level in LEVELS for problem in drawn(level, 300)]
+    assert len(tables) > 3000
+    assert not [table for table in tables if is_hard(set(table.path))]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_wording_of_a_task_occurs(level):
+    task = shipped("table_skills")
+    phrases = {"Read ", " from ", "Answer", "Sum", "Convert", "convert", "path", "all cells", "is in row"}
+    for name in TASKS:
+        phrases |= {shipped(name).kind, shipped(name).wording.convert}
+    for problem in drawn(level):
+        for view in VIEWS:
+            dialogue = build_dialogue(task, problem, view)
+            shown = dialogue.prompt + "\n" + dialogue.response.text
+            assert not [phrase for phrase in phrases if phrase in shown]
+
+
+@pytest.mark.parametrize("level", ["walk", "visit"])
+def test_walks_are_told_move_by_move(level):
+    task = shipped("table_skills")
+    lengths = set()
+    for problem in drawn(level):
+        word, start, *moves = task.prompt(problem.state, "image").split()
+        assert word == level.capitalize()
+        r, c = map(int, start.strip("()").split(","))
+        cells = [(r, c)]
+        for move in moves:
+            r, c = r + STEPS[move][0], c + STEPS[move][1]
+            cells.append((r, c))
+        found = [(int(a), int(b)) for a, b in re.findall(r"\((\d+),(\d+)\)", task.answer(problem.state))]
+        assert found == cells and len(moves) == len(cells) - 1
+        lengths.add(len(cells))
+    assert {2, 20} <= lengths
