@@ -8,10 +8,19 @@ from support.studies import ARTIFACT, make_record, make_training
 
 from vlmreason.intervals import wilson_interval
 from vlmreason.structure import structure
-from vlmreason.studies import readings
 from vlmreason.studies.experiment import Experiment
-from vlmreason.studies.measures import LIKELIHOODS, read_measure
-from vlmreason.studies.readings import NotThereError, curve, sample
+from vlmreason.studies.measures import (
+    MEASURES,
+    PLACES,
+    along_factor,
+    along_words,
+    curve,
+    measure_words,
+    of_kind,
+    read_measure,
+    sample,
+)
+from vlmreason.studies.readings import Curve, NotThereError
 from vlmreason.studies.records import Record
 from vlmreason.studies.results import Found, Result, collect
 
@@ -106,7 +115,7 @@ def test_a_curve_over_checkpoints_of_all_phases() -> None:
     assert early.values == (2.0,), "a quarter of the last phase"
 
 
-def along(record: Record, **keys: Any) -> readings.Curve:
+def along(record: Record, **keys: Any) -> Curve:
     return curve(record, read_measure({"training": "curve", "level": "hard", "view": "image", **keys}), 0)
 
 
@@ -193,7 +202,6 @@ def test_figures_of_the_likelihood() -> None:
         value("answer", "standard")
     with pytest.raises(NotThereError, match="no analysis: what=likelihood"):
         sample(make_record(MARKS), read_measure({"what": "likelihood:thought"}), 0)
-    assert tuple(readings._likelihood_row(groups[0])) == LIKELIHOODS
 
 
 def test_imported_numbers() -> None:
@@ -205,8 +213,63 @@ def test_imported_numbers() -> None:
     assert theirs.estimate is None and theirs.missing[0].reason == "theirs: no MMMU in the file of numbers"
 
 
-def test_nothing_is_read_twice_under_two_names() -> None:
-    """Every name of GRADIENTS is filled from a row."""
-    from vlmreason.studies.measures import GRADIENTS
+def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
+    """A record that has everything: no entry without a figure, no two with the same place of it."""
+    mean = {"mean": 0.5, "num": 4}
+    analyses = {
+        "gradients": {"results": [row("main", 1.0) | {"losses": _numbered_losses()}]},
+        "likelihood": {"results": [likely("hard", 1.0) | {"answer": {"logprob": mean, "num_tokens": mean}}]},
+        "failures": {"results": [{"level": "hard", "view": "image", "shares": {"sum": {"share": 0.5}}}]},
+        "attribution": {"results": [{"level": "hard", "regions": {"path": {"over_input": mean}}}]},
+    }
+    analyses["gradients"]["results"][0]["alignment"]["adam"] = 0.25
+    record = make_record({("hard", "image"): "1100"}, converted="1010", analyses=analyses)
+    record.evaluations[0].cells[0].row.update(  # type: ignore[attr-defined]
+        unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, tokens_sum=3.0, sum=0.5,
+        step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
+    )  # fmt: skip
+    names = {"attribution:*": "attribution:path"}
+    for entry in MEASURES:
+        if entry.source == "imported":
+            continue
+        what = names.get(entry.name, entry.name.replace("*", "sum"))
+        measure = read_measure({"what": what, "level": "hard", "view": "image"})
+        assert measure.entry == entry
+        found = curve(record, measure, 0).y if measure.is_curve else sample(record, measure, 0).values
+        assert any(value is not None for value in found), entry.name
+    along = [curve(record, read_measure({"what": f"gradients:{name}"}), 0).y for name in of_kind("gradients")]
+    assert len(set(along)) == len(along)
+    assert len({entry.name for entry in MEASURES}) == len(MEASURES)
+    assert len({place.name for place in PLACES}) == len(PLACES)
 
-    assert tuple(readings._gradient_row(row("main", 1.0))) == GRADIENTS
+
+def _numbered_losses() -> dict[str, Any]:
+    names = ("text_given_image", "solution_given_image_and_text", "solution_given_image")
+    return {name: {"mean": 10.0 + number} for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"level": "hard", "view": "image"}, "hard image: accuracy (%)"),
+        ({"what": "part:step_accuracy"}, "step accuracy (%)"),
+        ({"what": "part:return", "training": "best", "level": "simple"}, "simple: best return while training"),
+        ({"what": "part:sum", "percent": True}, "sum (%)"),
+        ({"what": "unparsed", "percent": False}, "responses without an answer"),
+        ({"what": "likelihood:thought", "level": "hard"}, "hard: log-probability of the thoughts (nats)"),
+        ({"what": "gradients:norm", "level": "hard"}, "gradient norm, simple images"),
+        ({"what": "attribution:path.over_input"}, "attribution: path, over input"),
+        ({"what": "length:convert"}, "tokens of convert"),
+        ({"what": "imported:MMMU", "level": "hard"}, "MMMU"),
+    ],
+)
+def test_the_words_of_an_axis(keys: dict[str, Any], words: str) -> None:
+    assert measure_words(read_measure(keys)) == words
+    assert (along_words("recognition@rule_ood"), along_factor("recognition@rule_ood")) == (
+        "rule_ood: recognition (%)",
+        100,
+    )
+    assert (along_words("norm"), along_words("compute")) == (
+        "gradient norm, simple images",
+        "training compute (GFLOP)",
+    )

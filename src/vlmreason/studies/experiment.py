@@ -178,7 +178,7 @@ class Cell:
 
     def jobs(self) -> Iterator[dict[str, Any]]:
         """The settings of `vlmreason train` of every run. No run for numbers from elsewhere."""
-        if self.measure.kind != "imported":
+        if self.measure.source != "imported":
             for seed in self.seeds:
                 yield {**self.set, "seed": seed}
 

@@ -1,106 +1,186 @@
-"""Measures: what an experiment can show of a run, in which words, and what makes it."""
+"""Measures: what an experiment can show of a run. Each is one entry of MEASURES, and all else is read off it.
+
+A new measure is an entry with a reader (`readings`): its name, its words on an axis, its unit, what it is over, what
+makes it and what reads it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vlmreason.structure import structure
+from vlmreason.studies import readings
+from vlmreason.studies.estimates import Sample, of_run
+from vlmreason.studies.readings import Asked, Curve, NotThereError, Numbers
+from vlmreason.studies.records import RIGHT, WRONG, Record
 
 Words = tuple[str, ...]
 
-GRADIENTS = ("alignment", "cosine", "adam", "norm", "loss_conversion", "loss_given_both", "loss_given_image")
-"""What `what=gradients` measures at every checkpoint: equations 3, 7, 8, the mean norm on simple examples, and the
-losses of equations 4, 5, 2."""
 
-LIKELIHOODS = ("thought", "answer", "thought_tokens", "answer_tokens", "unread")
-"""What `what=likelihood` measures of responses: sums of log-probabilities before the answer and in it (nats), tokens of
-both, and the share without a readable action."""
+@dataclass(frozen=True)
+class Entry:
+    """A measure, or with `<kind>:*` a family of them.
 
-WHERE = ("step", "examples")
-"""Where along a run a checkpoint is: optimizer steps, or examples seen, both over all phases."""
+    words: as the label of an axis; {name} is what stands for the star. unit: behind them; "%": a share from 0 to 1,
+    which is shown times 100. over: what it has a value of: every problem (0 or 1), a run (a value, and the number of
+    responses behind it; 0: not known), every checkpoint of a run by its name. source: what makes it: an `evaluation`
+    (training makes its own), `analyze what=<source>`, or nobody here (`imported`). read: off a record; None: imported.
+    while_training: the evaluations while training have it too.
+    """
 
-TRAINING = ("updates", "env_steps", "compute")
-"""Where an evaluation while training is: steps of its phase (of reinforcement learning: updates), turns played, and
-GFLOP of training and of the rollouts over all phases."""
+    name: str
+    words: str
+    over: Literal["problems", "run", "checkpoints"]
+    read: Callable[[Record, Asked], Any] | None
+    unit: str = ""
+    source: str = "evaluation"
+    while_training: bool = False
 
-TIMES = (*WHERE, *TRAINING)
-SHARES = ("accuracy", "step_accuracy", "recognition", "parsed_share")  # what environments measure in percent
+
+_PART = Entry("part:*", "{name}", "run", readings.summary("{name}"), while_training=True)
+
+MEASURES: tuple[Entry, ...] = (
+    Entry("accuracy", "accuracy", "problems", readings.right(), "%", while_training=True),
+    Entry("unparsed", "responses without an answer", "run", readings.summary("unparsed", count=True), "%"),
+    Entry("cut_off", "responses cut off", "run", readings.summary("cut_off", count=True), "%"),
+    Entry("converted", "responses that convert", "run", readings.summary("converted", count=True), "%"),
+    Entry("conversion_exact", "exact conversions", "run", readings.summary("conversion_exact", "converted"), "%"),
+    Entry("tokens", "generated tokens", "run", readings.summary("mean_tokens")),
+    Entry("accuracy_conversion_exact", "accuracy after an exact conversion", "problems", readings.right(RIGHT), "%"),
+    Entry("accuracy_conversion_wrong", "accuracy after a wrong conversion", "problems", readings.right(WRONG), "%"),
+    _PART,
+    # what environments measure in percent
+    *(replace(_PART, name=f"part:{name}", unit="%") for name in ("step_accuracy", "recognition", "parsed_share")),
+    Entry("length:*", "tokens of {name}", "run", readings.summary("tokens_{name}")),
+    Entry("failures:*", "{name}", "run", readings.failures, source="failures"),
+    *(
+        Entry(f"gradients:{name}", words, "checkpoints", readings.gradients(*path), source="gradients")
+        for name, words, path in (
+            ("alignment", "gradient alignment score", ("alignment", "alignment")),  # equation 3
+            ("cosine", "gradient cosine similarity", ("alignment", "cosine")),  # equation 7
+            ("adam", "Adam update alignment", ("alignment", "adam")),  # equation 8
+            ("norm", "gradient norm, simple images", ("alignment", "simple", "example_norm")),
+            ("loss_conversion", "conversion loss", ("losses", "text_given_image", "mean")),  # equation 4
+            ("loss_given_both", "solution loss given image and text",
+             ("losses", "solution_given_image_and_text", "mean")),  # equation 5
+            ("loss_given_image", "solution loss given image", ("losses", "solution_given_image", "mean")),  # equation 2
+        )
+    ),
+    Entry("attribution:*", "attribution: {name}", "run", readings.attribution, source="attribution"),
+    *(
+        Entry(f"likelihood:{name}", words, "run", readings.likelihood(*path), unit, "likelihood")
+        for name, words, unit, path in (
+            ("thought", "log-probability of the thoughts", "nats", ("thought", "logprob", "mean")),
+            ("answer", "log-probability of the action", "nats", ("answer", "logprob", "mean")),
+            ("thought_tokens", "tokens of the thoughts", "", ("thought", "num_tokens", "mean")),
+            ("answer_tokens", "tokens of the action", "", ("answer", "num_tokens", "mean")),
+            ("unread", "drawn responses without an action", "%", ("unread", "share")),
+        )
+    ),
+    Entry("imported:*", "{name}", "run", None, source="imported"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Measure:
-    """What is read off a run.
+class Place:
+    """A choice of `along`: where along a run a value is, over all phases.
 
-    what: `accuracy` | `unparsed` | `cut_off` | `converted` | `conversion_exact` (shares of responses), `tokens`
-        (generated), `accuracy_conversion_exact` | `accuracy_conversion_wrong` (among responses with such a conversion),
-        `part:<name>` (a task's own measure in summary.json), `failures:<name>` (of `analyze what=failures`),
-        `gradients:<name>` (one of GRADIENTS: a curve over checkpoints), `attribution:<name>`,
-        `likelihood:<name>` (one of LIKELIHOODS), `imported:<name>` (a column of the experiment's file of numbers from
-        elsewhere), `length:<segment>` (generated tokens of a kind).
-    training: of accuracy and parts, what the evaluations while the last phase trained have instead of the one at the
-        end: `curve`, or `best`, its highest point.
-    level, view: of the problems. conversion: auto (that of the run's own evaluation), or another one, which is
-        evaluated for it. task: on which it is evaluated; None: the run's own.
-    along: for curves, what is on the horizontal axis: `step`, `examples` or one of GRADIENTS; of training one of
-        TRAINING, or `<name>@<level>`: what the same evaluations have of it, as `accuracy@standard`.
-    at: for curves, one place along the run instead of all: share of the last phase's steps, 0 to 1.
-    percent: whether it is shown in percent; None: shares of responses are.
+    over: checkpoints, or the evaluations while the last phase trained.
     """
 
-    what: str = "accuracy"
-    level: str | None = None
-    view: str | None = None
-    conversion: Literal["auto", "free", "force", "forbid"] = "auto"
-    task: str | None = None
+    name: str
+    words: str
+    over: Literal["checkpoints", "training"]
+    read: Callable[[Record, Sequence[int]], Numbers]
+
+
+PLACES: tuple[Place, ...] = (
+    Place("step", "optimizer steps", "checkpoints", readings.steps),
+    Place("examples", "training examples", "checkpoints", readings.examples),
+    Place("updates", "updates", "training", readings.steps),  # steps of the phase, of reinforcement learning updates
+    Place("env_steps", "environment steps", "training", readings.env_steps),
+    Place("compute", "training compute (GFLOP)", "training", readings.compute),
+)
+
+_ENTRIES = {entry.name: entry for entry in MEASURES}
+_PLACES = {place.name: place for place in PLACES}
+TIMES = tuple(_PLACES)
+
+
+def find(what: str) -> Entry:
+    """The entry of a measure. Raises ValueError."""
+    kind, colon, name = what.partition(":")
+    entry = _ENTRIES.get(what) or (_ENTRIES.get(f"{kind}:*") if name else None)
+    if entry is not None and what[-1] != "*":
+        return entry
+    names = of_kind(kind) if colon else []
+    if name and names:
+        raise ValueError(f"measure.what={what}: there are {', '.join(names)}")
+    kinds = dict.fromkeys(f"{known.partition(':')[0]}:NAME" if ":" in known else known for known in _ENTRIES)
+    raise ValueError(f"measure.what={what}: allowed are {', '.join(kinds)}")
+
+
+def of_kind(kind: str) -> list[str]:
+    """Names behind `<kind>:` that have entries of their own."""
+    return [name.removeprefix(f"{kind}:") for name in _ENTRIES if name.startswith(f"{kind}:") and name[-1] != "*"]
+
+
+@dataclass(frozen=True)
+class Measure(Asked):
+    """What is read off a run: a figure (`what`: a name of MEASURES) of some problems, and how it is shown.
+
+    training: of accuracy and parts, what the evaluations while the last phase trained have instead of the one at the
+        end: `curve`, or `best`, its highest point.
+    along: for curves, what is on the horizontal axis: a name of PLACES, of checkpoints also one of the gradients'; of
+        training also `<name>@<level>`: what the same evaluations have of it, as `accuracy@standard`.
+    at: for curves, one place along the run instead of all: share of the last phase's steps, 0 to 1.
+    percent: whether it is shown in percent; None: shares are.
+    """
+
     training: Literal["curve", "best"] | None = None
     along: str = "examples"
     at: float | None = None
     percent: bool | None = None
 
     def __post_init__(self) -> None:
-        kind, _, name = self.what.partition(":")
-        plain = (
-            "accuracy", "unparsed", "cut_off", "converted", "conversion_exact", "tokens",
-            "accuracy_conversion_exact", "accuracy_conversion_wrong",
-        )  # fmt: skip
-        named = ("part", "failures", "gradients", "attribution", "likelihood", "imported", "length")
-        if self.what not in plain and not (kind in named and name):
-            raise ValueError(f"measure.what={self.what}: allowed are {', '.join(plain)}, {':NAME, '.join(named)}:NAME")
-        for known, names in (("gradients", GRADIENTS), ("likelihood", LIKELIHOODS)):
-            if kind == known and name not in names:
-                raise ValueError(f"measure.what={self.what}: there are {', '.join(names)}")
-        if self.training and ((self.what != "accuracy" and kind != "part") or self.task):
+        entry = find(self.what)
+        if self.training and (not entry.while_training or self.task):
             raise ValueError(f"measure.training={self.training}: of what=accuracy or part:NAME on the run's own task")
-        if self.training == "curve":
-            if self.along not in TRAINING and not re.fullmatch(r"\w+@\w+", self.along):
-                raise ValueError(f"measure.along={self.along}: allowed are {', '.join(TRAINING)}, NAME@LEVEL")
-        elif self.along not in (*WHERE, *GRADIENTS):
-            raise ValueError(f"measure.along={self.along}: allowed are {', '.join((*WHERE, *GRADIENTS))}")
-        if self.at is not None and (kind != "gradients" or not 0 <= self.at <= 1):
+        over = "training" if self.training == "curve" else "checkpoints"
+        allowed = [place.name for place in PLACES if place.over == over]
+        if over == "training":
+            if self.along not in allowed and not re.fullmatch(r"\w+@\w+", self.along):
+                raise ValueError(f"measure.along={self.along}: allowed are {', '.join(allowed)}, NAME@LEVEL")
+        elif self.along not in (allowed := [*allowed, *of_kind("gradients")]):
+            raise ValueError(f"measure.along={self.along}: allowed are {', '.join(allowed)}")
+        if self.at is not None and (entry.over != "checkpoints" or not 0 <= self.at <= 1):
             raise ValueError(f"measure.at={self.at}: a share from 0 to 1 is expected, of what=gradients:NAME")
 
     @property
-    def kind(self) -> str:
-        """What it is read from: evaluation | training | failures | gradients | attribution | likelihood | imported."""
-        if self.training:
-            return "training"
-        kind = self.what.partition(":")[0]
-        return kind if kind in ("failures", "gradients", "attribution", "likelihood", "imported") else "evaluation"
+    def entry(self) -> Entry:
+        return find(self.what)
+
+    @property
+    def source(self) -> str:
+        """What makes it, as Entry.source; `training` where the evaluations while training do."""
+        return "training" if self.training else self.entry.source
 
     @property
     def is_curve(self) -> bool:
-        return self.training == "curve" or (self.kind == "gradients" and self.at is None)
+        return self.training == "curve" or (self.entry.over == "checkpoints" and self.at is None)
+
+    @property
+    def unit(self) -> str:
+        if self.percent is None:
+            return self.entry.unit
+        return "%" if self.percent else self.entry.unit.replace("%", "")
 
     @property
     def in_percent(self) -> bool:
-        if self.percent is not None:
-            return self.percent
-        shares = ("accuracy", "unparsed", "cut_off", "converted", "conversion_exact", "likelihood:unread")
-        kind, _, name = self.what.partition(":")
-        return self.what in shares or self.what.startswith("accuracy_") or (kind == "part" and name in SHARES)
+        return self.unit == "%"
 
 
 def read_measure(data: Mapping[str, Any]) -> Measure:
@@ -108,15 +188,18 @@ def read_measure(data: Mapping[str, Any]) -> Measure:
     return structure(Measure, data, "measure")
 
 
+# Making
+
+
 def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_task: str | None = None) -> Words | None:
     """The command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
 
     `analyses`: the study's settings of each `analyze what=`. `own_task`: of the run, which training evaluates.
     """
-    if measure.kind in ("imported", "training"):
+    if measure.source in ("imported", "training"):
         return None
-    if measure.kind != "evaluation":
-        return ("analyze", f"what={measure.kind}", *_words(analyses.get(measure.kind, {})))
+    if measure.source != "evaluation":
+        return ("analyze", f"what={measure.source}", *_words(analyses.get(measure.source, {})))
     other_task = measure.task not in (None, own_task)
     if measure.conversion == "auto" and not other_task:
         return None
@@ -125,6 +208,15 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip
     return ("evaluate", *task, *how)
+
+
+def is_made(record: Record, measure: Measure) -> bool:
+    """Whether training and its follow-up have done what they can for a measure; what is not in there never will be."""
+    if measure.source == "training":
+        return record.evaluation(None, "auto") is not None
+    if measure.source == "evaluation":
+        return record.evaluation(measure.task, measure.conversion) is not None
+    return measure.source in record.analyses
 
 
 def _words(settings: Mapping[str, Any]) -> Words:
@@ -137,35 +229,89 @@ def _short(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-_WORDS = {
-    "accuracy": "accuracy",
-    "unparsed": "responses without an answer",
-    "cut_off": "responses cut off",
-    "converted": "responses that convert",
-    "conversion_exact": "exact conversions",
-    "tokens": "generated tokens",
-    "accuracy_conversion_exact": "accuracy after an exact conversion",
-    "accuracy_conversion_wrong": "accuracy after a wrong conversion",
-    "gradients:alignment": "gradient alignment score",
-    "gradients:cosine": "gradient cosine similarity",
-    "gradients:adam": "Adam update alignment",
-    "gradients:norm": "gradient norm, simple images",
-    "gradients:loss_conversion": "conversion loss",
-    "gradients:loss_given_both": "solution loss given image and text",
-    "gradients:loss_given_image": "solution loss given image",
-    "likelihood:thought": "log-probability of the thoughts",
-    "likelihood:answer": "log-probability of the action",
-    "likelihood:thought_tokens": "tokens of the thoughts",
-    "likelihood:answer_tokens": "tokens of the action",
-    "likelihood:unread": "drawn responses without an action",
-}
-_ALONG = {
-    "step": "optimizer steps",
-    "examples": "training examples",
-    "updates": "updates",
-    "env_steps": "environment steps",
-    "compute": "training compute (GFLOP)",
-}
+# Reading
+
+
+def sample(record: Record, measure: Measure, seed: int) -> Sample:
+    """What a run gave. Raises NotThereError."""
+    entry = measure.entry
+    if measure.training:
+        along = _training_curve(record, measure, seed)
+        value, num = max(along.y), along.num
+    elif entry.over == "checkpoints":
+        value, num = _value_at(record, measure, seed), 0
+    elif entry.read is None:
+        raise NotThereError(f"{measure.what}: no value of a run")
+    elif entry.over == "problems":
+        return Sample(seed, tuple(entry.read(record, measure)), by_problem=True)
+    else:
+        value, num = entry.read(record, measure)
+    return of_run(seed, value, num if measure.in_percent else 0)
+
+
+def curve(record: Record, measure: Measure, seed: int) -> Curve:
+    """A measure along a run: over its checkpoints or the evaluations while it trained. Raises NotThereError."""
+    return _training_curve(record, measure, seed) if measure.training else _checkpoint_curve(record, measure, seed)
+
+
+def _value_at(record: Record, measure: Measure, seed: int) -> float:
+    """Of the checkpoint nearest to the wanted share of the last phase."""
+    along = _checkpoint_curve(record, replace(measure, along="step"), seed)
+    before = readings.last_phase_start(record)
+    wanted = before + (sum(record.steps.values()) - before) * (measure.at or 0.0)
+    return along.y[min(range(len(along.x)), key=lambda i: abs(along.x[i] - wanted))]
+
+
+def _checkpoint_curve(record: Record, measure: Measure, seed: int) -> Curve:
+    assert measure.entry.read is not None
+    ys = measure.entry.read(record, measure)
+    steps = readings.checkpoint_steps(record, list(ys))
+    if measure.along in _PLACES:
+        places = list(steps.values())
+        xs = dict(zip(steps, _PLACES[measure.along].read(record, places), strict=True))
+    else:
+        reader = find(f"gradients:{measure.along}").read
+        assert reader is not None
+        xs = reader(record, measure)
+    ordered = sorted({(step, xs[name], ys[name]) for name, step in steps.items()}, key=lambda point: point[0])
+    whole = [(x, y) for _, x, y in ordered if x is not None and y is not None]
+    if not whole:
+        raise NotThereError(f"{measure.what} along {measure.along}: not in the analysis")
+    first = sum(
+        step <= readings.last_phase_start(record) and None not in (x, y) for step, x, y in ordered
+    )  # of the last phase
+    return Curve(record.run, seed, tuple(x for x, _ in whole), tuple(y for _, y in whole), first)
+
+
+def _training_curve(record: Record, measure: Measure, seed: int) -> Curve:
+    """A measure over the evaluations while the last phase trained, and the last one before it where the phase does not
+    begin with one."""
+    if not record.training:
+        raise NotThereError("no evaluation while training")
+    columns = record.training["columns"]
+    phases, steps = columns["phase"], columns["step"]
+    y = readings.column(record, measure.name or measure.what, measure.level, measure.view)
+    name, _, level = measure.along.partition("@")
+    if measure.training == "best":
+        x: Numbers = steps
+    else:
+        x = readings.column(record, name, level, measure.view) if level else _PLACES[name].read(record, steps)
+    start = phases.index(phases[-1])
+    if start and steps[start]:  # the end of the phase before is where this one begins
+        start -= 1
+        steps = [0 if place == start else step for place, step in enumerate(steps)]
+    points = [
+        (float(a), float(b), step)
+        for a, b, step in zip(x[start:], y[start:], steps[start:], strict=True)
+        if a is not None and b is not None
+    ]
+    if not points:
+        raise NotThereError(f"{measure.what} along {measure.along}: not among the evaluations while training")
+    xs, ys, places = zip(*points, strict=True)
+    return Curve(record.run, seed, xs, ys, 0, places, int(record.training["num"]))
+
+
+# Words
 
 
 def factor(measure: Measure) -> float:
@@ -175,18 +321,13 @@ def factor(measure: Measure) -> float:
 
 def measure_words(measure: Measure) -> str:
     """What is measured, as the label of an axis."""
-    kind, _, name = measure.what.partition(":")
-    words = _WORDS.get(measure.what)
-    if words is None:
-        named = _named(name)
-        words = {"part": named, "failures": named, "imported": named, "length": f"tokens of {named}"}.get(
-            kind, f"{kind}: {named}"
-        )
+    words = measure.entry.words.format(name=_named(measure.name))
     if measure.training == "best":
         words = f"best {words} while training"
     where = " ".join(word for word in (measure.level, measure.view) if word)
-    unit = " (%)" if measure.in_percent else ""
-    return f"{where}: {words}{unit}" if where and kind not in ("gradients", "imported") else words + unit
+    shown = f"{words} ({measure.unit})" if measure.unit else words
+    of_problems = measure.entry.over != "checkpoints" and measure.source != "imported"
+    return f"{where}: {shown}" if where and of_problems else shown
 
 
 def _named(name: str) -> str:
@@ -194,8 +335,19 @@ def _named(name: str) -> str:
 
 
 def along_words(along: str) -> str:
-    """Where a checkpoint is, as the label of an axis."""
+    """Where a checkpoint or an evaluation is, as the label of an axis."""
     if "@" in along:
-        name, _, level = along.partition("@")
-        return f"{level}: {_named(name)}{' (%)' if name in SHARES else ''}"
-    return _ALONG.get(along) or _WORDS[f"gradients:{along}"]
+        measure = _figure_along(along)
+        return measure_words(measure)
+    return _PLACES[along].words if along in _PLACES else find(f"gradients:{along}").words
+
+
+def along_factor(along: str) -> float:
+    """From what is along a curve to what is shown."""
+    return factor(_figure_along(along)) if "@" in along else 1.0
+
+
+def _figure_along(along: str) -> Measure:
+    """The measure that `<name>@<level>` stands for."""
+    name, _, level = along.partition("@")
+    return Measure(name if name in _ENTRIES else f"part:{name}", level)

@@ -10,7 +10,7 @@ from typing import Any
 from vlmreason import runs
 from vlmreason.studies.artifacts import read_experiment, read_study
 from vlmreason.studies.library import Library
-from vlmreason.studies.measures import follow_up
+from vlmreason.studies.measures import follow_up, is_made
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -98,18 +98,9 @@ def _note(need: Need, measure: Any, command: tuple[str, ...] | None, draw: str) 
     need.draws.add(draw)
     if command is not None and command not in need.commands:
         need.commands.append(command)
-    if need.found is None or _is_made(need.found.record, measure):
+    if need.found is None or is_made(need.found.record, measure):
         return
     if command is None:
         need.found = None  # without an evaluation of its own
     elif command not in need.lacking:
         need.lacking.append(command)
-
-
-def _is_made(record: Any, measure: Any) -> bool:
-    """Whether training and its follow-up have done what they can for a measure; what is not in there never will be."""
-    if measure.kind == "training":
-        return record.evaluation(None, "auto") is not None
-    if measure.kind == "evaluation":
-        return record.evaluation(measure.task, measure.conversion) is not None
-    return measure.kind in record.analyses

@@ -1,20 +1,42 @@
-"""Reading a measure off a record."""
+"""Reading figures off a record: by problem, of a run, over its checkpoints, while it trained.
+
+What is here are the readers that the entries of `measures` name; which of them reads what stands there alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from vlmreason.studies.estimates import Sample, of_run
-from vlmreason.studies.measures import Measure
-from vlmreason.studies.records import NONE, RIGHT, EvaluationCell, Record
+from vlmreason.studies.records import NONE, RIGHT, WRONG, EvaluationCell, Record
 
-BY_PROBLEM = ("accuracy", "accuracy_conversion_exact", "accuracy_conversion_wrong")
+Numbers = Sequence[float | None]
 
 
 class NotThereError(Exception):
     """A record lacks what a measure reads; the message says what."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A figure and the problems that it is of.
+
+    what: its name, as `accuracy` or `part:sum`. level, view: of the problems; None: the first that are there.
+    conversion: auto (that of the run's own evaluation), or another one, which is evaluated for it. task: on which it
+    is evaluated; None: the run's own.
+    """
+
+    what: str = "accuracy"
+    level: str | None = None
+    view: str | None = None
+    conversion: Literal["auto", "free", "force", "forbid"] = "auto"
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The part of `what` behind the colon."""
+        return self.what.partition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -33,175 +55,77 @@ class Curve:
     num: int = 0
 
 
-def sample(record: Record, measure: Measure, seed: int) -> Sample:
-    """What a run gave. Raises NotThereError."""
-    if measure.kind == "evaluation" and measure.what in BY_PROBLEM:
-        return Sample(seed, _right(_evaluation_cell(record, measure), measure.what), by_problem=True)
-    value, num = _value(record, measure, seed)
-    return of_run(seed, value, num if measure.in_percent else 0)
+# Of an evaluation
 
 
-def _value(record: Record, measure: Measure, seed: int) -> tuple[float, int]:
-    """Of a run, and the number of problems behind it; 0: not known."""
-    if measure.kind == "evaluation":
-        return _evaluation_value(_evaluation_cell(record, measure), measure.what)
-    if measure.kind == "training":
-        along = training_curve(record, measure, seed)
-        return max(along.y), along.num
-    if measure.kind == "failures":
-        return _failures(record, measure, measure.what.partition(":")[2])
-    if measure.kind == "gradients" and measure.at is not None:
-        along = curve(record, measure, seed, "step")
-        last = record.steps[list(record.steps)[-1]]
-        before = sum(record.steps.values()) - last
-        place = min(range(len(along.x)), key=lambda i: abs(along.x[i] - before - last * measure.at))  # type: ignore[operator]
-        return along.y[place], 0
-    if measure.kind == "attribution":
-        return _attribution(record, measure), 0
-    if measure.kind == "likelihood":
-        return _likelihood(record, measure)
-    raise NotThereError(f"{measure.what}: no value of a run")
-
-
-def training_curve(record: Record, measure: Measure, seed: int) -> Curve:
-    """A measure over the evaluations while the last phase trained, and the last one before it where the phase does not
-    begin with one. Raises NotThereError."""
-    if not record.training:
-        raise NotThereError("no evaluation while training")
-    columns = record.training["columns"]
-    phases, steps = columns["phase"], columns["step"]
-    y = _column(record, measure.what.removeprefix("part:"), measure.level, measure.view)
-    x = _along(record, measure) if measure.training == "curve" else steps
-    start = phases.index(phases[-1])
-    if start and steps[start]:  # the end of the phase before is where this one begins
-        start -= 1
-        steps = [0 if place == start else step for place, step in enumerate(steps)]
-    points = [
-        (float(a), float(b), step)
-        for a, b, step in zip(x[start:], y[start:], steps[start:], strict=True)
-        if a is not None and b is not None
-    ]
-    if not points:
-        raise NotThereError(f"{measure.what} along {measure.along}: not among the evaluations while training")
-    xs, ys, places = zip(*points, strict=True)
-    return Curve(record.run, seed, xs, ys, 0, places, int(record.training["num"]))
-
-
-def _along(record: Record, measure: Measure) -> list[float | None]:
-    """Where the evaluations while training are; what has not been used up yet is no number in them.
-
-    Compute is 6 N D of training and 2 N D of the rollouts, with N parameters and D tokens (appendix D.3 of the
-    dissertation), in GFLOP.
-    """
-    columns = record.training["columns"]
-    name, _, level = measure.along.partition("@")
-    if level:
-        return _column(record, name, level, measure.view)
-    if name == "updates":
-        return [float(step) for step in columns["step"]]
-    none = [0.0] * len(columns["step"])
-    if name == "env_steps":
-        return [value or 0.0 for value in columns.get("env_steps", none)]
-    num = record.training["parameters"]
-    if num is None:
-        raise NotThereError("compute: the number of parameters is not known")
-    trained, generated = (columns.get(key, none) for key in ("tokens_trained", "tokens_generated"))
-    return [(6 * num * (a or 0) + 2 * num * (b or 0)) / 1e9 for a, b in zip(trained, generated, strict=True)]
-
-
-def _column(record: Record, name: str, level: str | None, view: str | None) -> list[float | None]:
-    """A figure of the evaluations while training."""
-    columns: Mapping[str, list[float | None]] = record.training["columns"]
-    for key, column in columns.items():
-        own, *place = key.split("/")
-        if own == name and len(place) == 2 and level in (None, place[0]) and view in (None, place[1]):
-            return column
-    raise NotThereError(f"{name}: no evaluation while training of level={level}, view={view}")
-
-
-def curve(record: Record, measure: Measure, seed: int, along: str | None = None) -> Curve:
-    """A measure along a run: of `analyze what=gradients` or of the evaluations while training.
-
-    Raises NotThereError.
-    """
-    if measure.kind == "training":
-        return training_curve(record, measure, seed)
-    rows = _analysis(record, "gradients")["results"]
-    batch = int(record.config["scale"]["batch_size"])
-    starts, total = {}, 0
-    for phase, steps in record.steps.items():
-        starts[phase] = total
-        total += steps
-    points = []
-    for row in rows:
-        phase, _, step = str(row["checkpoint"]).rpartition("-")
-        if phase in starts and step.isdigit():
-            place = starts[phase] + int(step)
-        elif row["checkpoint"] in starts:
-            place = starts[row["checkpoint"]] + record.steps[row["checkpoint"]]
-        else:
-            continue
-        known = _gradient_row(row) | {"step": float(place), "examples": float(place * batch)}
-        points.append((place, known.get(along or measure.along), known.get(measure.what.partition(":")[2])))
-    ordered = sorted(set(points), key=lambda point: point[0])
-    whole = [(x, y) for _, x, y in ordered if x is not None and y is not None]
-    last_phase = sum(place <= starts[list(starts)[-1]] and None not in (x, y) for place, x, y in ordered)
-    if not whole:
-        raise NotThereError(f"{measure.what} along {along or measure.along}: not in the analysis")
-    return Curve(record.run, seed, tuple(x for x, _ in whole), tuple(y for _, y in whole), last_phase)
-
-
-def _evaluation_cell(record: Record, measure: Measure) -> EvaluationCell:
-    evaluation = record.evaluation(measure.task, measure.conversion)
+def cell(record: Record, asked: Asked) -> EvaluationCell:
+    """The scores of the problems that are asked for. Raises NotThereError."""
+    evaluation = record.evaluation(asked.task, asked.conversion)
     if evaluation is None:
-        other = "" if measure.task is None else f" on {measure.task}"
-        raise NotThereError(f"no evaluation{other} with conversion={measure.conversion}")
-    cell = evaluation.cell(measure.level, measure.view)
-    if cell is None:
-        raise NotThereError(f"no evaluation of level={measure.level}, view={measure.view}")
-    return cell
-
-
-def _evaluation_value(cell: EvaluationCell, what: str) -> tuple[float, int]:
-    kind, _, name = what.partition(":")
-    key = {"tokens": "mean_tokens", "length": f"tokens_{name}", "part": name}.get(kind, kind)
-    value = cell.row.get(key)
-    if kind in ("unparsed", "cut_off", "converted") and value is not None:
-        value = value / cell.row["num"]
-    if value is None:
-        raise NotThereError(f"{what}: not in the summary of {cell.level} {cell.view}")
-    return float(value), int(cell.row["converted" if kind == "conversion_exact" else "num"])
-
-
-def _right(cell: EvaluationCell, what: str) -> tuple[float | None, ...]:
-    wanted = {"accuracy": None, "accuracy_conversion_exact": RIGHT, "accuracy_conversion_wrong": "0"}[what]
-    values = tuple(
-        float(right == RIGHT) if wanted is None or converted == wanted else None
-        for right, converted in zip(cell.right, cell.converted, strict=True)
-    )
-    if all(value is None for value in values):
-        asked = (
-            "no conversion" if set(cell.converted) == {NONE} else f"no {'exact' if wanted == RIGHT else 'wrong'} one"
-        )
-        raise NotThereError(f"{what}: {asked} among the responses of {cell.level} {cell.view}")
-    return values
-
-
-def _analysis(record: Record, name: str) -> Mapping[str, Any]:
-    if name not in record.analyses:
-        raise NotThereError(f"no analysis: what={name}")
-    found: Mapping[str, Any] = record.analyses[name]
+        other = "" if asked.task is None else f" on {asked.task}"
+        raise NotThereError(f"no evaluation{other} with conversion={asked.conversion}")
+    found = evaluation.cell(asked.level, asked.view)
+    if found is None:
+        raise NotThereError(f"no evaluation of level={asked.level}, view={asked.view}")
     return found
 
 
-def _failures(record: Record, measure: Measure, name: str) -> tuple[float, int]:
-    for group in _analysis(record, "failures")["results"]:
-        if group.get("level") in (measure.level, None) and group.get("view") in (measure.view, None):
-            found = _find_figure(group, name)
+def right(converted: str | None = None) -> Callable[[Record, Asked], Numbers]:
+    """Read which problems are solved: 1 or 0 each. `converted`: RIGHT or WRONG: of those with such a conversion."""
+
+    def read(record: Record, asked: Asked) -> Numbers:
+        found = cell(record, asked)
+        values = [
+            float(mark == RIGHT) if converted in (None, conversion) else None
+            for mark, conversion in zip(found.right, found.converted, strict=True)
+        ]
+        if all(value is None for value in values):
+            one = "no conversion" if set(found.converted) == {NONE} else f"no {_EXACT[converted]} one"
+            raise NotThereError(f"{asked.what}: {one} among the responses of {found.level} {found.view}")
+        return values
+
+    return read
+
+
+_EXACT = {RIGHT: "exact", WRONG: "wrong", None: "such"}
+
+
+def summary(key: str, num: str = "num", count: bool = False) -> Callable[[Record, Asked], tuple[float, int]]:
+    """Read a figure of summary.json and the number of responses behind it, which stands under `num`.
+
+    `key` may hold {name}. `count`: what stands there is a number of responses, and wanted is its share.
+    """
+
+    def read(record: Record, asked: Asked) -> tuple[float, int]:
+        found = cell(record, asked)
+        value = found.row.get(key.format(name=asked.name))
+        if value is None:
+            raise NotThereError(f"{asked.what}: not in the summary of {found.level} {found.view}")
+        return float(value / found.row["num"] if count else value), int(found.row[num])
+
+    return read
+
+
+# Of an analysis
+
+
+def results(record: Record, name: str) -> Sequence[Mapping[str, Any]]:
+    """The results of `analyze what=<name>`. Raises NotThereError."""
+    if name not in record.analyses:
+        raise NotThereError(f"no analysis: what={name}")
+    found: Sequence[Mapping[str, Any]] = record.analyses[name]["results"]
+    return found
+
+
+def failures(record: Record, asked: Asked) -> tuple[float, int]:
+    """Read a share, mean or ratio of `analyze what=failures`, and the responses behind it; 0: not known."""
+    for group in results(record, "failures"):
+        if group.get("level") in (asked.level, None) and group.get("view") in (asked.view, None):
+            found = _find_figure(group, asked.name)
             value = next((found[key] for key in ("share", "mean", "ratio") if key in found), None)
             if value is not None:
                 return float(value), int(found.get("num", 0))
-    raise NotThereError(f"failures: no {name} for {measure.level} {measure.view}")
+    raise NotThereError(f"failures: no {asked.name} for {asked.level} {asked.view}")
 
 
 def _find_figure(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -211,49 +135,98 @@ def _find_figure(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _gradient_row(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of one checkpoint by the names of experiment.GRADIENTS."""
-    alignment, losses = row["alignment"], row["losses"]
-    return {
-        "alignment": _number(alignment["alignment"]),
-        "cosine": _number(alignment["cosine"]),
-        "adam": _number(alignment["adam"]),
-        "norm": _number(alignment["simple"]["example_norm"]),
-        "loss_conversion": _number(losses["text_given_image"]["mean"]),
-        "loss_given_both": _number(losses["solution_given_image_and_text"]["mean"]),
-        "loss_given_image": _number(losses["solution_given_image"]["mean"]),
-    }
-
-
-def _attribution(record: Record, measure: Measure) -> float:
-    """`attribution:<region>.<figure>`, as `attribution:path.over_input`, of the measure's level."""
-    region, _, figure = measure.what.partition(":")[2].partition(".")
-    for group in _analysis(record, "attribution")["results"]:
+def attribution(record: Record, asked: Asked) -> tuple[float, int]:
+    """Read `<region>.<figure>`, as `path.over_input`, of a level."""
+    region, _, figure = asked.name.partition(".")
+    for group in results(record, "attribution"):
         found = group["regions"].get(region, {}).get(figure or "over_input", {}).get("mean")
-        if measure.level in (None, group["level"]) and found is not None:
-            return float(found)
-    raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
+        if asked.level in (None, group["level"]) and found is not None:
+            return float(found), 0
+    raise NotThereError(f"{asked.what}: not in the analysis of {asked.level}")
 
 
-def _likelihood(record: Record, measure: Measure) -> tuple[float, int]:
-    for group in _analysis(record, "likelihood")["results"]:
-        found = _likelihood_row(group)[measure.what.partition(":")[2]]
-        if measure.level in (None, group["level"]) and found is not None:
-            return found, int(group["num_episodes"])
-    raise NotThereError(f"{measure.what}: not in the analysis of {measure.level}")
+def likelihood(*path: str) -> Callable[[Record, Asked], tuple[float, int]]:
+    """Read a figure of a level, which stands at this place, and the number of episodes behind it."""
+
+    def read(record: Record, asked: Asked) -> tuple[float, int]:
+        for group in results(record, "likelihood"):
+            found = _at(group, path)
+            if asked.level in (None, group["level"]) and found is not None:
+                return found, int(group["num_episodes"])
+        raise NotThereError(f"{asked.what}: not in the analysis of {asked.level}")
+
+    return read
 
 
-def _likelihood_row(group: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of one level by the names of experiment.LIKELIHOODS."""
-    thought, answer = group["thought"], group["answer"]
-    return {
-        "thought": _number(thought["logprob"]["mean"]),
-        "answer": _number(answer["logprob"]["mean"]),
-        "thought_tokens": _number(thought["num_tokens"]["mean"]),
-        "answer_tokens": _number(answer["num_tokens"]["mean"]),
-        "unread": _number(group["unread"]["share"]),
-    }
+def gradients(*path: str) -> Callable[[Record, Asked], Mapping[str, float | None]]:
+    """Read a figure that stands at this place of every checkpoint."""
+    return lambda record, _: {str(row["checkpoint"]): _at(row, path) for row in results(record, "gradients")}
+
+
+def _at(data: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        data = data[key]
+    return None if data is None else float(data)
+
+
+def checkpoint_steps(record: Record, names: Sequence[str]) -> dict[str, int]:
+    """Steps over all phases at which checkpoints are, as `main-40` or, at the end of a phase, `main`."""
+    starts, total = {}, 0
+    for phase, steps in record.steps.items():
+        starts[phase] = total
+        total += steps
+    found = {}
+    for name in names:
+        phase, _, step = name.rpartition("-")
+        if phase in starts and step.isdigit():
+            found[name] = starts[phase] + int(step)
+        elif name in starts:
+            found[name] = starts[name] + record.steps[name]
+    return found
+
+
+def last_phase_start(record: Record) -> int:
+    """Steps over all phases before the last one."""
+    return sum(record.steps.values()) - record.steps[list(record.steps)[-1]]
+
+
+# Of the evaluations while training
+
+
+def column(record: Record, name: str, level: str | None, view: str | None) -> list[float | None]:
+    """A figure of the evaluations while training. Raises NotThereError."""
+    columns: Mapping[str, list[float | None]] = record.training["columns"]
+    for key, found in columns.items():
+        own, *place = key.split("/")
+        if own == name and len(place) == 2 and level in (None, place[0]) and view in (None, place[1]):
+            return found
+    raise NotThereError(f"{name}: no evaluation while training of level={level}, view={view}")
+
+
+# Where along a run a value is: over all checkpoints or evaluations, whose steps are given
+
+
+def steps(record: Record, places: Sequence[int]) -> Numbers:
+    """Count optimizer steps (of reinforcement: updates)."""
+    return [float(place) for place in places]
+
+
+def examples(record: Record, places: Sequence[int]) -> Numbers:
+    """Count training examples."""
+    return [float(place * int(record.config["scale"]["batch_size"])) for place in places]
+
+
+def env_steps(record: Record, places: Sequence[int]) -> Numbers:
+    """Count turns played; what has not been used up yet is no number in the metrics."""
+    return [value or 0.0 for value in record.training["columns"].get("env_steps", [0.0] * len(places))]
+
+
+def compute(record: Record, places: Sequence[int]) -> Numbers:
+    """Add up 6 N D of training and 2 N D of the rollouts, with N parameters and D tokens (appendix D.3 of the
+    dissertation), in GFLOP."""
+    columns, num = record.training["columns"], record.training["parameters"]
+    if num is None:
+        raise NotThereError("compute: the number of parameters is not known")
+    none = [0.0] * len(places)
+    trained, generated = (columns.get(key, none) for key in ("tokens_trained", "tokens_generated"))
+    return [(6 * num * (a or 0) + 2 * num * (b or 0)) / 1e9 for a, b in zip(trained, generated, strict=True)]

@@ -12,7 +12,8 @@ from typing import Any
 
 from vlmreason.studies.estimates import Estimate, Sample, estimate, of_shares
 from vlmreason.studies.experiment import Cell, Experiment
-from vlmreason.studies.readings import Curve, NotThereError, curve, sample
+from vlmreason.studies.measures import curve, sample
+from vlmreason.studies.readings import Curve, NotThereError
 from vlmreason.studies.records import Record
 
 
@@ -91,7 +92,7 @@ def collect(
 
 
 def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Mapping[tuple[str, str], float]) -> CellResult:
-    if cell.measure.kind == "imported":
+    if cell.measure.source == "imported":
         return _imported(cell, numbers)
     samples, curves, runs, missing, marks = [], [], [], [], []
     for settings in cell.jobs():

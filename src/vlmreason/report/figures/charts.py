@@ -165,7 +165,7 @@ def _label_axes(axes: Axes, result: Result, panel: Entry, first: bool) -> None:
     compared = [entry.label for entry in result.experiment.series if entry.style == "normal"]
     cells = [cell.cell for cell in result.cells if cell.cell.panel == panel.label]
     cells = [cell for cell in cells if cell.series in compared] or cells
-    told = {cell.measure.kind for cell in cells} <= {"failures", "imported"} and not result.experiment.y_label
+    told = {cell.measure.source for cell in cells} <= {"failures", "imported"} and not result.experiment.y_label
     every = not (result.experiment.share_y or result.experiment.y_label)
     if (first or every) and not (told and panel.label):  # a title says it better than the name of such a measure
         words = y_label(result.experiment, (cell.measure for cell in cells))

@@ -184,7 +184,7 @@ def _shown(result: Result) -> str:
         return "Nothing is there yet."
     if result.experiment.draw in ("curves", "points"):
         seeds = sorted({seed for cell in result.cells for seed in _seeds(cell)})
-        averaged = any(cell.cell.measure.kind == "training" for cell in result.cells)
+        averaged = any(cell.cell.measure.source == "training" for cell in result.cells)
         how = "" if averaged and result.experiment.draw == "curves" else ", each shown alone"
         return f"{runs}{how}; seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
     estimates = [cell.estimate for cell in result.cells if cell.estimate and cell.estimate.num_seeds]

@@ -30,7 +30,7 @@ from vlmreason.report.figures.style import (
 )
 from vlmreason.studies.curves import course, smoothed
 from vlmreason.studies.experiment import Entry
-from vlmreason.studies.measures import SHARES, TIMES, WHERE, along_words, factor, measure_words
+from vlmreason.studies.measures import TIMES, along_factor, along_words, factor, measure_words
 from vlmreason.studies.results import CellResult, Result
 
 SIDE = 2.9  # inches of a panel
@@ -51,7 +51,7 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
     rows, columns = shape(len(titles))
     directed = any(cell.cell.measure.along not in TIMES for cell in result.cells)
     notes = told(experiment)
-    if any(cell.curves and cell.cell.measure.kind == "training" for cell in result.cells):
+    if any(cell.curves and cell.cell.measure.source == "training" for cell in result.cells):
         notes.insert(0, _of_training(result))
     if any(_mean(cell) for cell in result.cells):
         notes.insert(0, "Thick: the mean of the runs.")
@@ -66,7 +66,7 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
                 axes.set_xticks([])
                 axes.set_yticks([])
                 continue
-            if shown[0].cell.measure.kind == "training":
+            if shown[0].cell.measure.source == "training":
                 _training(axes, shown, looks, result)
                 continue
             for cell in shown:
@@ -151,17 +151,17 @@ def points(result: Result, looks: Mapping[str, Look]) -> Body:
 def _training(axes: Axes, cells: Sequence[CellResult], looks: Mapping[str, Look], result: Result) -> None:
     """How training went: over time with bands, over another measure from a hollow mark to an arrow."""
     measure = cells[0].cell.measure
-    name = measure.along.partition("@")[0]
+    across = along_factor(measure.along)
     ends: list[float] = []
     for cell in cells:
         look, by, found = looks[cell.cell.series], factor(cell.cell.measure), course(cell)
         if found is None:
             continue
         window = result.experiment.window
-        x, y = found.x * (100 if name in SHARES else 1), smoothed(found.y, window)
+        x, y = found.x * across, smoothed(found.y, window)
         y = y.clip(0, 1) if by == 100 and y is not found.y else y
         if measure.along not in TIMES:
-            x = smoothed(x, window).clip(0, 100) if name in SHARES else smoothed(x, window)
+            x = smoothed(x, window).clip(0, 100) if across == 100 else smoothed(x, window)
             _curve(axes, x.tolist(), y.tolist(), cell, look, faint=False)
             continue
         low, high = ((y + sign * found.error) * by for sign in (-1, 1))
@@ -272,9 +272,12 @@ def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], cell: CellResult,
 
 def _mean(cell: CellResult) -> tuple[Sequence[float], Sequence[float]] | None:
     """Of several curves over time with the same checkpoints."""
-    if len(cell.curves) < 2 or len({curve.x for curve in cell.curves}) > 1 or cell.cell.measure.along not in WHERE:
+    measure = cell.cell.measure
+    if len(cell.curves) < 2 or len({curve.x for curve in cell.curves}) > 1:
         return None
-    ys = np.array([curve.y for curve in cell.curves]) * factor(cell.cell.measure)
+    if measure.source == "training" or measure.along not in TIMES:
+        return None
+    ys = np.array([curve.y for curve in cell.curves]) * factor(measure)
     return cell.curves[0].x, [float(y) for y in ys.mean(axis=0)]
 
 
