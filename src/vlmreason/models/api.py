@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from vlmreason.files import write_json_atomic
-from vlmreason.models.contract import AdapterSettings, Generation, Prompt
+from vlmreason.models.contract import AdapterSettings, Choice, Generation, Prompt
 from vlmreason.pictures import Picture
 from vlmreason.structure import check_positive, first_line, speed, structure
 
@@ -121,6 +121,14 @@ class ApiLearner:
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
+        """Raises ValueError: an endpoint writes text, and says of no other how likely it is."""
+        raise ValueError("evaluation.how=choose: a model behind an endpoint only writes text; evaluation.how=generate")
+
+    def embed(self, prompts: Sequence[Prompt]) -> NoReturn:
+        """Raises ValueError: an endpoint gives no vectors of what the model sees."""
+        self._refuse("embedding")
 
     def count_tokens(self, text: str) -> int:
         """Words: the tokens of the model are not known here."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vlmreason.pictures import Picture
 
@@ -104,3 +105,82 @@ class Prompt:
     text: str
     image: Picture | None
     prefill: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How likely a given response is: its log-probability as a whole (nats), and the tokens that this is the sum of.
+
+    The tokens that end a response count as its own, so that "A" and "AB" are two responses and neither is a part of the
+    other. What knows its options by number, not by text, has one token for each.
+    """
+
+    logprob: float
+    num_tokens: int
+
+    @property
+    def per_token(self) -> float:
+        """Mean log-probability of a token: it does not favour short options as the whole does."""
+        return self.logprob / self.num_tokens
+
+
+class Generator(Protocol):
+    """A model that writes."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
+    ) -> list[Generation]:
+        """Write the likeliest response to each prompt. Raises ValueError where it cannot be begun as is asked."""
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text as the model writes it."""
+
+
+class Chooser(Protocol):
+    """A model that says how likely given responses are."""
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
+        """Score the options of each prompt, in their order; no score depends on the other options and prompts.
+
+        Raises ValueError where the model can only write, or does not know an option.
+        """
+
+
+class Embedder(Protocol):
+    """A model that gives vectors of what it sees: of a picture (a prompt without text), of a text, or of both."""
+
+    def embed(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Give one vector for each prompt, (B, D) in float32. Raises ValueError where the model has none."""
+
+
+class Trainable(Protocol):
+    """A model that examples with their responses are trained into, by the stage of supervised training.
+
+    model: the torch module; prefixes: of the names of its parameters, by part; processor: what makes a batch of
+    dialogues (`encode` one, `collate` several, as vlmreason.models.vlm.processor.Processor does).
+    """
+
+    model: Any
+    prefixes: Prefixes
+    processor: Any
+
+    def trained_parameters(self, train: Literal["all"] | Sequence[str]) -> list[tuple[str, Any]]:
+        """List what trains in a phase of these parts, with names. Raises ValueError where nothing would."""
+
+    def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Give losses (N) and segment numbers (N) of a batch: one for each response token.
+
+        A network over classes has one for each dialogue, whose answer is one token to it.
+        """
+
+    def save(self, directory: Path) -> None:
+        """Write what `load` of its settings opens again."""
+
+
+class Settings(Protocol):
+    """A file of conf/model/: a frozen dataclass named by `_target_`, whose fields are the keys beside it."""
+
+    name: str
+
+    def load(self, trained: Path | None = None) -> Any:
+        """Make the model, with the weights of a run's directory where it is given. Raises ValueError."""

@@ -47,6 +47,8 @@ class ModelPictures(Pictures):
 class QwenPictures(ModelPictures):
     """Pictures keep their shape: one token per square of merged patches, with positions in two dimensions."""
 
+    sequential = False
+
     def expand(self, height: int, width: int) -> list[int]:
         rows, columns = self._grid(height, width)
         return [self.placeholder_id] * (rows * columns)
@@ -147,6 +149,7 @@ class MllamaPictures(ModelPictures):
     """
 
     packable = False
+    sequential = False
 
     def expand(self, height: int, width: int) -> list[int]:
         return [self.placeholder_id]

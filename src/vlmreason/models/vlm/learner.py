@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import LogitsProcessor
+from transformers import DynamicCache, LogitsProcessor
 
-from vlmreason.models.contract import PARTS, AdapterSettings, Generation, Prompt, Sample, Source, TokenScores
+from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS
+from vlmreason.models.contract import PARTS, AdapterSettings, Choice, Generation, Prompt, Sample, Source, TokenScores
 from vlmreason.models.vlm import adapters
-from vlmreason.models.vlm.processor import IGNORED, Processor
+from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
 
 LLAVA = {
     "vision_tower": ("model.vision_tower.",),
@@ -53,6 +54,7 @@ class Learner:
         self.model: Any = model
         model.token_losses = types.MethodType(_token_losses, model)  # methods: sharded models must know what is run
         model.token_scores = types.MethodType(_token_scores, model)
+        model.continuations = types.MethodType(_continuations, model)
         model.last_context = types.MethodType(_last_context, model)
         self.processor, self.prefixes, self.source = processor, prefixes, source
         self.adapter = AdapterSettings()
@@ -120,6 +122,68 @@ class Learner:
         ids_BL = self._generate(prompts, max_new_tokens, do_sample=False, logits_processor=[drawer])
         drawn = zip(prompts, ids_BL.tolist(), drawer.logprobs(), strict=True)
         return [self.as_sample(prompt, ids, logprobs) for prompt, ids, logprobs in drawn]
+
+    @torch.inference_mode()
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
+        """How likely each option is as the whole response to its prompt, its end included (`token_scores` of it).
+
+        One pass over the prompts and one over all options, where the keys and values of a prompt serve what follows
+        it; else each option with its prompt is a row of one batch. Raises ValueError where a response has been begun,
+        and where prompt and option are longer than the model's context.
+        """
+        if any(prompt.prefill for prompt in prompts):
+            raise ValueError("evaluation.prefill: an option is a whole response, nothing can stand before it")
+        processor, model = self.processor, self.model
+        before = [processor.prompt_ids(prompt.text, prompt.image) for prompt in prompts]
+        given = [(row, processor.response_ids(option)) for row, some in enumerate(options) for option in some]
+        num, context = max(len(before[row]) + len(ids) for row, ids in given), self.num_positions
+        if context is not None and num > context:
+            raise ValueError(
+                f"evaluation.how=choose: a prompt and its longest option have {num} tokens, the model takes {context}"
+            )
+        was_training = model.training
+        model.eval()
+        score = self._continue if processor.pictures.sequential else self._apart
+        sums_R = score(prompts, before, given)
+        model.train(was_training)
+        found: list[list[Choice]] = [[] for _ in prompts]
+        for (row, ids), logprob in zip(given, sums_R.tolist(), strict=True):
+            found[row].append(Choice(logprob, len(ids)))
+        return found
+
+    def _continue(
+        self, prompts: Sequence[Prompt], before: Sequence[list[int]], given: Sequence[tuple[int, list[int]]]
+    ) -> Tensor:
+        """Log-probabilities (R) of responses, each to the prompt of its number; `before`: tokens of the prompts."""
+        model, pad = self.model, self.processor.pad_id
+        batch = {name: value.to(model.device) for name, value in self.processor.collate_prompts(prompts).items()}
+        longest = max(len(ids) for _, ids in given)
+        ids_RM = torch.tensor([ids + [pad] * (longest - len(ids)) for _, ids in given], device=model.device)
+        mask_RM = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for _, ids in given], device=model.device)
+        rows_R = torch.tensor([row for row, _ in given], device=model.device)
+        sums_R: Tensor = model.continuations(batch, rows_R, ids_RM, mask_RM, self.processor.pictures.placeholder_id)
+        return sums_R
+
+    def _apart(
+        self, prompts: Sequence[Prompt], before: Sequence[list[int]], given: Sequence[tuple[int, list[int]]]
+    ) -> Tensor:
+        """As `_continue`, each response in a row with its prompt."""
+        encoded = [
+            Encoded(before[i] + ids, [0] * len(before[i]) + [SEGMENT_IDS[ANSWER]] * len(ids), prompts[i].image)
+            for i, ids in given
+        ]
+        batch = {name: value.to(self.model.device) for name, value in self.processor.collate(encoded).items()}
+        scores = self.token_scores(batch)
+        return _sums(scores.logprobs_N, scores.rows_N, len(given))
+
+    @torch.inference_mode()
+    def embed(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Vectors (B, D) of prompts, in float32: the last hidden state of each one's last token."""
+        was_training = self.model.training
+        self.model.eval()
+        found_BD = self.context(prompts).float()
+        self.model.train(was_training)
+        return found_BD
 
     def as_sample(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Sample:
         """Tokens that were drawn after a prompt, up to the end where there is one, as a response."""
@@ -234,6 +298,33 @@ def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, n
     )
 
 
+def _continuations(
+    model: Any, batch: Mapping[str, Tensor], rows_R: Tensor, ids_RM: Tensor, mask_RM: Tensor, never: int
+) -> Tensor:
+    """Log-probabilities (R) of right-padded responses; `rows_R`: of the prompts, left-padded, that they follow."""
+    mask_BL = batch["attention_mask"]
+    cache = DynamicCache()
+    at_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
+    asked_BLD = model.model(**batch, position_ids=at_BL, past_key_values=cache, use_cache=True)[0]
+    cache.batch_select_indices(rows_R)
+    at_RM = mask_BL.sum(dim=1)[rows_R, None] + torch.arange(ids_RM.shape[1], device=ids_RM.device)
+    hidden_RMD = model.model(
+        input_ids=ids_RM, attention_mask=torch.cat([mask_BL[rows_R], mask_RM], dim=1), position_ids=at_RM,
+        past_key_values=cache, use_cache=True,
+    )[0]  # fmt: skip
+    before_RMD = torch.cat([asked_BLD[rows_R, -1:], hidden_RMD[:, :-1]], dim=1)
+    wanted_RM = mask_RM.bool()
+    scores = _in_pieces(_log_probabilities, model.lm_head, before_RMD[wanted_RM], ids_RM[wanted_RM], 1.0, never)
+    logprobs_N = torch.cat([logprobs for logprobs, _ in scores])
+    return _sums(logprobs_N, wanted_RM.nonzero()[:, 0], len(rows_R))
+
+
+def _sums(values_N: Tensor, rows_N: Tensor, num: int) -> Tensor:
+    """Sums of values by row, (num) in float64."""
+    rows_RN = torch.arange(num, device=rows_N.device)[:, None] == rows_N
+    return rows_RN.double() @ values_N.double()
+
+
 def _last_context(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     hidden_BLD: Tensor = model.model(**batch, use_cache=False)[0]
     return hidden_BLD[:, -1]
@@ -244,7 +335,8 @@ def _log_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Of the targets and around them, (N) each; the token `never` cannot be drawn."""
     logits_NV = _project(head, hidden_ND).float() / temperature
-    logits_NV[:, never] = _NEVER
+    if never < logits_NV.shape[1]:  # some models have no logit for it
+        logits_NV[:, never] = _NEVER
     logs_NV = F.log_softmax(logits_NV, dim=-1)
     entropies_N = -(logs_NV.detach().exp() * logs_NV.detach()).sum(dim=-1)
     return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N

@@ -55,6 +55,9 @@ class Pictures(ABC):
     """Token that features replace, or from which on the picture is attended to; never generated."""
     packable: bool = True
     """Whether several dialogues may share a row; each then has `positions` of its own."""
+    sequential: bool = True
+    """Whether tokens have positions 0 to L - 1 and see a picture in the tokens before them alone, so that the keys and
+    values of a prompt serve every response to it."""
 
     @abstractmethod
     def expand(self, height: int, width: int) -> list[int]:
@@ -141,6 +144,10 @@ class Processor:
         spans = response.spans()
         segments = _segments_of(spans, (end - len(self.template.lead) for _, end in offsets))
         return ids + self.end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self.end_ids)
+
+    def response_ids(self, text: str) -> list[int]:
+        """Tokens of a response and its end."""
+        return self._follow(text)[0] + self.end_ids
 
     def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Response]) -> Encoded:
         """A prompt (without prefill) with the very tokens that a model answered, its end included where it ended.

@@ -173,7 +173,7 @@ def shard(model: nn.Module, device: torch.device, precision: str, keep_whole: bo
         for block in _blocks(model):
             fully_shard(block, mesh=mesh, mp_policy=policy, **after)
         fully_shard(model, mesh=mesh, mp_policy=policy, **after)
-        for method in ("token_losses", "token_scores", "last_context"):
+        for method in ("token_losses", "token_scores", "continuations", "last_context"):
             register_fsdp_forward_method(model, method)
         return
     for module in _sharded(model):
