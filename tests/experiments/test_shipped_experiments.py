@@ -164,16 +164,16 @@ def check_algorithm(cfg: dict[str, Any]) -> None:
 def test_what_is_measured_is_there_to_be_measured(composing: None, name: str, scale: str) -> None:
     """Levels are the task's, failures are counted for such a task, gradients have snapshots, curves evaluations."""
     for cell in read(name, scale).cells():
-        if cell.measure.kind == "imported" or not cell.seeds:
+        if cell.measure.source == "imported" or not cell.seeds:
             continue
         task = task_of(cell)
-        if cell.measure.kind == "gradients":
+        if cell.measure.source == "gradients":
             assert cell.set["trainer.snapshots"] >= 4
         else:
             assert cell.measure.level in levels(task)
-        if cell.measure.kind in ("evaluation", "failures", "training"):
+        if cell.measure.source in ("evaluation", "failures", "training"):
             assert cell.measure.view in views(task)
-        if cell.measure.kind == "training":
+        if cell.measure.source == "training":
             assert cell.set.get("algorithm") or cell.set.get("trainer.evaluate_every")
             assert cell.measure.along.partition("@")[2] in ("", *levels(task))
 
