@@ -8,13 +8,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slurm lint benchmark gallery clean
+.PHONY: help run check test test-slurm lint benchmark gallery clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.installed  ## install, train the nano model on tables, evaluate it, print the result table
 	$(BIN)/python -m vlmreason train task=table_readout supervision=align_mix_plus
+
+check: $(VENV)/.installed-dev  ## install, run the tests that are not slow, ruff and mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	@$(MAKE) --no-print-directory lint
 
 test: $(VENV)/.installed-dev  ## install, run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)

@@ -17,6 +17,11 @@ from support.composing import compose_plain
 from support.program import Done, runner
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first: what is left at the end is short, and no process waits for another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., dict[str, Any]]:
     """`composed("train", "seed=1")`: the configuration that a command gets."""

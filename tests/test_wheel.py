@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_built_package_runs_without_the_checkout(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     source, built = tmp_path / "source", tmp_path / "built"

@@ -133,6 +133,7 @@ def test_continued_after_an_interruption_without_doing_anything_twice(
     assert made == []
 
 
+@pytest.mark.slow
 def test_continued_after_a_kill(tmp_path: Path) -> None:
     """The whole process group is killed at some moment; the same command ends with the same files."""
     words = [sys.executable, "-m", "vlmreason", "generate", "num=1500", "workers=2"]

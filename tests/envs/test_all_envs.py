@@ -420,6 +420,7 @@ def situations(env, rng, num):
     return [(state, env.expert(state), list(env.actions(state))) for state in found[:num]]
 
 
+@pytest.mark.slow
 def test_hostile_outputs_never_act():
     """A million of them, and that no more are read than those whose action is there by the letter."""
     rng, num_done, num_read = random.Random(0), 0, 0
@@ -473,24 +474,3 @@ def test_hostile_turns_never_fail(name):
         else:
             state = outcome.state
     assert 0 < num_read < 2000 and num_won < 1000
-
-
-@pytest.mark.parametrize(("name", "scale"), CASES)
-def test_turns_with_their_pictures_are_fast(name, scale):
-    env, best = shipped(name, scale), 0.0
-    firsts, rng = list(starts(env, 12)), random.Random(0)
-    for _ in range(6):
-        num, spent = 0, 0.0
-        for first in firsts:
-            state, done = first, False
-            while not done:
-                response = env.expert(state)
-                begin = time.perf_counter()
-                outcome = env.turn(state, response, rng)
-                env.draw(outcome.state)
-                spent += time.perf_counter() - begin
-                num += 1
-                state, done = outcome.state, outcome.done
-        best = max(best, num / spent)
-    print(f"{name} {scale}: {best:.0f} turns/s with pictures")
-    assert best > 500

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -150,19 +149,3 @@ def test_wrong_settings_are_named():
     assert make(wording={"decide": '", '}).expert(NumberLineState(3, 0)) == '{"thoughts": "0", "action": "+"}'
     with pytest.raises(ValueError, match=r"wording\.nonsense"):
         make(wording={"nonsense": ""})
-
-
-@pytest.mark.parametrize("scale", SIZES)
-def test_turns_are_fast(scale):
-    env, rng, best = make(scale), random.Random(0), 0.0
-    state = env.start("standard", "train", 0)
-    for _ in range(5):
-        begin = time.perf_counter()
-        for _ in range(50):
-            env.draw(state)
-            env.prompt(state, "image")
-            outcome = env.turn(state, '{"action": "-"}', rng)
-            state = env.start("standard", "train", 0) if outcome.done else outcome.state
-        best = max(best, 50 / (time.perf_counter() - begin))
-    print(f"{scale}: {best:.0f} turns/s")
-    assert best > 500

@@ -122,6 +122,7 @@ def test_commands_of_the_headers_are_accepted(program: Callable[..., Done]) -> N
     assert len(tried) > 10
 
 
+@pytest.mark.slow
 def test_every_run_can_be_made(composing: None) -> None:
     """Composed and checked as a sweep does it, with the data of every phase.
 
@@ -235,6 +236,7 @@ def test_figure_lists_what_is_missing(program: Callable[..., Done], tmp_path: Pa
     assert table9 == "s2h/table9: 0 runs; 45 numbers are not in table9.csv yet"
 
 
+@pytest.mark.slow
 def test_ablations_share_the_runs_of_the_main_figures(composing: None) -> None:
     """Settings that are the default's are not another run: else the main figures' runs would be made again."""
     composer, seen = compose.Composer(), {}
@@ -259,6 +261,7 @@ def test_ablations_share_the_runs_of_the_main_figures(composing: None) -> None:
     assert len(hashes("s2h/fig4") & hashes("s2h/fig3")) == 1
 
 
+@pytest.mark.slow
 def test_curves_and_tables_share_runs(composing: None) -> None:
     """Of reinforcement learning: what another artifact's header says it has is there."""
     composer = compose.Composer()

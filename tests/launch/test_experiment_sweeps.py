@@ -67,6 +67,7 @@ def states(folder: Path) -> list[str]:
     return [row.state for row in status.observe(folder, directory.read_sweep(folder))]
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_figure(vlmreason: Any, tmp_path: Path, made_up: Path) -> None:
     write_yaml(tmp_path / "two.yaml", kind="local", parallel=2, threads=1)
     done = vlmreason("sweep", "experiment=made_up/forced", "set=[seed=0]", "profile=two.yaml")

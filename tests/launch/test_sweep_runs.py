@@ -31,6 +31,7 @@ def signal_job(folder: Path, number: int, what: int, after_steps: int = 12) -> N
     os.kill(job_state(folder, number).attempts[-1].process.pid, what)
 
 
+@pytest.mark.slow
 def test_on_this_machine(vlmreason: Any, tmp_path: Path, base: Path) -> None:
     """One job is killed in the middle and one fails; both are resumed."""
     failing = settings(base) | {"model.checkpoint": str(tmp_path / "later"), "seed": 2}
@@ -68,6 +69,7 @@ def test_on_this_machine(vlmreason: Any, tmp_path: Path, base: Path) -> None:
     assert (tmp_path / last).samefile(found.run_dir)
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_died(vlmreason: Any, tmp_path: Path, base: Path) -> None:
     write_plan(tmp_path / "p.yaml", settings(base, LONG) | {"seed": [0, 1]})
     folder = tmp_path / "s"
@@ -103,6 +105,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
+@pytest.mark.slow
 def test_through_a_queue(vlmreason: Any, tmp_path: Path, base: Path, cluster: Path) -> None:
     """One job's time is up and it comes back by itself; one is killed and resumed."""
     write_plan(tmp_path / "p.yaml", settings(base, LONG) | {"seed": [0, 1]})
@@ -144,6 +147,7 @@ def test_without_slurm_nothing_is_submitted(vlmreason: Any, tmp_path: Path, base
     assert slurm.queue() is None
 
 
+@pytest.mark.slow
 def test_hydras_own_launcher(vlmreason: Any, tmp_path: Path) -> None:
     """Multirun with submitit on this machine: one process for each job."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")

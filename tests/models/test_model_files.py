@@ -25,6 +25,7 @@ def names(composed) -> dict[str, HuggingFace]:
     return {name: build.build_model(cfg) for name, cfg in found.items() if cfg["model"]["_target_"] == target}
 
 
+@pytest.mark.slow
 def test_every_model_file_builds_its_tiny_version(composed, tmp_path: Path) -> None:
     models = names(composed)
     assert {"hf", "qwen2_5_vl_3b", "llava_1_5_7b", "llava_next_7b", "llama_3_2_vision_11b", "smolvlm_256m"} <= set(

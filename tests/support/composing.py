@@ -1,5 +1,7 @@
 """Configurations composed as commands get them, without running a command."""
 
+import copy
+import functools
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -22,7 +24,12 @@ GIVEN = {
 
 
 def compose_plain(command: str, *overrides: str) -> dict[str, Any]:
-    """The configuration that a command gets."""
+    """The configuration that a command gets, composed once per process of tests."""
+    return copy.deepcopy(_composed(command, overrides))
+
+
+@functools.cache
+def _composed(command: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     words = [*GIVEN.get(command, []), *overrides]
     with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
         cfg = compose(catalog.commands()[command], words)

@@ -216,6 +216,7 @@ def digests(cases, num=2):
     return found
 
 
+@pytest.mark.slow
 def test_processes_orders_and_hash_seeds_give_the_same_problems():
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     program = "import json, test_all_tasks as t; print(json.dumps(t.digests(t.CASES[::-1])))"

@@ -4,7 +4,6 @@ import itertools
 import json
 import random
 import statistics
-import time
 from pathlib import Path
 
 import numpy as np
@@ -291,19 +290,3 @@ def test_wrong_settings_are_named():
             make(wording=wording)
     with pytest.raises(ValueError, match=r"wording\.nonsense"):
         make(wording={"nonsense": ""})
-
-
-@pytest.mark.parametrize("scale", SIZES)
-def test_turns_are_fast(scale):
-    env, rng, best = make(scale), random.Random(0), 0.0
-    first = state = env.start("standard", "train", 0)
-    for _ in range(6):
-        begin = time.perf_counter()
-        for _ in range(50):
-            env.draw(state)
-            env.prompt(state, "image")
-            outcome = env.turn(state, '{"action": "hit"}', rng)
-            state = first if outcome.done else outcome.state
-        best = max(best, 50 / (time.perf_counter() - begin))
-    print(f"{scale}: {best:.0f} turns/s")
-    assert best > 500

@@ -5,7 +5,6 @@ import itertools
 import operator
 import random
 import string
-import time
 from fractions import Fraction
 
 import pytest
@@ -242,17 +241,6 @@ def test_operators_can_be_left_out():
 def test_the_solver_takes_a_few_numbers(num):
     with pytest.raises(ValueError, match="1 to 6"):
         solve([1] * num, 24)
-
-
-def test_solving_is_fast():
-    rng = random.Random(4)
-    times = []
-    for _ in range(200):
-        numbers = [min(10, rng.randint(1, 13)) for _ in range(4)]
-        begin = time.perf_counter()
-        solve(numbers, 24)
-        times.append(time.perf_counter() - begin)
-    assert sorted(times)[100] < 0.005
 
 
 @functools.cache

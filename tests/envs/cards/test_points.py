@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -314,21 +313,3 @@ def test_sizes_and_templates_are_checked():
             make(EZPoints, wording=wording)
     with pytest.raises(ValueError, match="no such template"):
         make(EZPoints, wording={"thougths": ""})
-
-
-def test_wild_play_is_fast():
-    """Positions that an agent makes by chance, where nothing is remembered from before."""
-    env, best = make(Points24), 0.0
-    for attempt in range(3):
-        rng, num, begin = random.Random(attempt), 0, time.perf_counter()
-        for index in range(40):
-            state = env.start("standard", "train", 1000 * attempt + index)
-            done = False
-            while not done:
-                action = rng.choice([a for a in env.legal(state) if a != "="])
-                outcome = env.turn(state, f'{{"action": "{action}"}}', rng)
-                env.draw(outcome.state)
-                state, done = outcome.state, outcome.done
-                num += 1
-        best = max(best, num / (time.perf_counter() - begin))
-    assert best > 300

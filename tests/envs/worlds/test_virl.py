@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -313,18 +312,3 @@ def test_sizes_are_checked(change):
     data = yaml.safe_load((CONF / "virl.yaml").read_text())["nano"]
     with pytest.raises(ValueError, match=next(iter(change))):
         structure(VIRLSizes, data | change)
-
-
-def test_a_turn_with_its_picture_is_fast():
-    env, best = make(), 1.0
-    for _ in range(5):
-        num, begin = 0, time.perf_counter()
-        for index in range(20):
-            state, done = env.start("standard", "train", index), False
-            while not done:
-                env.prompt(state, "image")
-                env.draw(state)
-                outcome = env.turn(state, env.expert(state), random.Random(0))
-                state, done, num = outcome.state, outcome.done, num + 1
-        best = min(best, (time.perf_counter() - begin) / num)
-    assert best < 0.002

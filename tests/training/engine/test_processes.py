@@ -32,7 +32,10 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.runner import Stopped
 from vlmreason.training.supervised.sft import SupervisedFineTuning
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not dist.is_available(), reason="needs fork and gloo")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork") or not dist.is_available(), reason="needs fork and gloo"),
+]
 
 SMOOTH = dataclasses.replace(ADAMW, lr=1e-3, eps=1e-3)  # no gradient of nearly zero becomes a whole step
 PHASES: dict[str, dict[str, Any]] = {

@@ -187,6 +187,7 @@ tiny_run(Path(sys.argv[1]), {"only": {"num_examples": 8}}, num_workers=1, progre
 """
 
 
+@pytest.mark.slow
 def test_only_our_own_words(tmp_path: Path) -> None:
     """In a fresh process: the progress bar, and no tips, warnings or bars of the libraries."""
     tests = str(Path(__file__).parents[2])

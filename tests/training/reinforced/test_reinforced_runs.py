@@ -77,6 +77,7 @@ def test_figures(unbroken, name):
     assert not any("value_head" in key for key in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "num_lines"), [("stopped", 3), ("crashed", 4)])
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_broken_run_goes_on(tmp_path, monkeypatch, unbroken, name, kind, num_lines):
@@ -195,6 +196,7 @@ def test_alarms_are_said_once(tmp_path, capsys):
     assert not any("alarm_kl" in line or "alarm_unparsed" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_an_update_ends_where_the_policy_has_gone_far(tmp_path, name):
     """The first step finds the policy where it was; a later one beyond the limit is the last."""
@@ -229,6 +231,7 @@ def seen_run(run_dir, name, **changes):
     return seen
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("name", FIGURES)
 def test_two_processes(tmp_path, name):
@@ -269,6 +272,7 @@ def rewarded_run(run_dir, name, **changes):
     return seen_run(run_dir, name, **changes)
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("name", FIGURES)
 def test_two_processes_go_on(tmp_path, name):

@@ -142,6 +142,7 @@ GRPO = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rooms", [BANDIT, CHAIN], ids=["bandit", "chain"])
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
 def test_the_optimum_is_reached(tmp_path, name, rooms):
