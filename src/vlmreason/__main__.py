@@ -35,11 +35,12 @@ def _dispatch(words: list[str]) -> int:
         if {"-h", "--help"} & set(words[1:]):
             return _help(words[:1])
         errors.check_words(words[0], words[1:])
+        settings = catalog.as_settings(words[0], words[1:])
     except ValueError as error:
         return errors.report(error)
     from vlmreason.cli import runner
 
-    return runner.launch(words[0], catalog.commands()[words[0]], catalog.as_settings(words[0], words[1:]))
+    return runner.launch(words[0], catalog.commands()[words[0]], settings)
 
 
 def _check_command(word: str) -> None:

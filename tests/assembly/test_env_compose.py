@@ -111,3 +111,17 @@ def test_another_scale_changes_the_sizes_alone(composed) -> None:
     cfg = build.with_run(composed("evaluate", "scale=paper"), trained, ["scale=paper"])
     paper = composed("train", "env=general_points_l", "scale=paper", "env.max_attempts=3")
     assert cfg["task"] == paper["task"]
+
+
+def test_an_environment_is_chosen_as_a_task(program) -> None:
+    typed = program("train", "task=number_line", "task.trace=verbose", "--cfg", "job")
+    assert typed.code == 0, typed.err
+    assert typed.out == program("train", "env=number_line", "env.trace=verbose", "--cfg", "job").out
+    assert "name: number_line" in typed.out and "trace: verbose" in typed.out
+    assert "name: grid_navigation" in program("train", "task=grid_navigation", "--cfg", "job").out
+
+
+def test_tasks_and_environments_are_swept_apart(program) -> None:
+    done = program("train", "-m", "task=table_readout,number_line")
+    assert done.code == 2
+    assert done.err.count("\n") == 1 and "number_line is an environment; sweep tasks and environments apart" in done.err

@@ -76,6 +76,7 @@ def as_settings(command: str, words: list[str]) -> list[str]:
     what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside of -m)."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
+    words = _with_envs(command, words)
     keys = [setting.key for setting in settings(commands()[command])]
     if "set" in keys:
         words = [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
@@ -84,6 +85,21 @@ def as_settings(command: str, words: list[str]) -> list[str]:
             re.sub(r"glob\([^()'\"]*\)(?!['\"])", r"'\g<0>'", w) if w.startswith("experiment=") else w for w in words
         ]
     return words
+
+
+def _with_envs(command: str, words: list[str]) -> list[str]:
+    """`task=number_line task.trace=verbose` as `env=number_line env.trace=verbose`: an environment is a task too.
+
+    Raises ValueError where tasks and environments stand in one list: they are two groups.
+    """
+    chosen = next((word.partition("=")[2] for word in reversed(words) if word.startswith("task=")), "")
+    values = [value.strip() for value in chosen.split(",")]
+    envs = [value for value in values if value in groups().get("env", ()) and value not in groups().get("task", ())]
+    if not envs or "env" not in {default.group for default in defaults(commands()[command])}:
+        return words
+    if len(envs) < len(values):
+        raise ValueError(f"task={chosen}: {', '.join(envs)} is an environment; sweep tasks and environments apart")
+    return [re.sub(r"^(\+{0,2})task(?=[.=])", r"\1env", word) for word in words]
 
 
 @functools.cache
