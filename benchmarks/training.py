@@ -113,7 +113,7 @@ def build(setting: Setting, folder: Path) -> None:
 
 def _dialogue(setting: Setting, index: int) -> Any:
     from vlmreason.dialogue.build import build_dialogue
-    from vlmreason.dialogue.segments import VIEWS
+    from vlmreason.segments import VIEWS
 
     task = _task(setting)
     level = task.levels[index // 3 % len(task.levels)]

@@ -20,6 +20,7 @@ SOURCE = ROOT / "src" / "vlmreason"
 
 FLOORS = (
     "structure",
+    "segments",
     "files",
     "provenance",
     "streams",

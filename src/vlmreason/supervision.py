@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
+from vlmreason.segments import View
 from vlmreason.structure import nearest
 
-View = Literal["text", "image", "image_via_text"]
 Order = Literal["shuffle", "interleave"]
 ThoughtSchedule = Literal["keep", "remove", "internalize"]
 ModelPart = Literal["vision_tower", "projector", "language_model"]

@@ -29,9 +29,9 @@ from vlmreason.analysis.gradients import (
 from vlmreason.analysis.projection import Projection
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import ANSWER, Response, Segment
 from vlmreason.models.contract import AdapterSettings
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.segments import ANSWER, Response, Segment
 
 SETTINGS = GradientSettings(num=6, batch_size=1)
 NUM = 40

@@ -9,9 +9,9 @@ from support.acting import play
 from support.tiny import nano_task, tiny_learner
 
 from vlmreason.answering.rollout import Slots, Table, encode
-from vlmreason.dialogue.segments import SEGMENT_IDS
 from vlmreason.envs.base import Outcome
 from vlmreason.models.contract import Sample
+from vlmreason.segments import SEGMENT_IDS
 
 ENV = nano_task("number_line")
 POINTS = nano_task("ez_points")

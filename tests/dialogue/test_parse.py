@@ -7,7 +7,7 @@ from support.adding import Adding
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.dialogue.parse import conversion_exact, split_response
-from vlmreason.dialogue.segments import VIEWS
+from vlmreason.segments import VIEWS
 
 TASK = Adding()
 PROBLEM = TASK.sample("hard", "test", 0)

@@ -16,10 +16,10 @@ from gymnasium.utils.env_checker import check_env
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.dialogue.parse import split_response
-from vlmreason.dialogue.segments import VIEWS
 from vlmreason.envs.base import ActionEnv
 from vlmreason.envs.gym import GymEnv
 from vlmreason.envs.replies import MAX_CHARS, read_action, read_object
+from vlmreason.segments import VIEWS
 from vlmreason.streams import SPLITS
 from vlmreason.structure import structure
 from vlmreason.tasks.base import state_to_json

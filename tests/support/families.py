@@ -15,8 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from support.tiny import dialogues
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.dialogue.segments import ANSWER, THOUGHT, Response, Segment
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.segments import ANSWER, THOUGHT, Response, Segment
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"

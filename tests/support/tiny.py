@@ -12,12 +12,12 @@ from support.sampled import TASKS as TASKS
 from vlmreason import places
 from vlmreason.assembly.build import load_task, quieten
 from vlmreason.dialogue.build import Dialogue, build_dialogue
-from vlmreason.dialogue.segments import VIEWS
 from vlmreason.models.contract import Prompt
 from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import Processor
 from vlmreason.scale import Scale
+from vlmreason.segments import VIEWS
 from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.shipped import SCALES, SKILLS, TASKS, shipped
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT, VIEWS
+from vlmreason.segments import ANSWER, CONVERT, THOUGHT, VIEWS
 from vlmreason.streams import SPLITS, split_of
 from vlmreason.tasks.base import state_to_json
 

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
 from vlmreason.dialogue.parse import split_response
-from vlmreason.dialogue.segments import THOUGHT
 from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.intervals import Mean, Ratio, Share, mean, ratio, share
+from vlmreason.segments import THOUGHT
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 from vlmreason.tasks.findings import Finding
 
@@ -78,8 +78,7 @@ def check_task(task: Task[Any]) -> None:
 
 def judge(task: Task[Any], state: Any, response: str) -> Finding:
     """Find out what went wrong in a response, whose trace is what the task's markers leave of it."""
-    segments = split_response(task, state, response).segments
-    return task.finding(state, response, "".join(segment.text for segment in segments if segment.kind == THOUGHT))
+    return task.finding(state, response, split_response(task, state, response).text_of(THOUGHT))
 
 
 def summarize(

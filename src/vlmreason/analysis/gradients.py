@@ -38,13 +38,13 @@ from vlmreason.analysis.text_tables import Data, _align
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
 from vlmreason.data.loader import LENGTH_STEP
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT
 from vlmreason.intervals import Mean, mean
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import Encoded
+from vlmreason.segments import CONVERT, View
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, nearest
-from vlmreason.supervision import ModelPart, View
+from vlmreason.supervision import ModelPart
 from vlmreason.tasks.base import Task
 
 Samples = Callable[[], Iterable[Tensor]]
@@ -235,7 +235,7 @@ def solution_samples(learner: Learner, task: Task[Any], level: str, settings: Gr
 def encode_solution(
     learner: Learner, task: Task[Any], level: str, split: str, index: int, view: View, solution_only: bool = False
 ) -> Encoded:
-    """A problem in tokens: piece 1 is the text form that the response writes first, 2 the trace and the answer."""
+    """A problem in tokens: piece 1 is the text form that the response writes first, 2 all else: trace and answer."""
     problem = task.sample(level, split, index)
     dialogue = build_dialogue(task, problem, view)
     pieces = []
@@ -244,7 +244,6 @@ def encode_solution(
             sentence = task.convert(problem.state)
             pieces += [Piece(sentence, 0), Piece(segment.text.removeprefix(sentence), 0 if solution_only else 1)]
         else:
-            assert segment.kind in (THOUGHT, ANSWER), segment.kind
             pieces.append(Piece(segment.text, 2))
     return encode_pieces(learner.processor, dialogue, pieces)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
 from vlmreason.answering.rollout import Episode, Table, Turn, encode
-from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS
 from vlmreason.envs.base import Env
 from vlmreason.intervals import Mean, Share, clustered_mean, clustered_share
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.segments import ACTING
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import Modality
@@ -110,11 +110,11 @@ def _likelihood(learner: Learner, env: Env[Any], level: str, settings: Likelihoo
 
 
 def _by_part(learner: Learner, env: Env[Any], turn: Turn) -> tuple[list[float], list[float]]:
-    """The log-probabilities of the tokens before the answer, and of those in it."""
+    """The log-probabilities of the tokens before the answer (of all kinds that do not act), and of those in it."""
     parts: tuple[list[float], list[float]] = ([], [])
     segments = encode(learner.processor, env, turn).segments[-len(turn.sample.ids) :]
     for segment, logprob in zip(segments, turn.sample.logprobs, strict=True):
-        parts[segment == SEGMENT_IDS[ANSWER]].append(logprob)
+        parts[segment in ACTING].append(logprob)
     return parts
 
 

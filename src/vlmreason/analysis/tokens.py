@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.dialogue.segments import ANSWER, CONVERT, SEGMENT_IDS, THOUGHT, Response, Segment
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
+from vlmreason.segments import KINDS, SEGMENT_IDS, Response, Segment
 
-_COLORS = (CONVERT, THOUGHT, ANSWER)
+_COLORS = tuple(kind.name for kind in KINDS)
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ def encode_pieces(processor: Processor, dialogue: Dialogue, pieces: Sequence[Pie
     """The dialogue in tokens, each numbered by the piece that holds its last character, 0 in the prompt.
 
     `pieces` are the response, cut anywhere; the end token belongs to the last. The processor numbers tokens by kinds
-    of segments, so the pieces are given it as segments of three kinds in turn: where the kind changes the next begins.
+    of segments, so the pieces are given it as segments of all kinds in turn: where the kind changes the next begins.
     """
     assert "".join(piece.text for piece in pieces) == dialogue.response.text, "the pieces are the response"
     kept = [piece for piece in pieces if piece.text]
-    segments = tuple(Segment(_COLORS[number % 3], piece.text) for number, piece in enumerate(kept))
+    segments = tuple(Segment(_COLORS[number % len(_COLORS)], piece.text) for number, piece in enumerate(kept))
     encoded = processor.encode(replace(dialogue, response=Response(segments)))
     numbers, at = [], 0
     for color in encoded.segments:

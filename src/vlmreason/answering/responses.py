@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.dialogue.parse import split_response
-from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT
+from vlmreason.dialogue.parse import kinds_of, split_response
 from vlmreason.envs.episodes import Episodes, write_episode
 from vlmreason.models.contract import Prompt
 from vlmreason.models.vlm.learner import Learner
@@ -48,7 +47,7 @@ def _episodes(
     """Episodes played side by side to their ends."""
     responses: list[list[str]] = [[] for _ in firsts]
     num_tokens, finished = [0] * len(firsts), [True] * len(firsts)
-    tokens = [dict.fromkeys((CONVERT, THOUGHT, ANSWER), 0) for _ in firsts]
+    tokens = [dict.fromkeys(kinds_of(task.env), 0) for _ in firsts]
     running = dict(enumerate(firsts))
     while running:
         prompts = [_prompt(task.env, state, view, settings) for state in running.values()]
@@ -83,7 +82,7 @@ def _first_word(task: Task[Any], state: Any) -> str:
 
 
 def _segment_tokens(learner: Learner, task: Task[Any], state: Any, text: str) -> dict[str, int]:
-    tokens = dict.fromkeys((CONVERT, THOUGHT, ANSWER), 0)
+    tokens = dict.fromkeys(kinds_of(task), 0)
     for segment in split_response(task, state, text).segments:
-        tokens[segment.kind] = learner.count_tokens(segment.text)
+        tokens[segment.kind] += learner.count_tokens(segment.text)
     return tokens

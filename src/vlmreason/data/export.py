@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import VIEWS
+from vlmreason.dialogue.parse import kinds_of
 from vlmreason.files import rename_synced, write_json_atomic
 from vlmreason.pictures import Picture, png_bytes
+from vlmreason.segments import CONVERT, View
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import Problem, Task, state_to_json
@@ -55,7 +56,7 @@ class ExportSettings:
     split: str
     num: int
     format: Format = "folder"
-    view: Literal["text", "image", "image_via_text"] | None = None
+    view: View | None = None
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, SPLITS)
@@ -263,7 +264,7 @@ def _tail(settings: ExportSettings) -> str:
 
 
 def _folder_row(task: Task[Any], problem: Problem[Any], folder: Path) -> dict[str, Any]:
-    state = problem.state
+    state, response = problem.state, task.response(problem.state, "image")
     return {
         "id": problem.id,
         "task": problem.task,
@@ -274,15 +275,13 @@ def _folder_row(task: Task[Any], problem: Problem[Any], folder: Path) -> dict[st
         "prompt_text": task.prompt(state, "text"),
         "prompt_image": task.prompt(state, "image"),
         "file_name": _write_picture(task, problem, folder),
-        "convert": task.convert(state),
-        "thought": "".join(task.thought(state)),
-        "answer": task.answer(state),
+        **{kind: response.text_of(kind) for kind in kinds_of(task)},
+        CONVERT: task.convert(state),
         "meta": state_to_json(state),
     }
 
 
-def _llava_row(task: Task[Any], problem: Problem[Any], view: str, folder: Path) -> dict[str, Any]:
-    assert view in VIEWS
+def _llava_row(task: Task[Any], problem: Problem[Any], view: View, folder: Path) -> dict[str, Any]:
     dialogue = build_dialogue(task, problem, view)
     shown = {} if dialogue.image is None else {"image": _save(dialogue.image, problem, folder)}
     question = f"<image>\n{dialogue.prompt}" if shown else dialogue.prompt

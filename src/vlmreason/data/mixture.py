@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from vlmreason.supervision import INTERNALIZE, Supervision, View, exact
+from vlmreason.segments import View
+from vlmreason.supervision import INTERNALIZE, Supervision, exact
 
 POOL_STRIDE = 10**10  # the most instances of one level of a task in one phase
 NUM_POOLS = 1000

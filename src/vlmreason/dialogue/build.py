@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT, VIEWS, Response, Segment
 from vlmreason.pictures import Picture
+from vlmreason.segments import FADING, VIEWS, Response, in_steps
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Problem, Task
 
@@ -27,7 +27,7 @@ class Dialogue:
 
 
 def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_kept: float = 1.0) -> Dialogue:
-    """The dialogue of a problem under a view.
+    """Make the dialogue of a problem under a view.
 
     `thought_kept` in [0, 1] is the share of the chain of thought's steps that stays; steps are dropped
     from the front, as in progressive internalisation (appendix I.7).
@@ -36,18 +36,28 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     if not 0.0 <= thought_kept <= 1.0:
         raise ValueError(f"thought_kept={thought_kept}: allowed is 0 to 1")
     state = problem.state
-    segments = []
-    if view == "image_via_text":
-        segments.append(Segment(CONVERT, task.convert(state) + "\n" + task.text(state) + "\n"))
-    steps = task.thought(state)
-    num_kept = round(len(steps) * thought_kept)
-    if num_kept:
-        segments.append(Segment(THOUGHT, "".join(steps[len(steps) - num_kept :])))
-    segments.append(Segment(ANSWER, task.answer(state)))
     return Dialogue(
         id=problem.id,
         view=view,
         prompt=task.prompt(state, "text" if view == "text" else "image"),
         image=None if view == "text" else task.draw(state),
-        response=Response(tuple(segments)),
+        response=shorten(task.response(state, view), thought_kept),
     )
+
+
+def shorten(response: Response, kept: float) -> Response:
+    """Drop the first steps of what fades, so that the share `kept` of them all stays.
+
+    The steps of several thoughts count in the order in which they are written: the first thought is gone before the
+    second loses a step, and what stands between them stays. A segment that has no step left is left out.
+    """
+    steps = [(segment.steps or (segment.text,)) if segment.kind in FADING else () for segment in response.segments]
+    num = sum(map(len, steps))
+    to_drop = num - round(num * kept)
+    segments = []
+    for segment, own in zip(response.segments, steps, strict=True):
+        num_dropped = min(to_drop, len(own))
+        to_drop -= num_dropped
+        if num_dropped < len(own) or not own:
+            segments.append(in_steps(segment.kind, own[num_dropped:], segment.label) if num_dropped else segment)
+    return Response(tuple(segments))

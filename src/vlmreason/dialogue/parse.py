@@ -1,14 +1,17 @@
-"""A model's response cut into the segments of `dialogue`: conversion, thought, answer.
+"""A model's response cut into segments: conversion, thought, answer, and what else the task marks.
 
 A model marks no borders, so they are found: the conversion by the task's conversion sentence at the start,
-the answer where the task reads it; what is between is thought. A missing segment is left out.
+the answer where the task reads it; what is between is thought, cut where `Task.markers` begin segments of other
+kinds. A missing segment is left out.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT, Response, Segment
+from vlmreason.segments import ANSWER, CONVERT, KINDS, THOUGHT, Response, Segment
 from vlmreason.tasks.base import Task
 
 
@@ -19,10 +22,16 @@ def split_response(task: Task[Any], state: Any, response: str) -> Response:
     convert_end = min(convert_end, answer_start)
     pieces = (
         Segment(CONVERT, response[:convert_end]),
-        Segment(THOUGHT, response[convert_end:answer_start]),
+        *_marked(task.markers(), response, convert_end, answer_start),
         Segment(ANSWER, response[answer_start:]),
     )
     return Response(tuple(piece for piece in pieces if piece.text))
+
+
+def kinds_of(task: Task[Any]) -> list[str]:
+    """Name the kinds into which responses of a task are cut, in the table's order."""
+    found = {CONVERT, THOUGHT, ANSWER, *task.markers()}
+    return [kind.name for kind in KINDS if kind.name in found]
 
 
 def conversion_exact(task: Task[Any], state: Any, response: str) -> bool | None:
@@ -33,6 +42,18 @@ def conversion_exact(task: Task[Any], state: Any, response: str) -> bool | None:
         return None
     converted = response[:end].lstrip().removeprefix(task.convert(state))
     return converted.strip() == task.text(state).strip()
+
+
+def _marked(markers: Mapping[str, re.Pattern[str]], response: str, start: int, end: int) -> Iterator[Segment]:
+    """The characters from `start` to `end`, cut where a marker begins; one that begins within another is none."""
+    matches = ((match, kind) for kind, marker in markers.items() for match in marker.finditer(response, start, end))
+    kind, label, marker_end = THOUGHT, "", start
+    for match, next_kind in sorted(matches, key=lambda found: found[0].start()):
+        if match.start() >= marker_end:
+            yield Segment(kind, response[start : match.start()], label)
+            kind, label = next_kind, match.groupdict().get("label") or ""
+            start, marker_end = match.span()
+    yield Segment(kind, response[start:end], label)
 
 
 def _conversion_end(task: Task[Any], state: Any, response: str) -> int:

@@ -81,7 +81,7 @@ class Env(Task[State]):
 
     def expert(self, state: State) -> str:
         """The expert's response."""
-        return "".join([*self.thought(state), self.answer(state)])
+        return self.response(state, "image").text
 
     def write_answer(self, value: str) -> str:
         """The end of the JSON object whose beginning is the chain of thought; without one the whole object."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from vlmreason.envs.base import Env, Outcome
 from vlmreason.pictures import Picture
+from vlmreason.segments import Response
 from vlmreason.structure import structure
 from vlmreason.tasks.base import Belongs, Modality, Score, Task, choose_wording
 
@@ -162,6 +163,12 @@ class Revision(Env[RevisionState]):
 
     def answer(self, state: RevisionState) -> str:
         return self.task.answer(state.problem)
+
+    def response(self, state: RevisionState, view: str) -> Response:
+        return self.task.response(state.problem, view)
+
+    def markers(self) -> Mapping[str, re.Pattern[str]]:
+        return self.task.markers()
 
     def answer_marker(self) -> re.Pattern[str]:
         return self.task.answer_marker()

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vlmreason.dialogue.segments import VIEWS
 from vlmreason.files import Line, read_json, read_jsonl, write_json
+from vlmreason.segments import VIEWS
 
 IDENTITY_FILE = "evaluation.json"
 _TOKENS = "tokens_"

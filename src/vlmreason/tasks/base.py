@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from vlmreason.pictures import Picture
+from vlmreason.segments import ANSWER, CONVERT, THOUGHT, Response, Segment, in_steps
 from vlmreason.streams import SPLITS, split_of, stream
 from vlmreason.structure import check_choice, nearest, structure
 from vlmreason.tasks.findings import Finding
@@ -131,6 +132,19 @@ class Task(ABC, Generic[State]):
     def answer(self, state: State) -> str:
         """The final answer."""
 
+    def response(self, state: State, view: str) -> Response:
+        """Write the response that is learned, in segments of any kinds (`view` is one of VIEWS).
+
+        Here: the conversion where the text form is to be written first, the thought, the answer. A task that writes
+        further kinds, or several of one, says by `markers` how they are found again.
+        """
+        segments = [Segment(ANSWER, self.answer(state))]
+        if steps := self.thought(state):
+            segments.insert(0, in_steps(THOUGHT, steps))
+        if view == "image_via_text":
+            segments.insert(0, Segment(CONVERT, self.convert(state) + "\n" + self.text(state) + "\n"))
+        return Response(tuple(segments))
+
     @abstractmethod
     def score(self, state: State, response: str) -> Score:
         """Judge a response. `response` is untrusted text of any content and length."""
@@ -138,6 +152,11 @@ class Task(ABC, Generic[State]):
     def answer_marker(self) -> re.Pattern[str]:
         """What an answer begins with; in a response the last one counts."""
         return ANSWER_MARKER
+
+    def markers(self) -> Mapping[str, re.Pattern[str]]:
+        """What a segment of a kind begins with, between the conversion and the answer of a response; the group
+        `label` of a match is its label. What comes before the first such marker is thought."""
+        return {}
 
     def answer_start(self, response: str, after: int) -> int:
         """Where the answer of a response begins whose conversion ends at `after`; its length where it has none."""

@@ -13,11 +13,11 @@ from support.parts import composed
 from support.tiny import tiny_learner
 
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.dialogue.segments import ANSWER, THOUGHT, Response, Segment
 from vlmreason.models.api import Api
 from vlmreason.models.contract import Choice, Prompt
 from vlmreason.models.vlm.hugging_face import HuggingFace
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.segments import ANSWER, THOUGHT, Response, Segment
 from vlmreason.structure import structure
 
 COMPOSED: dict[str, Any] = {

@@ -15,13 +15,13 @@ from support.families import STUDIED, TINY, learn_by_heart, memorable, mixtures,
 from support.tiny import nano_task
 
 from vlmreason.dialogue.build import Dialogue, build_dialogue
-from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS, THOUGHT, VIEWS, Response, Segment
 from vlmreason.models.contract import PARTS, Prompt
 from vlmreason.models.vlm.chat_template import DATE
 from vlmreason.models.vlm.families import FAMILIES
 from vlmreason.models.vlm.hugging_face import HuggingFace
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
+from vlmreason.segments import ANSWER, SEGMENT_IDS, THOUGHT, VIEWS, Response, Segment
 from vlmreason.structure import structure
 
 CLOSE = {"rtol": 2e-4, "atol": 2e-4}

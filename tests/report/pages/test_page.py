@@ -20,12 +20,12 @@ from vlmreason import places
 from vlmreason.assembly import build, compose
 from vlmreason.assembly.compose import resolve
 from vlmreason.commands import report
-from vlmreason.dialogue.segments import Response, Segment
 from vlmreason.pictures import png_bytes
 from vlmreason.report.figures import draw as drawing
 from vlmreason.report.pages import content, markdown, markup
 from vlmreason.report.pages.examples import examples, first_difference
 from vlmreason.scale import Scale
+from vlmreason.segments import Response, Segment
 from vlmreason.structure import structure
 from vlmreason.studies.records import Record
 from vlmreason.tasks.base import Task

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import VIEWS
+from vlmreason.segments import VIEWS
 from vlmreason.streams import SPLITS, split_of
 from vlmreason.structure import structure
 from vlmreason.tasks.analogies.panels import (

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import VIEWS
 from vlmreason.pictures import text_sprite
+from vlmreason.segments import VIEWS
 from vlmreason.streams import SPLITS, split_of
 from vlmreason.structure import structure
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Problem, state_to_json

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import ANSWER
 from vlmreason.evaluation.problems import SampledProblems
+from vlmreason.segments import ANSWER
 from vlmreason.streams import SPLITS
 from vlmreason.tasks.base import state_to_json
 from vlmreason.tasks.llava.llava_data import LlavaData, LlavaSizes

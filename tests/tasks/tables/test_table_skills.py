@@ -8,7 +8,7 @@ import pytest
 from support.shipped import shipped
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import VIEWS
+from vlmreason.segments import VIEWS
 from vlmreason.tasks.tables.base import Cell
 
 NUM = 150

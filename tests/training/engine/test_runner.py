@@ -19,6 +19,7 @@ from vlmreason.data.mixture import Mixture
 from vlmreason.files import rename_synced
 from vlmreason.models.nano.model import load_nano
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.segments import SEGMENT_IDS
 from vlmreason.training.engine import checkpoints, loggers, strategies
 from vlmreason.training.engine.loggers import LoggerSettings, make_logger
 from vlmreason.training.supervised import stage
@@ -52,7 +53,7 @@ def test_logged_figures_are_those_of_the_step(tmp_path: Path) -> None:
 
 def test_segment_sums() -> None:
     sums = segment_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3, 1, 3]))
-    assert sums.tolist() == [[0, 0], [2, 1], [0, 0], [5, 2]]
+    assert sums.tolist() == [[0, 0], [2, 1], [0, 0], [5, 2], *[[0, 0]] * (len(SEGMENT_IDS) - 4)]
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 10**9])

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from vlmreason.dialogue.segments import SEGMENT_IDS
+from vlmreason.segments import SEGMENT_IDS
 from vlmreason.training.reinforced.objectives import (
     clipped_loss,
     generalised_advantages,

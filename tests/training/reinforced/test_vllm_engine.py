@@ -19,11 +19,11 @@ from support.families import TINY, picture, write_tiny
 from support.tiny import TRAINER, tiny_learner
 from torch.nn import functional as F
 
-from vlmreason.dialogue.segments import ANSWER, Response, Segment
 from vlmreason.models.contract import AdapterSettings, Prompt, Sample
 from vlmreason.models.vlm.hugging_face import HuggingFace
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import Encoded
+from vlmreason.segments import ANSWER, Response, Segment
 from vlmreason.structure import structure
 from vlmreason.training.reinforced import policy, vllm_engine
 from vlmreason.training.reinforced.settings import VllmSettings

@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS
 from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import Generation, Prompt, Sample, TokenScores
 from vlmreason.models.networks.features import ActorSettings, FrozenFeatures
 from vlmreason.models.vlm.learner import Learner, draw, random_numbers
+from vlmreason.segments import ANSWER, SEGMENT_IDS
 from vlmreason.streams import stream
 from vlmreason.structure import first_line, structure
 

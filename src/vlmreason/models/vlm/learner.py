@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, LogitsProcessor
 
-from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS
 from vlmreason.models.contract import PARTS, AdapterSettings, Choice, Generation, Prompt, Sample, Source, TokenScores
 from vlmreason.models.vlm import adapters
 from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
+from vlmreason.segments import ANSWER, SEGMENT_IDS
 
 LLAVA = {
     "vision_tower": ("model.vision_tower.",),

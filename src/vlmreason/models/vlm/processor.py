@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS, Response
 from vlmreason.models.contract import Prompt
 from vlmreason.models.vlm.text import TextCoder, Written
 from vlmreason.pictures import Picture
+from vlmreason.segments import ANSWER, SEGMENT_IDS, Response
 
 IGNORED = -100
 

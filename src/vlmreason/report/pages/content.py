@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vlmreason.report.pages.examples import Example
+from vlmreason.segments import VIEWS
 from vlmreason.studies.claims import Verdict
 from vlmreason.studies.experiment import PaperNumber, Study
 from vlmreason.studies.records import Record
 from vlmreason.studies.results import CellResult, Result
 
-LEVELS, VIEWS = ("simple", "medium", "hard"), ("text", "image", "image_via_text")
+LEVELS = ("simple", "medium", "hard")
 
 
 @dataclass(frozen=True)

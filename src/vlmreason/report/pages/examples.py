@@ -17,8 +17,8 @@ from typing import Any
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.dialogue.parse import split_response
-from vlmreason.dialogue.segments import ANSWER, CONVERT, THOUGHT, Response, Segment
 from vlmreason.pictures import png_bytes
+from vlmreason.segments import ANSWER, CONVERT, THOUGHT, Response, Segment
 from vlmreason.studies.records import Evaluation, Record
 from vlmreason.tasks.base import Problem, Task
 

@@ -5,14 +5,14 @@ The page is self-contained (pictures as base64 PNG, no script) and everything on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.segments import VIEWS
 from vlmreason.pictures import png_bytes
 from vlmreason.report.pages import markup
+from vlmreason.segments import VIEWS, Response
 from vlmreason.tasks.base import Problem, Task
 
 _VIEW_TITLES = {
@@ -42,14 +42,22 @@ def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: in
     """The page: `num` problems from index `first` on, of every level of every task. Raises ValueError."""
     if num < 1:
         raise ValueError(f"num={num}: 1 or more is expected")
+    indices = range(first, first + num)
     links = "".join(f'<a href="#{escape(task.name)}">{escape(task.name)}</a>' for task in tasks)
-    sections = "".join(_task(task, scale, split, range(first, first + num)) for task in tasks)
+    sections = "".join(_task(task, scale, split, indices) for task in tasks)
+    key = markup.key(_responses(tasks, split, indices))
     body = (
         f"<header><h1>vlmreason gallery</h1><p class=soft>Sizes: {escape(scale)}. Split: {escape(split)}.</p>"
-        f"<p class=key>A response is made of segments: {markup.KEY}</p><nav>{links}</nav></header>\n"
+        f"<p class=key>A response is made of segments: {key}</p><nav>{links}</nav></header>\n"
         f"<main>\n{sections}</main>\n"
     )
     return markup.document("vlmreason gallery", _STYLE, body)
+
+
+def _responses(tasks: Sequence[Task[Any]], split: str, indices: range) -> Iterator[Response]:
+    for task in tasks:
+        states = (task.sample(level, split, index).state for level in task.levels for index in indices)
+        yield from (task.response(state, view) for state in states for view in VIEWS)
 
 
 def _task(task: Task[Any], scale: str, split: str, indices: range) -> str:

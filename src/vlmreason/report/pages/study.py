@@ -16,8 +16,9 @@ from PIL import Image
 
 from vlmreason.report import ledger, writing
 from vlmreason.report.pages import markup, study_style
-from vlmreason.report.pages.content import VIEWS, Artifact, Report, Run, rank, seeds_and_runs
+from vlmreason.report.pages.content import Artifact, Report, Run, rank, seeds_and_runs
 from vlmreason.report.pages.examples import Answer, Example
+from vlmreason.segments import VIEWS
 from vlmreason.studies import claims
 from vlmreason.studies.experiment import PaperNumber
 from vlmreason.studies.results import CellResult
@@ -311,6 +312,8 @@ def _examples(examples: Sequence[Example]) -> str:
     if not examples:
         return ""
     tasks = dict.fromkeys(example.task for example in examples)
+    responses = [response for example in examples for response in example.expected.values()]
+    key = markup.key(responses + [answer.response for example in examples for answer in example.answers])
     shown = "".join(
         f'<h3 id="examples-{escape(task)}">{escape(_words(task))}</h3>'
         + "".join(_example(example) for example in examples if example.task == task)
@@ -320,7 +323,7 @@ def _examples(examples: Sequence[Example]) -> str:
         '<section id="examples"><h2>Answers, right and wrong</h2><p>A few problems of every task, and what one run of '
         "each strategy answered where its record keeps the response. The first word that is not the expected one is "
         "marked: <mark>so</mark> in a wrong answer, <span class=else><mark>so</mark></span> in one that is right all "
-        f"the same. Colours are the segments of a response:</p><p class=key>{markup.KEY}</p>{shown}</section>\n"
+        f"the same. Colours are the segments of a response:</p><p class=key>{key}</p>{shown}</section>\n"
     )
 
 

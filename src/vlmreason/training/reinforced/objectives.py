@@ -7,14 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vlmreason.dialogue.segments import ANSWER, SEGMENT_IDS
+from vlmreason.segments import ACTING
 
 Normalisation = Literal["token_mean", "sequence_mean", "dr_grpo"]
 
 
 def token_weights(segments_N: Tensor, thought_weight: float) -> Tensor:
-    """Weight of each response token in log pi(action): `thought_weight` before the answer, 1 in it (equation 4.3)."""
-    return torch.where(segments_N == SEGMENT_IDS[ANSWER], 1.0, thought_weight)
+    """Weight of each response token in log pi(action): 1 in a segment that acts, `thought_weight` in all others
+    (equation 4.3)."""
+    acts_N = torch.stack([segments_N == number for number in ACTING]).any(dim=0)
+    return torch.where(acts_N, 1.0, thought_weight)
 
 
 def sum_rows(values_N: Tensor, rows_N: Tensor, num_rows: int) -> Tensor:

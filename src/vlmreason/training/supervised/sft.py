@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from vlmreason.dialogue.segments import SEGMENT_IDS
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.segments import SEGMENT_IDS
 from vlmreason.training.engine import strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings

@@ -1,0 +1,99 @@
+"""What a response is made of: segments, each of a kind, and the one table of the kinds.
+
+Adding a kind is adding a row to `KINDS`: losses, weights, lengths and pages read the table. A task writes what kinds
+it likes (`Task.response`) and says how a further one begins (`Task.markers`). Segments are plain data, which tasks
+may make; that is why they lie below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from vlmreason.structure import check_choice
+
+View = Literal["text", "image", "image_via_text"]
+VIEWS: tuple[str, ...] = get_args(View)
+"""Supervision on one instance (section 2.4): text in; image in; image in, text written first."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of segments.
+
+    number: what stands for it in `segments` tensors (0: prompt and padding); once given it stays. colours: its
+    background on light and on dark pages. fades: whether its steps go as `thought_kept` falls (appendix I.7).
+    acts: whether it is the action, whose tokens count whole in log pi; those of other kinds have the weight lambda
+    (equation 4.3).
+    """
+
+    name: str
+    number: int
+    colours: tuple[str, str]
+    words: str
+    fades: bool = False
+    acts: bool = False
+
+
+CONVERT, THOUGHT, ANSWER = "convert", "thought", "answer"
+KINDS = (
+    Kind(CONVERT, 1, ("#e3ecfb", "#22345a"), "the picture written as text"),
+    Kind("caption", 4, ("#fbe4ec", "#552638"), "what the picture shows, in words"),
+    Kind("perception", 5, ("#efe6fa", "#3a2a5c"), "what one place of the picture shows"),
+    Kind(THOUGHT, 2, ("#fdf1d7", "#4a3b16"), "the chain of thought", fades=True),
+    Kind(ANSWER, 3, ("#dcf3e1", "#1d4429"), "the answer, or the action", acts=True),
+)
+"""In the order in which pages and files name them."""
+
+SEGMENT_IDS: dict[str | None, int] = {None: 0, **{kind.name: kind.number for kind in KINDS}}
+"""Number of each kind in `segments_BL`; 0 is prompt and padding."""
+FADING = frozenset(kind.name for kind in KINDS if kind.fades)
+ACTING = frozenset(kind.number for kind in KINDS if kind.acts)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a response.
+
+    label: what it is about, where a response has several of a kind. steps: the text cut where it may be shortened;
+    () is one step. Raises ValueError for a kind that the table does not have.
+    """
+
+    kind: str
+    text: str
+    label: str = ""
+    steps: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in SEGMENT_IDS:
+            check_choice("segment kind", self.kind, (kind.name for kind in KINDS))
+        assert not self.steps or "".join(self.steps) == self.text, "the steps are the text"
+
+
+def in_steps(kind: str, steps: Sequence[str], label: str = "") -> Segment:
+    """Make a segment of steps, which are joined as they are."""
+    return Segment(kind, "".join(steps), label, tuple(steps))
+
+
+@dataclass(frozen=True)
+class Response:
+    """All that a model writes, or is to write, in segments."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+    def text_of(self, kind: str) -> str:
+        """Join the texts of all segments of a kind."""
+        return "".join(segment.text for segment in self.segments if segment.kind == kind)
+
+    def spans(self) -> list[tuple[str, int, int]]:
+        """(kind, start, end) of each segment in the characters of `text`."""
+        spans, start = [], 0
+        for segment in self.segments:
+            spans.append((segment.kind, start, start + len(segment.text)))
+            start += len(segment.text)
+        return spans
