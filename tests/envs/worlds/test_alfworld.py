@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from vlmreason.envs.worlds import alfworld
-from vlmreason.envs.worlds.alfworld import ALFWorld, ALFWorldSizes, Seen, conditions_met, read_task, task_type
+from vlmreason.envs.worlds.alfworld import ALFWorld, ALFWorldSizes, read_task, task_type
+from vlmreason.envs.worlds.alfworld_engines import Seen, conditions_met
 from vlmreason.streams import SPLITS
 from vlmreason.structure import structure
 from vlmreason.tasks.base import state_to_json
