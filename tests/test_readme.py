@@ -1,11 +1,14 @@
-"""What the README tells people to type is real: commands compose, targets and files exist, the Python runs."""
+"""What README and documentation say is real: commands compose, links lead somewhere, the Python runs."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
+import os
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +25,54 @@ from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scoring import score_predictions
 from vlmreason.report import ledger
+from vlmreason.report.pages.content import Artifact
 from vlmreason.studies import artifacts, claims, library
+from vlmreason.studies.results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("*.md")])
+"""Everything that is written to be read (the commands of docs/cluster.md: tests/launch/test_cluster_page.py)."""
+STUDIES = ("s2h", "rl4vlm", "sft_vs_rl", "beyond")
 PROGRAM = re.compile(r"(?:^|[\s(\"])(?:python3? -m )?vlmreason (?P<words>(?:'[^']*'|[^|>)#\"'])*)")
 
 
-def blocks(language: str) -> list[str]:
+def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def shell_lines() -> list[str]:
-    text = "".join(blocks("bash")).replace("\\\n", " ")
-    return [line.partition(" #")[0].strip() for line in text.splitlines() if line.strip()]
+def shell_lines(text: str) -> list[str]:
+    joined = "".join(blocks(text, "bash")).replace("\\\n", " ")
+    return [line.partition(" #")[0].strip() for line in joined.splitlines() if line.strip()]
 
 
-def program_calls() -> list[list[str]]:
+def program_calls(text: str) -> list[list[str]]:
     """The words behind the program's name, of every call in the shell blocks."""
-    found = [match.group("words") for line in shell_lines() for match in PROGRAM.finditer(line)]
+    found = [match.group("words") for line in shell_lines(text) for match in PROGRAM.finditer(line)]
     return [shlex.split(words.replace("$RUN", "outputs/run")) for words in found]
 
 
-CALLS = program_calls()
+CALLS = list(
+    dict.fromkeys(
+        tuple(words) for page in PAGES if page.name != "cluster.md" for words in program_calls(page.read_text())
+    )
+)
 
 
-def test_readme_shows_every_command() -> None:
-    assert len(CALLS) > 15
-    assert {
-        "train",
-        "evaluate",
-        "generate",
-        "score",
-        "check",
-        "pretrain",
-        "export",
-        "sweep",
-        "figure",
-        "report",
-        "collect",
-    } <= {call[0] for call in CALLS}
+def test_every_command_is_shown() -> None:
+    assert len(CALLS) > 40
+    assert set(catalog.commands()) - {call[0] for call in CALLS} <= {"job"}  # docs/cluster.md shows it
 
 
 @pytest.mark.parametrize("words", CALLS, ids=" ".join)
-def test_command_composes(words: list[str]) -> None:
-    command, rest = words[0], words[1:]
+def test_command_composes(words: tuple[str, ...]) -> None:
+    command, rest = words[0], list(words[1:])
     if command == "completion":
         assert rest[0] in completion.SHELLS
         return
-    if command == "--help" or rest == ["--help"]:
-        assert command == "--help" or command in catalog.commands()
+    if command.startswith("--") or rest == ["--help"]:
+        assert command in ("--help", "--version") or command in catalog.commands()
         return
     errors.check_words(command, rest)
     rest = catalog.as_settings(command, rest)
@@ -107,46 +107,95 @@ def composed(command: str, overrides: list[str]) -> dict[str, Any]:
         return compose.resolve(hydra_compose(catalog.commands()[command], overrides), overrides)
 
 
-@pytest.mark.parametrize(
-    ("study", "file"),
-    [("s2h", "README.md"), *((study, "docs/rl_results.md") for study in ("rl4vlm", "sft_vs_rl", "beyond"))],
-)
-def test_the_ledger_is_that_of_the_records(tmp_path: Path, study: str, file: str) -> None:
-    """`vlmreason report study=STUDY readme=FILE` brings it up to date."""
-    text = (ROOT / file).read_text()
+@functools.cache
+def results(study: str) -> dict[str, Result]:
+    """Every artifact of a study from the records that the package carries."""
     with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
-        opened = planning.open_library("nano", [study], tmp_path)
-        results = {name: library.collect(name, "nano", opened, {}) for name in artifacts.chosen(f"glob({study}/*)")}
+        opened = planning.open_library("nano", [study], Path(os.devnull))
+        found = {name: library.collect(name, "nano", opened, {}) for name in artifacts.chosen(f"glob({study}/*)")}
     assert not opened.faults
+    return found
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_ledger_is_that_of_the_records(study: str) -> None:
+    """`vlmreason report study=STUDY readme=experiments/STUDY/LEDGER.md` brings it up to date."""
+    text = (ROOT / "experiments" / study / "LEDGER.md").read_text()
     found = claims.read_claims(ROOT / "experiments" / study / "claims.yaml")
-    assert ledger.insert(text, study, ledger.ledger([claims.judge(claim, results) for claim in found])) == text
+    verdicts = [claims.judge(claim, results(study)) for claim in found]
+    assert ledger.insert(text, study, ledger.ledger(verdicts)) == text
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_readme_says_what_is_there_of_a_study(study: str) -> None:
+    """How many artifacts are complete and begun, and a headline that stands in the ledger, effect and interval."""
+    (row,) = (
+        line for line in README.splitlines() if line.startswith("|") and f"(experiments/{study}/README.md)" in line
+    )
+    states = Counter(Artifact(result, ()).state for result in results(study).values())
+    complete, begun, num = states["complete"], states["partial"], states.total()
+    assert f"{complete} of {num}" + (f", {begun} in part" if begun else "") in row
+    headlines = re.findall(r"[+-]?[\d.]+ \([+-]?[\d.]+ to [+-]?[\d.]+\)", row)
+    assert headlines
+    lines = (ROOT / "experiments" / study / "LEDGER.md").read_text()
+    assert not [words for words in headlines if f"| {words}" not in lines]
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z]+)`", README)) | {
-        line.split()[1] for line in shell_lines() if line.startswith("make ")
-    }
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = "".join(page.read_text() for page in PAGES)
+    lines = shell_lines(text)
+    named = set(re.findall(r"`make ([a-z-]+)`", text)) | {line.split()[1] for line in lines if line.startswith("make ")}
     assert {"run", "test"} <= named <= targets
 
 
-def test_links_and_pictures_exist() -> None:
-    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in target]
-    assert len(targets) > 5
-    assert not [target for target in targets if not (ROOT / target).exists()]
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "GALLERY.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_pictures_exist(page: Path) -> None:
+    """Links lead to files, and where they name a heading to a page that has it."""
+    faults = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        there = page.parent / path if path else page
+        if "://" not in target and not (there.exists() and (not heading or heading in headings(there.read_text()))):
+            faults.append(target)
+    assert not faults
 
 
-def test_named_places_exist() -> None:
+def headings(text: str) -> set[str]:
+    """The anchors that a page offers, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_named_places_exist(page: Path) -> None:
     """Paths in backticks, where they are no patterns and lie in the repository."""
-    named = re.findall(r"`((?:src|conf|docs|tests|tasks|experiments|sweeps|benchmarks)/[\w./]*)`", README)
-    assert len(named) > 10
+    rooms = "|".join(path.name for path in (ROOT / "src" / "vlmreason").iterdir() if path.is_dir())
+    named = re.findall(rf"`((?:src|conf|docs|tests|experiments|sweeps|benchmarks|{rooms})/[\w./]*)`", page.read_text())
     bases = (ROOT, ROOT / "src" / "vlmreason")
     assert not [name for name in named if not any((base / name).exists() for base in bases)]
 
 
-def test_every_task_and_strategy_is_named() -> None:
-    tasks = [name for name in catalog.groups()["task"] if not name.endswith("_skills")]
-    assert not [name for name in tasks if f"`{name}`" not in README]
+def test_the_readme_is_short() -> None:
+    assert len(README.encode()) <= 11 * 1024
+
+
+def test_every_page_is_reachable() -> None:
+    """From the README a reader finds every page of the documentation and of the studies."""
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        seen.add(page)
+        links = [page.parent / link for link in re.findall(r"\]\(([^)\s#]+\.md)[^)]*\)", page.read_text())]
+        todo += {link.resolve() for link in links if link.exists()} - seen - set(todo)
+    assert not [page for page in PAGES if page not in seen]
+
+
+def test_every_task_strategy_and_environment_is_named() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    for group in ("task", "env", "supervision", "model", "algorithm"):
+        names = [name for name in catalog.groups()[group] if not name.endswith("_skills")]
+        assert not [name for name in names if f"`{name}`" not in pages and f"{group}={name}" not in pages]
 
 
 def test_python_block_reads_a_run(
@@ -166,9 +215,9 @@ def test_python_block_reads_a_run(
     (run / "predictions" / "all.jsonl").write_text(lines)
     (run / "metrics.jsonl").write_text('{"phase": "main", "step": 10, "loss": 1.5}\n')
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    (code,) = blocks((ROOT / "docs" / "runs.md").read_text(), "python")
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "docs/runs.md", "exec"), names)
     assert list(names["table"]["accuracy"]) == [1.0] * len(task.levels)
     assert len(names["answers"]) == len(predictions)
     assert task.levels[0] in capsys.readouterr().out

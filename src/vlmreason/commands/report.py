@@ -7,8 +7,7 @@ command that makes it.
 Examples:
   vlmreason report
   vlmreason report study=s2h scale=paper runs=outputs out=reports
-  vlmreason report readme=README.md
-  vlmreason report study=rl4vlm readme=docs/rl_results.md
+  vlmreason report study=rl4vlm readme=experiments/rl4vlm/LEDGER.md
 """
 
 from __future__ import annotations

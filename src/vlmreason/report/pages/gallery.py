@@ -1,16 +1,22 @@
-"""One HTML page with examples of tasks: picture, prompts, text form, and the response of every view.
+"""Pages with examples of tasks: one in HTML for all levels and views, one in Markdown for a first look.
 
-The page is self-contained (pictures as base64 PNG, no script) and everything on it is escaped.
+The HTML page shows picture, prompts, text form, and the response of every view; it is self-contained (pictures as
+base64 PNG, no script) and everything on it is escaped. The Markdown page shows one problem of each task, with its
+picture in a file.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.pictures import png_bytes
+from vlmreason.pictures import Picture, png_bytes
 from vlmreason.report.pages import markup
 from vlmreason.segments import VIEWS, Response
 from vlmreason.tasks.base import Problem, Task
@@ -20,6 +26,10 @@ _VIEW_TITLES = {
     "image": "image: the problem as a picture",
     "image_via_text": "image via text: a picture, written as text first",
 }
+
+ENLARGED = 2  # a pixel of a problem is so many in the files of the Markdown page
+NUM_LINES = 8  # of a prompt or a segment there; more are cut
+WIDTH = 88  # characters of a line there
 
 _STYLE = """
 main, header { max-width: 1240px; margin: 0 auto; padding: 0 24px; }
@@ -89,3 +99,62 @@ def _view(task: Task[Any], problem: Problem[Any], view: str) -> str:
         f"<div><h4>{escape(_VIEW_TITLES[view])}</h4><p class=soft>Prompt</p><pre>{escape(dialogue.prompt)}</pre>"
         f"<p class=soft>Response</p><pre>{markup.response(dialogue.response)}</pre></div>"
     )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task by the name of its file in conf/, with the view that it is shown under."""
+
+    name: str
+    task: Task[Any]
+    view: str
+    file: str
+
+
+def markdown(entries: Sequence[Entry], scale: str, split: str, index: int, pictures: str) -> str:
+    """Write the Markdown page: one problem of the first level of each entry; `pictures`: the folder of its pictures."""
+    parts = [_INTRODUCTION.format(scale=scale)]
+    for entry in entries:
+        task, problem = entry.task, _shown(entry, split, index)
+        dialogue = build_dialogue(task, problem, entry.view)
+        levels = ", ".join(f"`{level}`" for level in task.levels)
+        parts.append(
+            f"## {entry.name}\n\nLevels: {levels}; here `{problem.level}`. Settings: [{entry.file}]({entry.file}).\n"
+        )
+        if dialogue.image is not None:
+            parts.append(f"![{problem.id}]({pictures}/{entry.name}.png)\n")
+        named = [("prompt", dialogue.prompt), *((f"{part.kind} {part.label}".strip(), part.text) for part in dialogue.response.segments)]
+        margin = max(len(name) for name, _ in named)
+        lines = [line for name, text in named for line in _named(name.ljust(margin), text)]
+        parts.append("\n".join(["```text", *lines, "```\n"]))
+    return "\n".join(parts)
+
+
+def pictures(entries: Sequence[Entry], split: str, index: int) -> dict[str, Picture]:
+    """Draw the pictures of the Markdown page, by the entry's name."""
+    return {
+        entry.name: np.kron(entry.task.draw(_shown(entry, split, index).state), _PIXEL)
+        for entry in entries
+        if entry.view != "text"
+    }
+
+
+_PIXEL = np.ones((ENLARGED, ENLARGED, 1), np.uint8)
+_INTRODUCTION = """# Gallery
+
+One problem of every task and environment at `scale={scale}`: the picture as the model gets it (enlarged), the prompt,
+and the response with its segments named; long ones are cut. Those that read files of the user's are not shown.
+`vlmreason gallery` writes a page with all levels and views.
+"""
+
+
+def _shown(entry: Entry, split: str, index: int) -> Problem[Any]:
+    return entry.task.sample(entry.task.levels[0], split, index)
+
+
+def _named(name: str, text: str) -> Iterator[str]:
+    """The lines of a text behind its name, wrapped and cut."""
+    lines = [part for line in text.rstrip("\n").split("\n") for part in textwrap.wrap(line, WIDTH) or [""]]
+    cut = [*lines[: NUM_LINES - 1], "..."] if len(lines) > NUM_LINES else lines
+    for number, line in enumerate(cut):
+        yield f"{name if number == 0 else ' ' * len(name)} | {line}".rstrip()
