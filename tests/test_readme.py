@@ -21,6 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from vlmreason import places
 from vlmreason.assembly import build, catalog, compose, errors, planning
 from vlmreason.cli import completion
+from vlmreason.data.mixture import mixtures
+from vlmreason.dialogue.build import build_dialogue
 from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scoring import score_predictions
@@ -33,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("*.md")])
 """Everything that is written to be read (the commands of docs/cluster.md: tests/launch/test_cluster_page.py)."""
+YOURS = {"src/vlmreason/envs/parity.py", "conf/env/parity.yaml"}  # files that a page tells the reader to make
 STUDIES = ("s2h", "rl4vlm", "sft_vs_rl", "beyond")
 PROGRAM = re.compile(r"(?:^|[\s(\"])(?:python3? -m )?vlmreason (?P<words>(?:'[^']*'|[^|>)#\"'])*)")
 
@@ -71,7 +74,7 @@ def test_command_composes(words: tuple[str, ...]) -> None:
     if command == "completion":
         assert rest[0] in completion.SHELLS
         return
-    if command.startswith("--") or rest == ["--help"]:
+    if command.startswith("--") or {"-h", "--help"} & set(rest):
         assert command in ("--help", "--version") or command in catalog.commands()
         return
     errors.check_words(command, rest)
@@ -128,17 +131,21 @@ def test_the_ledger_is_that_of_the_records(study: str) -> None:
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_readme_says_what_is_there_of_a_study(study: str) -> None:
-    """How many artifacts are complete and begun, and a headline that stands in the ledger, effect and interval."""
+    """How many artifacts are complete, and how many begun."""
     (row,) = (
         line for line in README.splitlines() if line.startswith("|") and f"(experiments/{study}/README.md)" in line
     )
     states = Counter(Artifact(result, ()).state for result in results(study).values())
     complete, begun, num = states["complete"], states["partial"], states.total()
     assert f"{complete} of {num}" + (f", {begun} in part" if begun else "") in row
-    headlines = re.findall(r"[+-]?[\d.]+ \([+-]?[\d.]+ to [+-]?[\d.]+\)", row)
-    assert headlines
-    lines = (ROOT / "experiments" / study / "LEDGER.md").read_text()
-    assert not [words for words in headlines if f"| {words}" not in lines]
+
+
+def test_effects_in_the_readme_stand_in_a_ledger() -> None:
+    pages = [ROOT / "experiments" / study / name for study in STUDIES for name in ("LEDGER.md", "README.md")]
+    known = "".join(page.read_text() for page in pages)
+    effects = re.findall(r"[+-]?[\d.]+(?: x)? \([+-]?[\d.]+ to [+-]?[\d.]+\)", README)
+    assert len(effects) > 10
+    assert not [effect for effect in effects if f"| {effect}" not in known]
 
 
 def test_make_targets_exist() -> None:
@@ -171,9 +178,34 @@ def headings(text: str) -> set[str]:
 def test_named_places_exist(page: Path) -> None:
     """Paths in backticks, where they are no patterns and lie in the repository."""
     rooms = "|".join(path.name for path in (ROOT / "src" / "vlmreason").iterdir() if path.is_dir())
-    named = re.findall(rf"`((?:src|conf|docs|tests|experiments|sweeps|benchmarks|{rooms})/[\w./]*)`", page.read_text())
+    place = rf"`((?:src|conf|docs|tests|experiments|sweeps|benchmarks|{rooms})/[\w./]*)`"
+    named = set(re.findall(place, page.read_text())) - YOURS
     bases = (ROOT, ROOT / "src" / "vlmreason")
     assert not [name for name in named if not any((base / name).exists() for base in bases)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_named_definitions_exist(page: Path) -> None:
+    """Places written as `file.py:name`."""
+    named = re.findall(r"`([\w/]+\.py):(\w+)`", page.read_text())
+    texts = {file: (ROOT / "src" / "vlmreason" / file).read_text() for file, _ in named}
+    assert not [f"{file}:{name}" for file, name in named if not re.search(rf"\b(?:def|class) {name}\b", texts[file])]
+
+
+def test_the_tour_follows_what_is_there() -> None:
+    """The first example of the default run, and the first turn of NumberLine."""
+    tour = (ROOT / "docs" / "tour.md").read_text()
+    cfg = composed("train", [])
+    task, mixture = build.build_task(cfg), mixtures(build.build_supervision(cfg), "table_readout", 0)["main"]
+    example = mixture[0]
+    dialogue = build_dialogue(task, task.sample(example.level, example.split, example.index), example.view)
+    assert f"level {example.level}, split {example.split}, index {example.index}, view {example.view}" in tour
+    assert dialogue.prompt in tour
+    assert [f"{part.kind.ljust(7)} | {' '.join(part.text.split())[:60]}" for part in dialogue.response.segments] == [
+        line[:70] for line in re.findall(r"^(?:convert|thought|answer) .*$", tour, re.MULTILINE)
+    ]
+    env = build.build_task(composed("train", ["env=number_line"]))
+    assert env.expert(env.start("standard", "train", 0)) in tour
 
 
 def test_the_readme_is_short() -> None:
