@@ -7,7 +7,6 @@ tests/report/pages/test_gallery.py compares them. The pictures of results come f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from PIL import Image, ImageDraw
 
 from vlmreason.assembly.build import load_task
 from vlmreason.dialogue.build import Dialogue, build_dialogue
-from vlmreason.dialogue.segments import VIEWS
 from vlmreason.pictures import Picture, font
 from vlmreason.places import conf_dir
-from vlmreason.report.pages import markup
 from vlmreason.scale import Scale
+from vlmreason.segments import KINDS, VIEWS
 from vlmreason.structure import structure
 from vlmreason.tasks.base import Task
 
@@ -38,7 +36,7 @@ GAP = 24  # between the two (px)
 NUM_COLORS = 64  # of the palette: keeps the files small
 
 INK, SOFT, LINE, PAPER = "#1d2430", "#5d6778", "#d9dee6", "#ffffff"
-COLORS = dict(re.findall(r"--(convert|thought|answer): (#\w+)", markup.STYLE)[:3])  # as on every page
+COLORS = {kind.name: kind.colours[0] for kind in KINDS}  # as on every page
 SIZE, LEADING, MARGIN = 17, 24, 18  # letters, lines, around things (px)
 LEFT, RIGHT = 324, 820  # columns: the picture, the views (px)
 
@@ -92,7 +90,11 @@ def problem(task: Task[Any]) -> Image.Image:
     for words in ("One problem, as picture", "and as text. A response", "is made of segments:"):
         ink.text((MARGIN, down), words, fill=SOFT, font=font(SIZE))
         down += LEADING
+    responses = [build_dialogue(task, sampled, view).response for view in VIEWS]
+    shown = {segment.kind for response in responses for segment in response.segments}
     for kind, color in COLORS.items():
+        if kind not in shown:
+            continue
         down += 8
         ink.rounded_rectangle((MARGIN, down, MARGIN + 110, down + LEADING + 4), 4, fill=color)
         ink.text((MARGIN + 10, down + 3), kind, fill=INK, font=font(SIZE))

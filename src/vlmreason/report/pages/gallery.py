@@ -123,7 +123,10 @@ def markdown(entries: Sequence[Entry], scale: str, split: str, index: int, pictu
         )
         if dialogue.image is not None:
             parts.append(f"![{problem.id}]({pictures}/{entry.name}.png)\n")
-        named = [("prompt", dialogue.prompt), *((f"{part.kind} {part.label}".strip(), part.text) for part in dialogue.response.segments)]
+        named = [
+            ("prompt", dialogue.prompt),
+            *((f"{part.kind} {part.label}".strip(), part.text) for part in dialogue.response.segments),
+        ]
         margin = max(len(name) for name, _ in named)
         lines = [line for name, text in named for line in _named(name.ljust(margin), text)]
         parts.append("\n".join(["```text", *lines, "```\n"]))
