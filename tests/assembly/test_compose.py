@@ -1,10 +1,17 @@
 """Every shipped configuration composes and becomes the objects of the lower floors."""
 
-import pytest
+from typing import Any
 
+import pytest
+import yaml
+from hydra import initialize_config_dir
+
+from vlmreason import places
 from vlmreason.assembly import build, catalog
+from vlmreason.assembly.compose import Composer, freeze
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
+from vlmreason.training.engine.optimizers import OptimizerSettings
 
 WITH_ENV = {"supervision=expert", "evaluation=episodes"}
 
@@ -108,3 +115,49 @@ def test_a_configuration_from_before_code_moved_still_opens(composed) -> None:
     gone = cfg | {"task": cfg["task"] | {"_target_": "vlmreason.tasks.gone.Gone", "name": "gone"}}
     with pytest.raises(ValueError, match=r"task\._target_=vlmreason\.tasks\.gone\.Gone"):
         build.build_task(gone)
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "value"),
+    [
+        (["algorithm=ppo", "algorithm.rewards.parsed=0.1"], "algorithm.rewards", {"parsed": 0.1}),
+        (["algorithm=grpo", "algorithm.rewards={parsed: 0.1}"], "algorithm.rewards", {"parsed": 0.1}),
+        (["task.wording.step=x", "task.wording.answer=y"], "task.wording", {"step": "x", "answer": "y"}),
+        (["task=number_line", "task.wording.read=x"], "task.wording", {"read": "x"}),
+        (["supervision.phases.main.optimizer.lr=0.1"], "supervision.phases.main.optimizer", {"lr": 0.1}),
+        (["model=composed", "model.towers={a: {id: x}}"], "model.towers", {"a": {"id": "x"}}),
+        (["model=composed", "model.towers.a.id=x", "model.towers.b={id: y}"], "model.towers",
+         {"a": {"id": "x"}, "b": {"id": "y"}}),
+    ],
+)  # fmt: skip
+def test_what_goes_into_an_empty_mapping_is_written_as_any_setting(
+    words: list[str], place: str, value: Any, composed
+) -> None:
+    found = composed("train", *words)
+    for key in place.split("."):
+        found = found[key]
+    assert found == value
+    settings = {key: yaml.safe_load(text) for key, _, text in (word.partition("=") for word in words)}
+    if "number_line" not in words[0]:  # experiments choose an environment by env=
+        with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+            assert Composer().config(settings) == composed("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["algorithm=ppo", "algorithm.reward.parsed=0.1"], "did you mean 'algorithm.rewards'"),
+        (["task.wordin.step=x"], "did you mean 'task.wording'"),
+        (["task.wording.stp=x"], "did you mean 'step'"),
+        (["supervision.phases.main.optimizer.lrr=1"], "no such key"),
+        (["supervision.phases.mian.optimizer.lr=1"], "did you mean 'supervision.phases.main'"),
+    ],
+)
+def test_a_name_that_is_not_there_is_still_refused(words: list[str], message: str) -> None:
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"), pytest.raises(ValueError, match=message):
+        phase_optimizers_of(freeze(words, "train"))
+
+
+def phase_optimizers_of(cfg: dict[str, Any]) -> None:
+    for phase in build.build_supervision(cfg).phases.values():
+        structure(OptimizerSettings, {**cfg["optimizer"], **phase.optimizer})

@@ -30,7 +30,7 @@ def compose_plain(command: str, *overrides: str) -> dict[str, Any]:
 
 @functools.cache
 def _composed(command: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    words = [*GIVEN.get(command, []), *overrides]
+    words = catalog.as_settings(command, [*GIVEN.get(command, []), *overrides])
     with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
         cfg = compose(catalog.commands()[command], words)
     return resolve(cfg, words)

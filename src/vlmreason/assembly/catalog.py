@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,11 @@ def actions(command: str) -> tuple[str, ...]:
 
 def as_settings(command: str, words: list[str]) -> list[str]:
     """`words` in the form that Hydra reads: a first word that is an action as a setting, the settings in set=[...] and
-    what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside of -m)."""
+    what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside of -m), and
+    what goes into an empty mapping as something new."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
-    words = _with_envs(command, words)
+    words = into_empty(command, _with_envs(command, words))
     keys = [setting.key for setting in settings(commands()[command])]
     if "set" in keys:
         words = [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
@@ -100,6 +101,30 @@ def _with_envs(command: str, words: list[str]) -> list[str]:
     if len(envs) < len(values):
         raise ValueError(f"task={chosen}: {', '.join(envs)} is an environment; sweep tasks and environments apart")
     return [re.sub(r"^(\+{0,2})task(?=[.=])", r"\1env", word) for word in words]
+
+
+def into_empty(command: str, words: Sequence[str]) -> list[str]:
+    """`algorithm.rewards.parsed=0.1` as `++algorithm.rewards.parsed=0.1`, where `algorithm.rewards` is `{}` at first.
+
+    An empty mapping takes names that no file lists; what builds from it says which there are. Everywhere else Hydra
+    refuses a name that is not there.
+    """
+    choices = {key: value.partition(",")[0] for key, _, value in (word.partition("=") for word in words if "=" in word)}
+    nested = tree(commands()[command], choices)
+    return [_sign(nested, word) + word for word in words]
+
+
+def _sign(nested: Mapping[str, Any], word: str) -> str:
+    """What Hydra wants before a setting below an empty mapping, before a mapping in the place of one, and else."""
+    key, _, value = word.partition("=")
+    place: Any = nested
+    for part in key.split("."):
+        if not isinstance(place, Mapping) or (place and part not in place):
+            return ""
+        if not place:
+            return "++"
+        place = place[part]
+    return "+" if place == {} and value.startswith("{") else ""
 
 
 @functools.cache

@@ -25,10 +25,11 @@ def freeze(overrides: list[str], command: str) -> dict[str, Any]:
 
     try:
         errors.check_words(command, overrides)
-        cfg = hydra.compose(catalog.commands()[command], overrides)
+        words = catalog.as_settings(command, overrides)
+        cfg = hydra.compose(catalog.commands()[command], words)
     except (HydraException, OmegaConfBaseException) as error:
         raise errors.explain(command, overrides, error) from error
-    plain = resolve(cfg, overrides)
+    plain = resolve(cfg, words)
     check(plain, command)
     return plain
 
@@ -97,10 +98,10 @@ class Composer:
         groups = catalog.groups()
         choices = {key: value for key, value in settings.items() if key.partition("@")[0] in groups}
         values = {key: value for key, value in settings.items() if key not in choices}
-        words, all_words = tuple(overrides(choices)), overrides(settings)
+        words, all_words = tuple(overrides(choices)), catalog.into_empty("train", overrides(settings))
         try:
             errors.check_words("train", all_words)
-            if any(isinstance(value, Mapping) or key[0] in "+~" for key, value in values.items()):
+            if any(isinstance(value, Mapping) for value in values.values()) or any(w[0] in "+~" for w in all_words):
                 return resolve(hydra.compose("train", all_words), all_words)
             if words not in self._bases:
                 self._bases[words] = hydra.compose("train", list(words))
