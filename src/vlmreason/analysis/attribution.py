@@ -171,7 +171,7 @@ def _attribute(learner: Learner, task: Task[Any], level: str, settings: Attribut
             examples.append(Example(id, height, width, top_pixels))
     return Attribution(
         level,
-        settings.num,
+        len(task.first(level, settings.split, settings.num)),
         {name: _focus(values) for name, values in whole.items()},
         _focus(own),
         {name: _focus(values) for name, values in stretches.items()},
@@ -183,8 +183,9 @@ def _problems(
     learner: Learner, task: Task[Any], level: str, settings: AttributionSettings
 ) -> Iterator[tuple[str, Regions, Array, Array]]:
     """Problem by problem its id, regions, norms of its pixels (H, W) and scores (K, H, W) of its K stretches."""
-    for start in range(0, settings.num, settings.batch_size):
-        indices = range(start, min(start + settings.batch_size, settings.num))
+    numbers = task.first(level, settings.split, settings.num)
+    for start in range(0, len(numbers), settings.batch_size):
+        indices = numbers[start : start + settings.batch_size]
         problems = [task.sample(level, settings.split, index) for index in indices]
         places = [task.regions(problem.state) for problem in problems]
         encoded = []

@@ -52,7 +52,7 @@ def analyze_files(task: Task[Any], split: str, paths: Iterable[Path], num_worst:
     Raises ValueError for a damaged file, for ids that are no problems of the task's, and for a task without findings.
     """
     check_task(task)
-    problems = SampledProblems(task, task.levels, split, num=10**15)
+    problems = SampledProblems(task, task.levels, split)
     found: dict[tuple[str, str | None], list[tuple[Prediction, Finding]]] = {}
     for path in paths:
         seen: set[tuple[str, str | None]] = set()

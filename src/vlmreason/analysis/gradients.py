@@ -222,11 +222,16 @@ def check_levels(task: Task[Any], levels: tuple[str, str] | None) -> tuple[str, 
 
 
 def solution_samples(learner: Learner, task: Task[Any], level: str, settings: GradientSettings) -> Samples:
-    """Mean losses on the solution, of `batch_size` examples at a time."""
+    """Mean losses on the solution, of `batch_size` examples at a time; of fewer none. Raises ValueError."""
+    s = settings
+    whole = len(task.first(level, s.split, s.num)) // s.batch_size * s.batch_size
+    if whole < 2 * s.batch_size:
+        raise ValueError(
+            f"batch_size={s.batch_size}: level {level} has fewer than twice as many problems of the split {s.split}"
+        )
 
     def samples() -> Iterator[Tensor]:
-        s = settings
-        for batch in _batches(learner, task, level, s.split, s.num, s.view, s.batch_size, solution_only=True):
+        for batch in _batches(learner, task, level, s.split, whole, s.view, s.batch_size, solution_only=True):
             yield piece_losses(learner, batch, 2)[:, 1].mean()
 
     return samples
@@ -277,9 +282,10 @@ def _batches(
     batch_size: int,
     solution_only: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, num, batch_size):
-        numbers = range(start, min(start + batch_size, num))
-        examples = [encode_solution(learner, task, level, split, i, view, solution_only) for i in numbers]
+    numbers = task.first(level, split, num)
+    for start in range(0, len(numbers), batch_size):
+        part = numbers[start : start + batch_size]
+        examples = [encode_solution(learner, task, level, split, i, view, solution_only) for i in part]
         yield to_device(learner, learner.processor.collate(examples, LENGTH_STEP))
 
 

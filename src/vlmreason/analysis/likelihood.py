@@ -7,6 +7,7 @@ the thoughts decide log pi(action) almost alone, as theirs is the far larger par
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,16 +80,17 @@ def measure(learner: Learner, env: Env[Any], settings: LikelihoodSettings) -> li
     return [_likelihood(learner, env, level, settings) for level in settings.levels or env.levels]
 
 
-def play(learner: Learner, table: Table, num: int) -> list[list[Turn]]:
-    """The turns of whole episodes, with `num` or more in all.
+def play(learner: Learner, table: Table, num: int, num_episodes: int | None = None) -> list[list[Turn]]:
+    """The turns of whole episodes, with `num` or more in all, of `num_episodes` at most.
 
     A further episode begins as long as those that did will not have as many turns at their next one. How long an
     episode is has no say in whether it counts: long ones are neither left out nor preferred.
     """
+    most = num if num_episodes is None else num_episodes
     turns: list[list[Turn]] = []
     running: dict[int, Episode] = {}
     while True:
-        while len(running) < table.batch_size and sum(map(len, turns)) + len(running) < num:
+        while len(running) < table.batch_size and len(turns) < most and sum(map(len, turns)) + len(running) < num:
             running[len(turns)] = table.begin(len(turns))
             turns.append([])
         if not running:
@@ -102,7 +104,11 @@ def play(learner: Learner, table: Table, num: int) -> list[list[Turn]]:
 def _likelihood(learner: Learner, env: Env[Any], level: str, settings: LikelihoodSettings) -> Likelihood:
     s = settings
     table = Table(env, (level,), s.view, {}, s.max_new_tokens, s.temperature, s.seed, s.batch_size, s.split)
-    episodes = play(learner, table, s.num)
+    there = env.num_problems(level, s.split)
+    episodes = play(learner, table, s.num, there if there is None else len(env.first(level, s.split, there)))
+    if len(episodes) == there and sum(map(len, episodes)) < s.num:
+        told = f"level {level}: all {there} episodes of the split {s.split} are played, fewer than {s.num} responses"
+        warnings.warn(told, stacklevel=1)
     logprobs = [[_by_part(learner, env, turn) for turn in turns] for turns in episodes]
     thoughts, answers = ([[parts[is_answer] for parts in of_turns] for of_turns in logprobs] for is_answer in (0, 1))
     unread = clustered_share([[not turn.outcome.parsed for turn in turns] for turns in episodes])

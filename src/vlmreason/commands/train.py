@@ -39,23 +39,25 @@ def run(cfg: dict[str, Any]) -> Path | None:
     task, supervision = build.build_task(cfg), build.build_supervision(cfg)
     tasks = build.build_tasks(cfg)
     optimizer, trainer, evaluation = build.build_optimizer(cfg), build.build_trainer(cfg), build.build_evaluation(cfg)
-    from vlmreason.evaluation.evaluate import Share, evaluate, measure
+    from vlmreason.evaluation.evaluate import Share, check_problems, evaluate, measure
     from vlmreason.evaluation.table import format_course, format_table
     from vlmreason.files import read_jsonl
     from vlmreason.runs import checkpoint_digest
     from vlmreason.training.engine import strategies, throughput
     from vlmreason.training.engine.runner import Lost, Stopped, train
 
+    asked = build.evaluated(task)
+    curves = dataclasses.replace(evaluation, num=trainer.evaluate_num)
+    check_problems(asked, evaluation, evaluation.split)
+    if trainer.evaluate_every or cfg.get("algorithm", {}).get("evaluate_every"):
+        check_problems(asked, curves, "validation")
     learner = build.build_learner(cfg)
     if supervision.phases or "algorithm" in cfg:
         learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
     stages = build.build_stages(cfg, learner, runs.run_directory(cfg))
     folder = runs.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)
-    asked = build.evaluated(task)
-    while_training = functools.partial(
-        measure, task=asked, settings=dataclasses.replace(evaluation, num=trainer.evaluate_num)
-    )
+    while_training = functools.partial(measure, task=asked, settings=curves)
     try:
         final = train(
             learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training,

@@ -83,6 +83,7 @@ def export(
     if num_workers < 1:
         raise ValueError(f"workers={num_workers}: 1 or more is expected")
     task.sample(settings.level, settings.split, 0)  # impossible levels and sizes end here, before a folder is made
+    settings = dataclasses.replace(settings, num=len(task.first(settings.level, settings.split, settings.num)))
     held = {"task": task.name, "version": task.version, **identity, **dataclasses.asdict(settings)}
     target = folder / _file_name(task, settings)
     with _only_writer(folder):

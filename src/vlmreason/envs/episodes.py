@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmreason.envs.base import ActionEnv, Env, Outcome
@@ -62,6 +62,9 @@ class Episodes(Task[Any]):
             },
         )
 
+    def num_problems(self, level: str, split: str) -> int | None:
+        return self.env.num_problems(level, split)
+
     def _state(self, level: str, split: str, index: int) -> Any:
         return self.env.start(level, split, index)
 
@@ -85,6 +88,9 @@ class Episodes(Task[Any]):
 
     def thought(self, state: Any) -> list[str]:
         return []
+
+    def groups(self, state: Any) -> Mapping[str, str]:
+        return self.env.groups(state)
 
     def answer(self, state: Any) -> str:
         """The expert's episode."""

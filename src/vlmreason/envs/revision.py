@@ -170,6 +170,9 @@ class Revision(Env[RevisionState]):
     def markers(self) -> Mapping[str, re.Pattern[str]]:
         return self.task.markers()
 
+    def groups(self, state: RevisionState) -> Mapping[str, str]:
+        return self.task.groups(state.problem)
+
     def answer_marker(self) -> re.Pattern[str]:
         return self.task.answer_marker()
 

@@ -2,7 +2,8 @@
 
     <out_dir>/evaluation.json                    what was evaluated, so that nothing else is mixed in
     <out_dir>/predictions/<level>-<view>.jsonl   the responses, appended as they come
-    <out_dir>/summary.json                       their scores
+    <out_dir>/scores/<level>-<view>.jsonl        the verdict on each, written at the end
+    <out_dir>/summary.json                       what they add up to
 
 The same call after an interruption goes on where the files end. Several processes (`Share`) answer every n-th
 problem each, into files of their own, which the first one then appends to the files above.
@@ -23,9 +24,17 @@ from tqdm import tqdm
 
 from vlmreason.answering.responses import _Answer, _answers
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.evaluation.predictions import Prediction, PredictionFile, claim, holds, read_predictions
+from vlmreason.evaluation.predictions import (
+    Prediction,
+    PredictionFile,
+    claim,
+    holds,
+    prediction_path,
+    read_predictions,
+)
 from vlmreason.evaluation.problems import SampledProblems
-from vlmreason.evaluation.scoring import Summary, score_predictions
+from vlmreason.evaluation.scores import Verdict, judge, judged_cell
+from vlmreason.evaluation.scoring import Summary, summarize
 from vlmreason.files import write_json
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import nearest
@@ -53,48 +62,67 @@ def evaluate(
     progress: bool = True,
     share: Share = ALONE,
 ) -> Summary:
-    """Generate what is missing, score everything, write `summary.json` and return it.
+    """Generate what is missing, judge what is not judged, write `summary.json` and return it.
 
     `identity` (JSON) says what else decides the responses: the task's configuration and the checkpoint.
     With the settings it must be the same whenever `out_dir` is used again; `num` may grow or shrink, and
     levels and views may be added. Raises ValueError naming what is wrong.
     """
-    levels = task.levels if settings.levels is None else settings.levels
-    for level in levels:
-        if level not in task.levels:
-            hint = nearest(level, task.levels)
-            raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
+    levels = asked_levels(task, settings)
+    wanted = SampledProblems(task, levels, settings.split, settings.num)
     cells = {(level, view): prediction_path(out_dir, level, view) for level in levels for view in settings.views}
     if share.rank == 0:
         claim(out_dir, _full_identity(task, settings, identity), list(cells.values()))
         for (level, _), path in cells.items():
-            _merge(path, SampledProblems(task, (level,), settings.split, num=10**15))
+            _merge(path, SampledProblems(task, (level,), settings.split))
     share.wait()
-    for (level, view), path in cells.items():
-        _fill(path, learner, task, level, view, settings, progress, share)
+    known = {
+        path: _fill(path, learner, task, level, view, settings, progress, share)
+        for (level, view), path in cells.items()
+    }
     share.wait()
     if share.rank == 0:
         for (level, _), path in cells.items():
-            _merge(path, SampledProblems(task, (level,), settings.split, num=10**15))
+            _merge(path, SampledProblems(task, (level,), settings.split))
     share.wait()
-    wanted = SampledProblems(task, levels, settings.split, settings.num)
-    predictions = itertools.chain.from_iterable(map(read_predictions, cells.values()))
-    summary = score_predictions(task, wanted, (p for p in predictions if p.id in wanted))
+    judged = itertools.chain.from_iterable(
+        judged_cell(out_dir, task, level, view, settings.split, known[path], share.rank == 0)
+        for (level, view), path in cells.items()
+    )
+    summary = summarize(task, wanted, (pair for pair in judged if pair[0].id in wanted))
     if share.rank == 0:
         write_json(out_dir / "summary.json", summary.to_json())
     return summary
 
 
+def asked_levels(task: Task[Any], settings: EvaluationSettings) -> tuple[str, ...]:
+    """Name the levels that are evaluated. Raises ValueError for one that the task does not have."""
+    levels = task.levels if settings.levels is None else settings.levels
+    for level in levels:
+        if level not in task.levels:
+            hint = nearest(level, task.levels)
+            raise ValueError(f"levels: {level!r}: {task.name} has {', '.join(task.levels)}{hint}")
+    return levels
+
+
+def check_problems(task: Task[Any], settings: EvaluationSettings, split: str) -> None:
+    """Raise ValueError where a level that is evaluated does not exist, or has no problem in the split."""
+    for level in asked_levels(task, settings):
+        task.first(level, split, settings.num)
+
+
 def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
     """Accuracy per level and view in memory, nothing is written; for curves while training.
 
-    Keys are `accuracy/<level>/<view>` and the task's parts in the same form. On the validation split, whatever
-    `settings.split` says, so that nothing chosen by these curves has seen a test problem.
+    Keys are `accuracy/<level>/<view>` and the task's parts in the same form; where there are fewer problems than
+    asked for, `problems/<level>/<view>` counts them. On the validation split, whatever `settings.split` says, so that
+    nothing chosen by these curves has seen a test problem.
     """
-    found = {}
+    found: dict[str, float] = {}
     for level in task.levels if settings.levels is None else settings.levels:
         for view in settings.views:
-            problems = [task.sample(level, "validation", index) for index in range(settings.num)]
+            numbers = task.first(level, "validation", settings.num)
+            problems = [task.sample(level, "validation", index) for index in numbers]
             num_correct, sums = 0, dict[str, list[float]]()
             for start in range(0, len(problems), settings.batch_size):
                 batch = problems[start : start + settings.batch_size]
@@ -104,7 +132,9 @@ def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> 
                     num_correct += score.correct
                     for name, value in score.parts.items():
                         sums.setdefault(name, []).append(value)
-            found[f"accuracy/{level}/{view}"] = num_correct / settings.num
+            found[f"accuracy/{level}/{view}"] = num_correct / len(problems)
+            if len(problems) < settings.num:
+                found[f"problems/{level}/{view}"] = len(problems)
             found |= {f"{name}/{level}/{view}": sum(values) / len(values) for name, values in sums.items()}
     return found
 
@@ -127,11 +157,6 @@ def _full_identity(task: Task[Any], settings: EvaluationSettings, identity: Mapp
     return {"task": task.name, "task_version": task.version, **identity, **decisions}
 
 
-def prediction_path(out_dir: Path, level: str, view: str) -> Path:
-    """Where the responses of a level in a view are kept."""
-    return out_dir / "predictions" / f"{level}-{view}.jsonl"
-
-
 def _fill(
     path: Path,
     learner: Learner,
@@ -141,9 +166,13 @@ def _fill(
     settings: EvaluationSettings,
     progress: bool,
     share: Share,
-) -> None:
-    """Append the missing responses of one level and view to their file, or those of a process to its own."""
-    any_index = SampledProblems(task, (level,), settings.split, num=10**15)
+) -> dict[str, Verdict]:
+    """Append the missing responses of one level and view to their file, or those of a process to its own.
+
+    Returns the verdicts on them by id.
+    """
+    found: dict[str, Verdict] = {}
+    any_index = SampledProblems(task, (level,), settings.split)
     done = {prediction.id for prediction in read_predictions(path)} if share.num > 1 and path.exists() else set()
     own = path if share.num == 1 else path.with_name(f"{path.stem}.{share.rank}-of-{share.num}.part")
     with PredictionFile(own, any_index) as file:
@@ -161,9 +190,11 @@ def _fill(
             for ids in _batches(todo, settings.batch_size):
                 problems = [any_index[id] for id in ids]
                 answers = _answers(learner, task, [problem.state for problem in problems], view, settings)
-                pairs = zip(problems, answers, strict=True)
+                pairs = list(zip(problems, answers, strict=True))
                 file.append(_prediction(problem, view, answer) for problem, answer in pairs)
+                found |= {problem.id: judge(task, problem.state, answer.text) for problem, answer in pairs}
                 bar.update(len(ids))
+    return found
 
 
 def _merge(path: Path, any_index: SampledProblems) -> None:

@@ -48,6 +48,11 @@ class Prediction:
         return known | {_TOKENS + kind: count for kind, count in self.tokens.items()}
 
 
+def prediction_path(out_dir: Path, level: str, view: str) -> Path:
+    """Say where the responses to a level in a view are kept."""
+    return out_dir / "predictions" / f"{level}-{view}.jsonl"
+
+
 def read_predictions(path: Path) -> Iterator[Prediction]:
     """The predictions of a file, one at a time. Raises ValueError naming file and line."""
     for line in read_jsonl(path):

@@ -10,15 +10,25 @@ from vlmreason.evaluation.predictions import shorten
 from vlmreason.files import Line, read_jsonl
 from vlmreason.tasks.base import Problem, Task
 
+_UNBOUNDED = 10**15
+
 
 class SampledProblems(Mapping[str, Problem[Any]]):
-    """The first `num` problems of each level (all, where it has fewer), made by the task when asked for."""
+    """The first `num` problems of each level (all, where it has fewer; None: all), made by the task when asked for.
 
-    def __init__(self, task: Task[Any], levels: Sequence[str], split: str, num: int) -> None:
+    Raises ValueError for a level without problems, unless all are wanted.
+    """
+
+    def __init__(self, task: Task[Any], levels: Sequence[str], split: str, num: int | None = None) -> None:
         self.task, self.levels, self.split = task, tuple(levels), split
         self._level_of = {f"{task.name}-{level}-{split}": level for level in self.levels}
-        available = {level: task.num_problems(level, split) for level in self.levels}
-        self._nums = {level: num if there is None else min(num, there) for level, there in available.items()}
+        self._nums = {level: self._num(level, num) for level in self.levels}
+
+    def _num(self, level: str, num: int | None) -> int:
+        if num is not None:
+            return len(self.task.first(level, self.split, num))
+        there = self.task.num_problems(level, self.split)
+        return _UNBOUNDED if there is None else there
 
     def __getitem__(self, id: str) -> Problem[Any]:
         level, index = self._place(id)

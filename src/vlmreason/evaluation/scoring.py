@@ -1,4 +1,4 @@
-"""Responses judged and added up: overall and per (level, view). Needs no model.
+"""Verdicts added up: overall, per (level, view), and by the groups that problems belong to. Needs no model.
 
 Every problem counts: one without a prediction is incorrect (and `missing`), a response that is not text or
 longer than MAX_RESPONSE_CHARS is `unparsed`. A response can be both unparsed and cut off.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import statistics
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmreason.dialogue.parse import conversion_exact
+from vlmreason.evaluation.groups import Grouped, by_group
 from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
 from vlmreason.evaluation.problems import ProblemFile, SampledProblems
+from vlmreason.evaluation.scores import Verdict, judge
+from vlmreason.evaluation.scores import write as write_scores
 from vlmreason.files import write_json
 from vlmreason.intervals import wilson_interval
-from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Problem, Score, Task
+from vlmreason.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -58,65 +60,101 @@ class Cell:
         return row | dict(parts)
 
 
+Judged = tuple[Prediction, Verdict]
+
+
 @dataclass(frozen=True)
 class Summary:
-    """`total` over everything, and one cell per (level, view)."""
+    """`total` over everything, one cell per (level, view), and what comes out by group, of tasks that have groups."""
 
     task: str
     total: Cell
     cells: tuple[Cell, ...]
+    groups: tuple[Grouped, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """summary.json: the total's measures, then `cells`, a list of the same objects with level and view."""
+        """summary.json: the total's measures, then `cells`, a list of the same objects with level and view.
+
+        `groups` is there where the task has groups: an object per level, view and group, with `values` in it.
+        """
         total = self.total.to_json()
         del total["level"], total["view"]
-        return {"task": self.task, **total, "cells": [cell.to_json() for cell in self.cells]}
+        groups = {"groups": [group.to_json() for group in self.groups]} if self.groups else {}
+        return {"task": self.task, **total, "cells": [cell.to_json() for cell in self.cells], **groups}
 
 
 def score_predictions(
     task: Task[Any], problems: ProblemFile | SampledProblems, predictions: Iterable[Prediction]
 ) -> Summary:
-    """Score one response per problem (and view, where the predictions name views).
+    """Judge one response per problem (and view, where the predictions name views), and add up as `summarize`."""
+    return summarize(task, problems, judge_all(task, problems, predictions))
 
-    Raises ValueError for an unknown or repeated id, and when only some predictions name a view.
+
+def judge_all(
+    task: Task[Any], problems: ProblemFile | SampledProblems, predictions: Iterable[Prediction]
+) -> Iterator[Judged]:
+    """Judge predictions one by one. Raises ValueError for one to no problem."""
+    for prediction in predictions:
+        if prediction.id not in problems:
+            raise ValueError(f"prediction {shorten(prediction.id)}: there is no such problem of {task.name}")
+        yield prediction, judge(task, problems[prediction.id].state, prediction.response)
+
+
+def summarize(task: Task[Any], problems: ProblemFile | SampledProblems, judged: Iterable[Judged]) -> Summary:
+    """Add up verdicts on responses to `problems`; what has no response counts as incorrect.
+
+    Raises ValueError for a repeated id, and when only some predictions name a view.
     """
     if not len(problems):
         raise ValueError("there is no problem to score")
     tallies: dict[tuple[str, str | None], _Tally] = {}
     seen: dict[str | None, set[str]] = {}
-    for prediction in predictions:
+    for prediction, verdict in judged:
         id, view = prediction.id, prediction.view
-        if id not in problems:
-            raise ValueError(f"prediction {shorten(id)}: there is no such problem of {task.name}")
         ids = seen.setdefault(view, set())
         if id in ids:
             raise ValueError(f"prediction {shorten(id)}: given twice{f' for view {shorten(view)}' if view else ''}")
         if len(seen) > 1 and None in seen:
             raise ValueError(f"prediction {shorten(id)}: some predictions name a view and others do not")
         ids.add(id)
-        problem = problems[id]
-        tallies.setdefault((problem.level, view), _Tally()).add(task, problem, prediction)
+        tallies.setdefault((problems.level(id), view), _Tally()).add(prediction, verdict)
     for view in seen or {None: set()}:
         for id in problems:
             if id not in seen.get(view, ()):
-                tallies.setdefault((problems.level(id), view), _Tally()).miss(task, problems, id)
+                tallies.setdefault((problems.level(id), view), _Tally()).miss(judge(task, problems[id].state, None))
     views = list(seen) or [None]
     order = sorted(tallies, key=lambda place: (task.levels.index(place[0]), views.index(place[1])))
     total = _Tally()
     for place in order:
         total.merge(tallies[place])
-    return Summary(task.name, total.cell(None, None), tuple(tallies[place].cell(*place) for place in order))
+    cells = tuple(tallies[place].cell(*place) for place in order)
+    groups = tuple(group for place in order for group in by_group(*place, tallies[place].marks))
+    return Summary(task.name, total.cell(None, None), cells, groups)
 
 
 def score_file(task: Task[Any], problems: Path, predictions: Path) -> tuple[Summary, Path]:
     """Score a predictions file against a metadata.jsonl and write `<predictions>.summary.json` beside it.
 
-    Returns the summary and where it was written. Raises ValueError with one sentence for unusable files.
+    The verdict on each response goes to `<predictions>.scores.jsonl`. Returns the summary and where it was written.
+    Raises ValueError with one sentence for unusable files.
     """
-    summary = score_predictions(task, ProblemFile(problems, task), read_predictions(predictions))
-    path = predictions.with_name(predictions.stem + ".summary.json")
-    if path in (problems, predictions):
-        raise ValueError(f"{path}: the summary would replace a file that was read")
+    path, scores = (predictions.with_name(predictions.stem + end) for end in (".summary.json", ".scores.jsonl"))
+    if {path, scores} & {problems, predictions}:
+        raise ValueError(f"{predictions}: {path.name} or {scores.name} would replace a file that was read")
+    source = ProblemFile(problems, task)
+    rows: list[tuple[dict[str, Any], Verdict]] = []
+
+    def noted(judged: Iterable[Judged]) -> Iterator[Judged]:
+        for prediction, verdict in judged:
+            view = {} if prediction.view is None else {"view": prediction.view}
+            rows.append(({"id": prediction.id, **view}, verdict))
+            yield prediction, verdict
+
+    summary = summarize(task, source, noted(judge_all(task, source, read_predictions(predictions))))
+    try:
+        write_scores(scores, task, rows)
+    except OSError as error:
+        raise ValueError(f"{scores}: cannot be written: {error.strerror}") from None
     write_json(path, summary.to_json())
     return summary, path
 
@@ -135,21 +173,15 @@ class _Tally:
     segment_tokens: dict[str, int] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
     num_scored: dict[str, int] = field(default_factory=dict)
+    marks: list[tuple[Mapping[str, str], bool]] = field(default_factory=list)  # groups of a problem, whether right
 
-    def add(self, task: Task[Any], problem: Problem[Any], prediction: Prediction) -> None:
-        response = prediction.response
-        readable = response is not None and len(response) <= MAX_RESPONSE_CHARS
-        score = task.score(problem.state, response if readable and response else "")
-        parsed = readable and score.parsed
-        self.num += 1
-        self.correct += score.correct and parsed
-        self.unparsed += not parsed
+    def add(self, prediction: Prediction, verdict: Verdict) -> None:
+        self._count(verdict)
+        self.correct += verdict.correct
+        self.unparsed += not verdict.parsed
         self.cut_off += prediction.finished is False
-        self._add_parts(score)
-        if readable and response:
-            exact = conversion_exact(task, problem.state, response)
-            self.converted += exact is not None
-            self.exact += exact is True
+        self.converted += verdict.conversion_exact is not None
+        self.exact += verdict.conversion_exact is True
         if prediction.num_tokens is not None:
             self.num_tokens.append(prediction.num_tokens)
         if prediction.tokens:
@@ -157,10 +189,10 @@ class _Tally:
             for kind, count in prediction.tokens.items():
                 self.segment_tokens[kind] = self.segment_tokens.get(kind, 0) + count
 
-    def miss(self, task: Task[Any], problems: Mapping[str, Problem[Any]], id: str) -> None:
-        self.num += 1
+    def miss(self, verdict: Verdict) -> None:
+        """Count a problem without a response; the verdict is that on none."""
+        self._count(verdict)
         self.missing += 1
-        self._add_parts(task.score(problems[id].state, ""))
 
     def merge(self, other: _Tally) -> None:
         for name, value in vars(other).items():
@@ -192,7 +224,9 @@ class _Tally:
             parts={name: total / self.num_scored[name] for name, total in self.parts.items()},
         )
 
-    def _add_parts(self, score: Score) -> None:
-        for name, value in score.parts.items():
+    def _count(self, verdict: Verdict) -> None:
+        self.num += 1
+        self.marks.append((verdict.groups, verdict.correct))
+        for name, value in verdict.parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + value
             self.num_scored[name] = self.num_scored.get(name, 0) + 1

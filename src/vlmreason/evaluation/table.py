@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vlmreason.evaluation.groups import Grouped
 from vlmreason.evaluation.scoring import Cell, Summary
-from vlmreason.intervals import wilson_interval
+from vlmreason.intervals import Share, wilson_interval
 
 _HEADER = ("level", "view", "accuracy", "95 % interval", "problems", "unparsed", "cut off", "tokens")
+
+MAX_ROWS = 12  # values of a kind of group that are shown one by one
 
 
 def format_table(summary: Summary) -> str:
@@ -17,15 +20,41 @@ def format_table(summary: Summary) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
     lines = ["  ".join(_align(i, text, widths[i]) for i, text in enumerate(row)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
+    lines += _group_lines(summary.groups)
     if summary.total.missing:
         lines.append(f"{summary.total.missing} of {summary.total.num} have no response and count as incorrect")
     return "\n".join(lines)
 
 
+def _group_lines(groups: Sequence[Grouped]) -> list[str]:
+    """A further table: each value of a kind of group that has 2 to MAX_ROWS, else how many groups are all right."""
+    rows: list[tuple[str, ...]] = []
+    for one in groups:
+        place = (one.level or "all", one.view or "-")
+        if 2 <= len(one.values) <= MAX_ROWS:
+            rows += [(*place, f"{one.group}: {value}", *_share(found)) for value, found in one.values.items()]
+        elif 1 < one.all_right.num < one.accuracy.num:
+            rows.append((*place, f"all of a {one.group} right", *_share(one.all_right)))
+    if not rows:
+        return []
+    rows.insert(0, ("level", "view", "group", "accuracy", "95 % interval", "number"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    cells = (
+        [t.ljust(w) if i < 3 else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths, strict=True))] for r in rows
+    )
+    return ["", *("  ".join(row).rstrip() for row in cells)]
+
+
+def _share(found: Share) -> tuple[str, str, str]:
+    if found.share is None or found.ci_low is None or found.ci_high is None:
+        return "-", "-", "0"
+    return f"{100 * found.share:.1f} %", f"{100 * found.ci_low:.1f} to {100 * found.ci_high:.1f}", str(found.num)
+
+
 def format_course(lines: Iterable[Mapping[str, Any]], phase: str, num: int) -> str:
     """Accuracy along a phase from its lines of metrics.jsonl, with 95 % Wilson intervals; "" where none was evaluated.
 
-    `num`: problems per level and view of each evaluation.
+    `num`: problems per level and view of each evaluation, where a line does not say that there were fewer.
     """
     found = [line for line in lines if line["phase"] == phase and any(key.startswith("accuracy/") for key in line)]
     if not found:
@@ -35,7 +64,8 @@ def format_course(lines: Iterable[Mapping[str, Any]], phase: str, num: int) -> s
     for line in found:
         cells = []
         for key in keys:
-            low, high = wilson_interval(round(line[key] * num), num)
+            asked = int(line.get(key.replace("accuracy/", "problems/", 1), num))
+            low, high = wilson_interval(round(line[key] * asked), asked)
             cells.append(f"{100 * line[key]:.0f} % ({100 * low:.0f} to {100 * high:.0f})")
         rows.append((str(line["step"]), f"{line.get('env_steps', 0):.0f}", *cells))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -55,6 +55,8 @@ MEASURES: tuple[Entry, ...] = (
     # what environments measure in percent
     *(replace(_PART, name=f"part:{name}", unit="%") for name in ("step_accuracy", "recognition", "parsed_share")),
     Entry("length:*", "tokens of {name}", "run", readings.summary("tokens_{name}")),
+    Entry("all_of:*", "all of a {name} right", "problems", readings.all_of, "%"),  # a value per group
+    Entry("by:*", "accuracy, {name}", "problems", readings.by, "%"),
     Entry("failures:*", "{name}", "run", readings.failures, source="failures"),
     *(
         Entry(f"gradients:{name}", words, "checkpoints", readings.gradients(*path), source="gradients")
@@ -308,7 +310,8 @@ def _training_curve(record: Record, measure: Measure, seed: int) -> Curve:
     if not points:
         raise NotThereError(f"{measure.what} along {measure.along}: not among the evaluations while training")
     xs, ys, places = zip(*points, strict=True)
-    return Curve(record.run, seed, xs, ys, 0, places, int(record.training["num"]))
+    num = readings.num_while_training(record, measure.level, measure.view)
+    return Curve(record.run, seed, xs, ys, 0, places, num)
 
 
 # Words

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from vlmreason.studies.records import NONE, RIGHT, WRONG, EvaluationCell, Record
 
 Numbers = Sequence[float | None]
+MAX_SHOWN = 12  # values of a kind of group in a message
 
 
 class NotThereError(Exception):
@@ -104,6 +105,38 @@ def summary(key: str, num: str = "num", count: bool = False) -> Callable[[Record
         return float(value / found.row["num"] if count else value), int(found.row[num])
 
     return read
+
+
+def all_of(record: Record, asked: Asked) -> Numbers:
+    """Read which groups of a kind have all their problems right: 1 or 0 each, in the order of their first problems."""
+    found, rights = cell(record, asked), dict[str, list[bool]]()
+    for mark, value in zip(found.right, _values(found, asked, asked.name), strict=True):
+        if value is not None:
+            rights.setdefault(value, []).append(mark == RIGHT)
+    return [float(all(of_one)) for of_one in rights.values()]
+
+
+def by(record: Record, asked: Asked) -> Numbers:
+    """Read which problems of a group, written `<kind>:<value>`, are solved: 1 or 0 each, None for all others."""
+    found, (kind, _, wanted) = cell(record, asked), asked.name.partition(":")
+    values = _values(found, asked, kind)
+    if wanted not in values:
+        there = sorted({value for value in values if value is not None})[:MAX_SHOWN]
+        raise NotThereError(
+            f"{asked.what}: no problem of {found.level} has {kind}={wanted}; there are {', '.join(there)}"
+        )
+    pairs = zip(found.right, values, strict=True)
+    return [float(mark == RIGHT) if value == wanted else None for mark, value in pairs]
+
+
+def _values(found: EvaluationCell, asked: Asked, kind: str) -> Sequence[str | None]:
+    """The group of each problem that is of a kind. Raises NotThereError."""
+    if kind not in found.groups:
+        there = ", ".join(found.groups) or "none"
+        raise NotThereError(
+            f"{asked.what}: the problems of {found.level} {found.view} have no {kind}; groups are: {there}"
+        )
+    return found.groups[kind]
 
 
 # Of an analysis
@@ -201,6 +234,14 @@ def column(record: Record, name: str, level: str | None, view: str | None) -> li
         if own == name and len(place) == 2 and level in (None, place[0]) and view in (None, place[1]):
             return found
     raise NotThereError(f"{name}: no evaluation while training of level={level}, view={view}")
+
+
+def num_while_training(record: Record, level: str | None, view: str | None) -> int:
+    """Count the problems of each evaluation while training: as many as were wanted, or those that there are."""
+    try:
+        return int(column(record, "problems", level, view)[-1] or record.training["num"])
+    except NotThereError:
+        return int(record.training["num"])
 
 
 # Where along a run a value is: over all checkpoints or evaluations, whose steps are given

@@ -12,17 +12,17 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from vlmreason.dialogue.parse import conversion_exact
-from vlmreason.evaluation.predictions import Prediction, read_predictions
+from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
+from vlmreason.evaluation.scores import judge, judged_cell
 from vlmreason.files import read_json, read_jsonl, write_text_atomic
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 
@@ -39,6 +39,7 @@ class EvaluationCell:
 
     row: the cell of summary.json. right: one character per problem, in the order of their index: 1 correct, 0 not.
     converted: the same for the conversion: 1 exact, 0 not exact, - none. examples: some responses with their index.
+    groups: for every kind of group of the task's the value of each problem, in the same order.
     """
 
     level: str
@@ -47,6 +48,7 @@ class EvaluationCell:
     right: str
     converted: str
     examples: tuple[Mapping[str, Any], ...]
+    groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,18 +249,18 @@ def _evaluation(
 def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> dict[str, Any]:
     level, view = str(row["level"]), str(row["view"])
     problems = SampledProblems(task, (level,), split, int(row["num"]))
-    path = folder / "predictions" / f"{level}-{view}.jsonl"
-    predictions = {p.id: p for p in read_predictions(path) if p.id in problems}
+    judged = {p.id: (p, verdict) for p, verdict in judged_cell(folder, task, level, view, split) if p.id in problems}
     right, converted = "", ""
+    groups: dict[str, list[str | None]] = {}
     examples: dict[str, list[dict[str, Any]]] = {RIGHT: [], WRONG: []}
     for index, id in enumerate(problems):
-        state, prediction = problems[id].state, predictions.get(id)
-        response = _readable(prediction)
-        score = task.score(state, response)
-        mark = RIGHT if score.correct and score.parsed else WRONG
-        exact = conversion_exact(task, state, response) if response else None
+        prediction, verdict = judged[id] if id in judged else (None, judge(task, problems[id].state, None))
+        response, exact = _readable(prediction), verdict.conversion_exact
+        mark = RIGHT if verdict.correct else WRONG
         right += mark
         converted += NONE if exact is None else RIGHT if exact else WRONG
+        for kind, value in verdict.groups.items():
+            groups.setdefault(kind, [None] * len(problems))[index] = value
         if response and len(examples[mark]) < NUM_EXAMPLES:
             examples[mark].append({"index": index, "right": mark == RIGHT, "response": response[:2000]})
     if right.count(RIGHT) != row["correct"]:
@@ -266,7 +268,7 @@ def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> 
     return {
         "level": level, "view": view, "row": row, "right": right, "converted": converted,
         "examples": [*examples[RIGHT], *examples[WRONG]],
-    }  # fmt: skip
+    } | ({"groups": groups} if groups else {})  # fmt: skip
 
 
 def _readable(prediction: Prediction | None) -> str:

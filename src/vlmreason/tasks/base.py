@@ -13,6 +13,7 @@ import json
 import random
 import re
 import typing
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -89,8 +90,21 @@ class Task(ABC, Generic[State]):
         return Problem(self.name, level, split, index, self._state(level, split, index))
 
     def num_problems(self, level: str, split: str) -> int | None:
-        """Different problems of a level and split where the task reads them from a file; None: without bound."""
+        """Count the different problems of a level and split where they are read from a file; None: without bound."""
         return None
+
+    def first(self, level: str, split: str, num: int) -> range:
+        """Number the first `num` problems of a level and split, or those that there are, which is said once.
+
+        Training goes round and round; whoever counts problems asks here. Raises ValueError where there is none.
+        """
+        there = self.num_problems(level, split)
+        where = f"task={self.name} level={level} split={split}"
+        if there == 0:
+            raise ValueError(f"{where}: there is no problem")
+        if there is not None and there < num:
+            warnings.warn(f"{where}: there are {there} problems, so not {num} but these are used", stacklevel=1)
+        return range(num if there is None else min(num, there))
 
     def _state(self, level: str, split: str, index: int) -> State:
         """The state of a problem; replaced by tasks that do not draw their problems."""
@@ -148,6 +162,14 @@ class Task(ABC, Generic[State]):
     @abstractmethod
     def score(self, state: State, response: str) -> Score:
         """Judge a response. `response` is untrusted text of any content and length."""
+
+    def groups(self, state: State) -> Mapping[str, str]:
+        """Name the groups that a problem belongs to, as {"pair": "17", "skill": "sum"}: a value for each kind.
+
+        Evaluations say how each value fares and how often all problems of one are right. Must not change with the
+        wording; problems that are alike because they share something should share a value.
+        """
+        return {}
 
     def answer_marker(self) -> re.Pattern[str]:
         """What an answer begins with; in a response the last one counts."""

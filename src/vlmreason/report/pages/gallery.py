@@ -18,7 +18,7 @@ import numpy as np
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.pictures import Picture, png_bytes
 from vlmreason.report.pages import markup
-from vlmreason.segments import VIEWS, Response
+from vlmreason.segments import VIEWS
 from vlmreason.tasks.base import Problem, Task
 
 _VIEW_TITLES = {
@@ -52,10 +52,11 @@ def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: in
     """The page: `num` problems from index `first` on, of every level of every task. Raises ValueError."""
     if num < 1:
         raise ValueError(f"num={num}: 1 or more is expected")
-    indices = range(first, first + num)
+    shown = [(task, _problems(task, split, first, num)) for task in tasks]
     links = "".join(f'<a href="#{escape(task.name)}">{escape(task.name)}</a>' for task in tasks)
-    sections = "".join(_task(task, scale, split, indices) for task in tasks)
-    key = markup.key(_responses(tasks, split, indices))
+    sections = "".join(_task(task, scale, problems) for task, problems in shown)
+    states = ((task, problem.state) for task, problems in shown for problem in problems)
+    key = markup.key(task.response(state, view) for task, state in states for view in VIEWS)
     body = (
         f"<header><h1>vlmreason gallery</h1><p class=soft>Sizes: {escape(scale)}. Split: {escape(split)}.</p>"
         f"<p class=key>A response is made of segments: {key}</p><nav>{links}</nav></header>\n"
@@ -64,15 +65,15 @@ def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: in
     return markup.document("vlmreason gallery", _STYLE, body)
 
 
-def _responses(tasks: Sequence[Task[Any]], split: str, indices: range) -> Iterator[Response]:
-    for task in tasks:
-        states = (task.sample(level, split, index).state for level in task.levels for index in indices)
-        yield from (task.response(state, view) for state in states for view in VIEWS)
+def _problems(task: Task[Any], split: str, first: int, num: int) -> list[Problem[Any]]:
+    """Make `num` problems of every level from index `first` on, or those that there are."""
+    places = ((level, index) for level in task.levels for index in task.first(level, split, first + num)[first:])
+    return [task.sample(level, split, index) for level, index in places]
 
 
-def _task(task: Task[Any], scale: str, split: str, indices: range) -> str:
-    problems = [_problem(task, task.sample(level, split, index), scale) for level in task.levels for index in indices]
-    return f'<section>\n<h2 id="{escape(task.name)}">{escape(task.name)}</h2>\n{"".join(problems)}</section>\n'
+def _task(task: Task[Any], scale: str, problems: Sequence[Problem[Any]]) -> str:
+    shown = "".join(_problem(task, problem, scale) for problem in problems)
+    return f'<section>\n<h2 id="{escape(task.name)}">{escape(task.name)}</h2>\n{shown}</section>\n'
 
 
 def _problem(task: Task[Any], problem: Problem[Any], scale: str) -> str:

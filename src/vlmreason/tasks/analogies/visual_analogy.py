@@ -162,6 +162,12 @@ class VisualAnalogy(Task[AnalogyState]):
                 picture[y + 1 : y + 1 + inner, x + 1 : x + 1 + inner] = _draw_panel(sizes, panel)[:, :, None]
         return picture
 
+    def groups(self, state: AnalogyState) -> Mapping[str, str]:
+        """The relation of the examples, and the attribute that shows it with the right option."""
+        found = _solution(state)
+        attribute, relation = found.option_patterns[LETTERS.index(found.letter)]
+        return {"relation": relation, "attribute": attribute}
+
     def text(self, state: AnalogyState) -> str:
         compact = self.sizes.compact_text
         if self.text_form == "lossy":

@@ -41,7 +41,7 @@ def skill_accuracy(learner: Learner, tasks: Mapping[str, Task[Any]], num: int = 
     shares = {}
     for task in tasks.values():
         for level in task.levels:
-            problems = [task.sample(level, "validation", i) for i in range(num)]
+            problems = [task.sample(level, "validation", i) for i in task.first(level, "validation", num)]
             for view in ("text", "image"):
                 encoded = [learner.processor.encode(build_dialogue(task, p, view)) for p in problems]
                 batch = {k: v.to(model.device) for k, v in learner.processor.collate(encoded).items()}
