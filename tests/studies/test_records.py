@@ -225,3 +225,17 @@ def test_mistakes_end_with_one_sentence(program: Callable[..., Done], words: tup
 def test_a_record_of_another_kind_of_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="damaged record"):
         Record({"format": 1, "run": "x"}, tmp_path / "x.json")
+
+
+def test_scores_are_read_and_made_where_there_are_none(outputs: Path) -> None:
+    """A run from before there were scores gives the same record, and its files stay as they are."""
+    run = the_run(outputs)
+    with_scores = library.local_record(run, build.evaluated_task).data
+    before = {path: path.read_bytes() for path in (run / "predictions").iterdir()}
+    kept = {path: path.read_bytes() for path in (run / "scores").iterdir()}
+    assert len(kept) == len(before)
+    (run / "record.json").unlink()
+    shutil.rmtree(run / "scores")
+    assert library.local_record(run, build.evaluated_task).data == with_scores
+    assert {path: path.read_bytes() for path in (run / "scores").iterdir()} == kept
+    assert {path: path.read_bytes() for path in (run / "predictions").iterdir()} == before

@@ -8,6 +8,7 @@ from support.studies import ARTIFACT, make_record, make_training
 
 from vlmreason.intervals import wilson_interval
 from vlmreason.structure import structure
+from vlmreason.studies.estimates import estimate
 from vlmreason.studies.experiment import Experiment
 from vlmreason.studies.measures import (
     MEASURES,
@@ -89,6 +90,26 @@ def test_accuracy_where_the_conversion_was_wrong() -> None:
     assert exact.values == (1.0, 1.0, None, None, None, None)
     with pytest.raises(NotThereError, match="no conversion among the responses"):
         sample(make_record(MARKS), read_measure({"what": "accuracy_conversion_wrong", "view": "image"}), 0)
+
+
+def grouped(right: str, seed: int = 0, **groups: list[str | None]) -> Record:
+    record = make_record({("hard", "image"): right}, seed=seed)
+    record.data["evaluations"][0]["cells"][0]["groups"] = groups
+    return Record(record.data, record.path)
+
+
+def test_measures_by_group() -> None:
+    record = grouped("110110", pair=["a", "a", "b", "b", "c", None], skill=["sum", "max"] * 3)
+    assert sample(record, read_measure({"what": "all_of:pair"}), 0).values == (1.0, 0.0, 1.0)
+    assert sample(record, read_measure({"what": "by:skill:max"}), 0).values == (None, 1.0, None, 1.0, None, 0.0)
+    whole = estimate([sample(record, read_measure({"what": "all_of:pair"}), 0)])
+    assert whole is not None and (whole.num_problems, whole.mean) == (3, pytest.approx(2 / 3))
+    with pytest.raises(NotThereError, match="the problems of hard image have no shape; groups are: pair, skill"):
+        sample(record, read_measure({"what": "all_of:shape"}), 0)
+    with pytest.raises(NotThereError, match="no problem of hard has skill=sun; there are max, sum"):
+        sample(record, read_measure({"what": "by:skill:sun"}), 0)
+    with pytest.raises(NotThereError, match="have no pair; groups are: none"):
+        sample(make_record(MARKS), read_measure({"what": "by:pair:1", "view": "image"}), 0)
 
 
 def row(checkpoint: str, value: float) -> dict[str, Any]:
@@ -228,7 +249,9 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
         unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, tokens_sum=3.0, sum=0.5,
         step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
     )  # fmt: skip
-    names = {"attribution:*": "attribution:path"}
+    record.data["evaluations"][0]["cells"][0]["groups"] = {"sum": ["a", "a", "b", None]}
+    record = Record(record.data, record.path)
+    names = {"attribution:*": "attribution:path", "by:*": "by:sum:a"}
     for entry in MEASURES:
         if entry.source == "imported":
             continue
@@ -253,6 +276,8 @@ def _numbered_losses() -> dict[str, Any]:
     [
         ({"level": "hard", "view": "image"}, "hard image: accuracy (%)"),
         ({"what": "part:step_accuracy"}, "step accuracy (%)"),
+        ({"what": "all_of:pair", "level": "hard"}, "hard: all of a pair right (%)"),
+        ({"what": "by:skill:row_sum"}, "accuracy, skill: row sum (%)"),
         ({"what": "part:return", "training": "best", "level": "simple"}, "simple: best return while training"),
         ({"what": "part:sum", "percent": True}, "sum (%)"),
         ({"what": "unparsed", "percent": False}, "responses without an answer"),

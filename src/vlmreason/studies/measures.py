@@ -334,7 +334,7 @@ def measure_words(measure: Measure) -> str:
 
 
 def _named(name: str) -> str:
-    return name.replace("_", " ").replace(".", ", ")
+    return name.replace("_", " ").replace(".", ", ").replace(":", ": ")
 
 
 def along_words(along: str) -> str:
