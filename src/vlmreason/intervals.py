@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from scipy.stats import norm
+from scipy import special  # scipy.stats takes half a second to import
 
 CONFIDENCE = 0.95
 
@@ -126,7 +125,12 @@ def _error(above: Array, below: Array, value: float) -> float:
 
 
 def _quantile(num: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, num - 1))
+    return student_quantile((1 + CONFIDENCE) / 2, num - 1)
+
+
+def student_quantile(probability: float, df: float) -> float:
+    """Return the quantile of Student's t distribution."""
+    return float(special.stdtrit(df, probability))
 
 
 def wilson_interval(correct: float, num: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -136,7 +140,7 @@ def wilson_interval(correct: float, num: float, confidence: float = 0.95) -> tup
     """
     if not 0 <= correct <= num or num <= 0:
         raise ValueError(f"correct={correct} of num={num}: no rate")
-    share, z = correct / num, float(norm.ppf((1 + confidence) / 2))
+    share, z = correct / num, float(special.ndtri((1 + confidence) / 2))
     middle = (2 * num * share + z**2) / (2 * (num + z**2))
     half = z / (2 * (num + z**2)) * (4 * num * share * (1 - share) + z**2) ** 0.5
     return 0.0 if correct == 0 else middle - half, 1.0 if correct == num else middle + half

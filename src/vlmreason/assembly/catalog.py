@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vlmreason import places
 from vlmreason.structure import nearest
@@ -30,6 +30,11 @@ FLAGS = {
 }
 SHORT_FLAGS = {"-h", "-m", "-c", "-p", "-i", "-cd", "-r", "--run", "--version"}
 SWEEP_FILES = {"plan": "plans", "profile": "profiles"}  # settings of `sweep` and their folders in sweeps/
+MAX_DEPTH = 8  # of files in the defaults lists of others
+FLOAT = "tag:yaml.org,2002:float"
+_FLOAT = re.compile(
+    r"[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.[\d_]+([eE][-+]?\d+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+)
 _ACTIONS_LINE = re.compile(r"^ACTIONS = \((.*)\)$", re.MULTILINE)
 _CONFIG_LINE = re.compile(r'^CONFIG = "(\w+)"$', re.MULTILINE)
 _KEY_LINE = re.compile(r"^([A-Za-z_]\w*):\s*(.*?)(?:\s+#\s*(.*))?$")
@@ -191,7 +196,7 @@ def settings(name: str) -> list[Setting]:
     for entry in _load(name).get("defaults", []) if "/" not in name else []:
         if isinstance(entry, str) and entry != "_self_":
             found += settings(entry)
-    for number, line in enumerate(_lines(name)):
+    for number, line in enumerate(file_lines(name)):
         match = _KEY_LINE.match(line)
         if match and match.group(1) not in ("defaults", "hydra"):
             found.append(Setting(match.group(1), match.group(2), match.group(3) or above))
@@ -201,19 +206,46 @@ def settings(name: str) -> list[Setting]:
 
 def header(name: str) -> str:
     """The first comment line of `conf/<name>.yaml`."""
-    lines = _lines(name)
+    lines = file_lines(name)
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
-def tree(config: str, choices: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a command as nested mappings, with these choices in place of the defaults."""
+def tree(config: str, choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """The settings of a command as nested mappings, with these choices in place of the defaults; nothing is resolved.
+
+    choices: by `group`, or `group@package` for one of a file's own defaults, as on the command line.
+    """
+    return chosen_tree(config, choices)[0]
+
+
+def chosen_tree(config: str, choices: Mapping[str, str | None]) -> tuple[dict[str, Any], list[str]]:
+    """`tree`, and the choices by package for which there is no place in it."""
     found: dict[str, Any] = {}
-    for default in defaults(config):
-        choice = choices.get(default.group, default.choice)
-        if choice in groups().get(default.group, ()):
-            _insert(found, f"{default.group}/{choice}", default.group.split("/"))
+    left = {key: choice for key, choice in choices.items() if "@" in key}
+    for group, choice in _own_defaults(config, choices).items():
+        if choice in groups().get(group, ()):
+            insert(found, f"{group}/{choice}", group.split("/"), left)
     _merge(found, _own(config))
+    return found, list(left)
+
+
+def _own_defaults(config: str, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The choice of every group of a command: the user's, else what another choice overrides, else the command's."""
+    found = {default.group: choices.get(default.group, default.choice) for default in defaults(config)}
+    for group, choice in list(found.items()):
+        found |= {other: name for other, name in _overridden(f"{group}/{choice}") if other not in choices}
     return found
+
+
+def _overridden(name: str) -> Iterator[tuple[str, str]]:
+    """The groups, each with its choice, that a file or one that it builds on overrides."""
+    for entry in _load(name).get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_" and not entry.startswith("/"):
+            yield from _overridden(f"{name.rpartition('/')[0]}/{entry}")
+        elif isinstance(entry, Mapping):
+            key, choice = next(iter(entry.items()))
+            if whole := re.fullmatch(r"override /(\w+)@_global_\.\1", str(key)):
+                yield whole.group(1), str(choice)
 
 
 def paths(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -252,48 +284,57 @@ def _own(config: str) -> dict[str, Any]:
     return found
 
 
-def _insert(found: dict[str, Any], name: str, package: list[str], depth: int = 0) -> None:
-    """Merge `conf/<name>.yaml` and its defaults list into `found` at a package, by Hydra's rules."""
-    data = _load(name)
-    folder = name.rpartition("/")[0]
-    for entry in data.get("defaults", []) if depth < 8 else []:
-        if isinstance(entry, Mapping):
-            key, choice = next(iter(entry.items()))
-            group, _, place = str(key).partition("@")
-            path = f"{group}/{choice}" if group.startswith("/") else f"{folder}/{group}/{choice}"
-            inside = place or group
-        elif entry != "_self_":
-            path, _, place = str(entry).partition("@")
-            path = path if path.startswith("/") else f"{folder}/{path}"
-            inside = place or "_here_"
-        else:
+def insert(
+    found: dict[str, Any], name: str, package: list[str], choices: dict[str, str | None], depth: int = 0
+) -> None:
+    """Merge `conf/<name>.yaml` and its defaults list into `found` at a package, by Hydra's rules.
+
+    choices: those by package; each that has a place here is taken out.
+    """
+    if depth > MAX_DEPTH:
+        return  # a circle, which Hydra reports
+    data, folder = _load(name), name.rpartition("/")[0]
+    entries = data.get("defaults", [])
+    for entry in entries if "_self_" in entries else [*entries, "_self_"]:
+        if entry == "_self_":
+            _merge(found, _below(package, {key: value for key, value in data.items() if key != "defaults"}))
             continue
-        deeper = [] if inside == "_here_" else re.split(r"[./]", inside.strip("/"))
-        _insert(found, path.strip("/"), package + deeper, depth + 1)
-    for part in package:
-        found = found.setdefault(part, {})
-        if not isinstance(found, dict):
-            return
-    _merge(found, {key: value for key, value in data.items() if key != "defaults"})
+        key, choice = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, "")
+        if str(key).startswith("override ") or choice is None:
+            continue
+        word, _, place = str(key).partition("@")
+        path = word.strip("/") if word.startswith("/") else f"{folder}/{word}"
+        inside = place or (word if choice else "_here_")
+        where = package + ([] if inside == "_here_" else re.split(r"[./]", inside.strip("/")))
+        if choice:
+            path = f"{path}/{choices.pop(f'{path}@' + '.'.join(where), choice)}"
+        insert(found, path, where, choices, depth + 1)
+
+
+def _below(package: list[str], data: dict[str, Any]) -> dict[str, Any]:
+    for part in reversed(package):
+        data = {part: data}
+    return data
 
 
 def _merge(into: dict[str, Any], data: Mapping[str, Any]) -> None:
+    """Merge mappings; `into` shares none with `data` afterwards."""
     for key, value in data.items():
         if isinstance(value, Mapping):
-            below = into.setdefault(key, {})
-            if isinstance(below, dict):
-                _merge(below, value)
-                continue
-        into[key] = value
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def _default_comments(config: str) -> dict[str, str]:
     pattern = re.compile(r"^\s+- (\w+):\s*[^#]*#\s*(.*)$")
-    return {m.group(1): m.group(2) for m in map(pattern.match, _lines(config)) if m}
+    return {m.group(1): m.group(2) for m in map(pattern.match, file_lines(config)) if m}
 
 
 @functools.cache
-def _lines(name: str) -> tuple[str, ...]:
+def file_lines(name: str) -> tuple[str, ...]:
     path = places.conf_dir() / f"{name}.yaml"
     return tuple(path.read_text().splitlines()) if path.is_file() else ()
 
@@ -302,12 +343,26 @@ def _lines(name: str) -> tuple[str, ...]:
 def _load(name: str) -> dict[str, Any]:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        data = yaml.load("\n".join(_lines(name)), loader)
+        data = yaml.load("\n".join(file_lines(name)), _loader())
     except yaml.YAMLError:
         return {}  # Hydra reports it when the file is used
     return data if isinstance(data, dict) else {}
+
+
+@functools.cache
+def _loader() -> Any:
+    """The class that reads YAML as OmegaConf does: 1e-3 is a number there, and a date is none."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        yaml_implicit_resolvers: ClassVar = {
+            first: [(tag, pattern) for tag, pattern in known if tag not in (FLOAT, "tag:yaml.org,2002:timestamp")]
+            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    Loader.add_implicit_resolver(FLOAT, _FLOAT, list("-+0123456789."))
+    return Loader
 
 
 @functools.cache
@@ -325,7 +380,7 @@ def targets(group: str) -> dict[str, str]:
 def tree_of(name: str) -> dict[str, Any]:
     """The content of `conf/<name>.yaml` with that of the files of its group that it builds on, unresolved."""
     found: dict[str, Any] = {}
-    _insert(found, name, [])
+    insert(found, name, [], {})
     return found
 
 

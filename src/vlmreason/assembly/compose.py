@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import math
 import re
@@ -12,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vlmreason.assembly import catalog, scales
+from vlmreason.assembly import catalog, direct, scales
 from vlmreason.structure import first_line
 
 
@@ -72,45 +71,48 @@ def overrides(settings: Mapping[str, Any]) -> list[str]:
 
 
 class Composer:
-    """Resolved configurations of `vlmreason train`.
+    """Resolved configurations of `vlmreason train`, equal to those of the command line.
 
-    Composing and resolving take most of a figure's time: it is composed once per choice of groups and resolved once
-    for all seeds, to which no other setting refers.
+    Each choice of groups is composed once, directly where it can be, and resolved once for all seeds, to which no other
+    setting refers.
     """
 
     def __init__(self) -> None:
-        self._bases: dict[tuple[str, ...], Any] = {}
+        self._trees: dict[tuple[str, ...], dict[str, Any]] = {}
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Raises ValueError for settings that do not exist."""
-        words = tuple(overrides({key: value for key, value in settings.items() if key != "seed"}))
+        without_seed = {key: value for key, value in settings.items() if key != "seed"}
+        words = tuple(overrides(without_seed))
         if words not in self._resolved:
-            self._resolved[words] = self._resolve(settings)
+            try:
+                self._resolved[words] = self._directly(without_seed, words)
+            except direct.NotReadHereError:
+                self._resolved[words] = _by_hydra(list(words))
         return self._resolved[words] | ({"seed": settings["seed"]} if "seed" in settings else {})
 
-    def _resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        import hydra
-        from hydra.errors import HydraException
+    def _directly(self, settings: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+        choices = direct.choices_of(settings)
+        key = tuple(overrides(choices))
+        if key not in self._trees:
+            self._trees[key] = direct.tree(choices)
+        values = {name: value for name, value in settings.items() if name not in choices}
+        return checked(direct.resolved(self._trees[key], values), list(words))
 
-        from vlmreason.assembly import errors
 
-        groups = catalog.groups()
-        choices = {key: value for key, value in settings.items() if key.partition("@")[0] in groups}
-        values = {key: value for key, value in settings.items() if key not in choices}
-        words, all_words = tuple(overrides(choices)), catalog.into_empty("train", overrides(settings))
-        try:
-            errors.check_words("train", all_words)
-            if any(isinstance(value, Mapping) for value in values.values()) or any(w[0] in "+~" for w in all_words):
-                return resolve(hydra.compose("train", all_words), all_words)
-            if words not in self._bases:
-                self._bases[words] = hydra.compose("train", list(words))
-            cfg = copy.deepcopy(self._bases[words])
-            for key, value in values.items():
-                OmegaConf.update(cfg, key, value, merge=False)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise errors.explain("train", all_words, error) from error
-        return resolve(cfg, all_words)
+def _by_hydra(words: list[str]) -> dict[str, Any]:
+    import hydra
+    from hydra.errors import HydraException
+
+    from vlmreason.assembly import errors
+
+    words = catalog.into_empty("train", words)
+    try:
+        errors.check_words("train", words)
+        return resolve(hydra.compose("train", words), words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise errors.explain("train", words, error) from error
 
 
 def _plain(value: Any) -> Any:
@@ -139,8 +141,16 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
             raise ValueError(f"{error.full_key}: of an environment's expert; choose one with env=...") from None
         raise ValueError(f"{error.full_key}: {first_line(error)}") from None
     assert isinstance(plain, dict)
+    return checked({str(key): value for key, value in plain.items()}, overrides)
+
+
+def checked(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Choose the sizes of the scale in a resolved configuration.
+
+    Raises ValueError for a number that is not finite and an override that has no effect.
+    """
     _check_finite(plain)
-    return scales.choose_sizes({str(key): value for key, value in plain.items()}, overrides)
+    return scales.choose_sizes(plain, overrides)
 
 
 def _check_finite(value: object, where: str = "") -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 from vlmreason.studies.results import CellResult
 
@@ -30,6 +29,8 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     """After the filter; as they are where it is not asked for (window 0) or has more points than there are."""
     if not window or len(values) < window:
         return values
+    from scipy.signal import savgol_filter  # half a second to import
+
     smooth: np.ndarray = savgol_filter(values, window, DEGREE)
     return smooth
 

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
-from vlmreason.intervals import wilson_interval
+from vlmreason.intervals import student_quantile, wilson_interval
 
 CONFIDENCE = 0.95
 NUM_SWEEPS = 20  # exact after one where no value is missing
@@ -143,7 +142,7 @@ def _mean(table_SP: np.ndarray, by_problem: bool) -> Estimate:
     shown = num_problems if by_problem else None
     if df < 1:
         return Estimate(mean, None, None, num_seeds, shown)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * variance**0.5
+    half = student_quantile((1 + CONFIDENCE) / 2, df) * variance**0.5
     return Estimate(mean, mean - half, mean + half, num_seeds, shown)
 
 

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from scipy import stats
 
 from vlmreason.report.figures.layout import Body, Box, limits, panels, say_missing, shape, wrapped
 from vlmreason.report.figures.style import (
@@ -318,7 +317,14 @@ def _spearman(pairs: Sequence[tuple[float, float, bool]]) -> str:
         return ""
     if len(set(xs)) < 2 or len(set(ys)) < 2 or len(pairs) < 3:
         return f"{runs}: no rank correlation"
-    return f"Spearman's rank correlation {stats.spearmanr(xs, ys).statistic:.2f}, n = {runs}"
+    return f"Spearman's rank correlation {np.corrcoef(_ranks(xs), _ranks(ys))[0, 1]:.2f}, n = {runs}"
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """The place of every value in their order; equal ones share the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks
 
 
 def _first_checkpoint() -> Line2D:
