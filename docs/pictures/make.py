@@ -38,7 +38,8 @@ NUM_COLORS = 64  # of the palette: keeps the files small
 INK, SOFT, LINE, PAPER = "#1d2430", "#5d6778", "#d9dee6", "#ffffff"
 COLORS = {kind.name: kind.colours[0] for kind in KINDS}  # as on every page
 SIZE, LEADING, MARGIN = 17, 24, 18  # letters, lines, around things (px)
-LEFT, RIGHT = 324, 820  # columns: the picture, the views (px)
+LEFT, RIGHT = 324, 780  # columns: the picture, the views (px)
+NUM_LINES = 7  # of a prompt or a segment
 
 
 def main() -> None:
@@ -129,20 +130,28 @@ def card(dialogue: Dialogue) -> Image.Image:
 
 
 def _lines(prompt: str, with_picture: bool) -> Iterator[str]:
-    lines = prompt.rstrip("\n").split("\n")
+    lines = _cut(prompt)
     yield from ([f"[picture]  {lines[0]}", *lines[1:]] if with_picture else lines)
+
+
+def _cut(text: str) -> list[str]:
+    """The lines of a text, of many the first and the last ones."""
+    lines = text.rstrip("\n").split("\n")
+    return lines if len(lines) <= NUM_LINES else [*lines[: NUM_LINES - 3], "...", *lines[-2:]]
 
 
 def _coloured(dialogue: Dialogue) -> Iterator[list[tuple[str, str, bool]]]:
     """The rows of a response: (words, colour, bold) each; a new row where the text has one."""
     row: list[tuple[str, str, bool]] = []
     for segment in dialogue.response.segments:
-        for number, line in enumerate(segment.text.split("\n")):
+        for number, line in enumerate(_cut(segment.text)):
             if number:
                 yield row
                 row = []
-            if line.strip():
-                row.append((line.strip(), COLORS[segment.kind], False))
+            row.append((line.strip(), COLORS[segment.kind], False))
+        if segment.text.endswith("\n"):
+            yield row
+            row = []
     if row:
         yield row
 
