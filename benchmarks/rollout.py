@@ -3,7 +3,8 @@
     python benchmarks/rollout.py [checkpoint] [parallel]     # default: the shipped base, 64; a minute
 
 The first table needs no model: a turn with its prompt and picture, on one core, in CPU time, as the median of several
-repeats. The second plays NumberLine with a model, both ways in turns within one run; the ratio is of the medians.
+repeats. The second plays NumberLine with a model, both ways in turns within one run; the ratio is of the medians. The
+last lines are about finding the segments of long responses, on one core.
 """
 
 import random
@@ -19,10 +20,12 @@ from omegaconf import OmegaConf
 from vlmreason.answering.rollout import Slots, Table
 from vlmreason.assembly.build import load_task, quieten
 from vlmreason.envs.base import Env
+from vlmreason.models.contract import Prompt
 from vlmreason.models.nano.model import BASE, load_nano
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.places import conf_dir
 from vlmreason.scale import Scale
+from vlmreason.segments import ANSWER, THOUGHT, Response, Segment
 from vlmreason.structure import structure
 
 REPEATS = 5
@@ -64,6 +67,21 @@ def rollout_rate(learner: Learner, env: Env, parallel: int, num: int) -> float:
     return max(1, num // parallel) * parallel / (time.perf_counter() - started)
 
 
+def encode_seconds(learner: Learner, num: int) -> float:
+    """CPU seconds for `num` generated tokens in the segments of their response."""
+    text = "(3,4) 17 (3,5) 9\n" * num
+    ids = learner.processor.coder.follow([], text)[0][:num]
+    half = len(learner.processor.decode(ids)) // 2
+    times = []
+    for _ in range(2 * REPEATS):
+        started = time.process_time()
+        learner.processor.encode_generated(
+            Prompt("?", None), ids, lambda text: Response((Segment(THOUGHT, text[:half]), Segment(ANSWER, text[half:])))
+        )
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
 def main() -> None:
     quieten()
     torch.set_num_threads(1)
@@ -82,6 +100,8 @@ def main() -> None:
     ratio = statistics.median(many) / statistics.median(one)
     print(f"rollouts: 1 at a time {statistics.median(one):.1f} steps/s, {parallel} side by side "
           f"{statistics.median(many):.1f} steps/s, {ratio:.1f} times")  # fmt: skip
+    print(*(f"{num} generated tokens encoded in {1e3 * encode_seconds(learner, num):.1f} ms" for num in (400, 1600)),
+          sep="\n")  # fmt: skip
 
 
 if __name__ == "__main__":

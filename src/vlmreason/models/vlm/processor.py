@@ -159,8 +159,7 @@ class Processor:
         text = self.decode(ids)
         spans = split(text).spans() or [(ANSWER, 0, 0)]
         lead = len(self.coder.decode(ids)) - len(text)
-        ends = (len(self.coder.decode(ids[:number])) - lead for number in range(1, len(ids) + 1))
-        segments = _segments_of(spans, ends)
+        segments = _segments_of(spans, (length - lead for length in self.coder.lengths(ids)))
         return Encoded([*prompt_ids, *ids], [0] * len(prompt_ids) + segments, prompt.image)
 
     def _follow(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -16,6 +16,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from vlmreason.models.vlm.prefixes import Prefixes
+
 
 @dataclass(frozen=True)
 class Written:
@@ -45,6 +47,7 @@ class TextCoder:
         self._bos: list[int] = [token for token in added[:1] if token == tokenizer.bos_token_id]
         self._anchor = self._ids(self._inside, "a")
         self._anchor_text = self._decode(self._anchor)
+        self._prefixes = Prefixes(backend, spec["decoder"], self._anchor, self.decode)
 
     def sequence(self, *parts: Part) -> list[int]:
         """Ids of the parts in a row. Text between two special tokens is tokenized in one piece."""
@@ -67,6 +70,10 @@ class TextCoder:
     def decode(self, ids: Sequence[int]) -> str:
         """What the ids add to a text they come behind; special tokens are left out."""
         return self._decode([*self._anchor, *ids])[len(self._anchor_text) :]
+
+    def lengths(self, ids: Sequence[int]) -> list[int]:
+        """Count the characters of `decode(ids[:n])` for every n from 1 on."""
+        return self._prefixes.lengths(ids)
 
     @functools.cached_property
     def specials(self) -> re.Pattern[str]:
