@@ -9,7 +9,7 @@ from support.acting import play
 from support.tiny import nano_task, tiny_learner
 
 from vlmreason.answering.rollout import Slots, Table, encode
-from vlmreason.envs.base import Outcome
+from vlmreason.envs.base import Outcome, given
 from vlmreason.models.contract import Sample
 from vlmreason.segments import SEGMENT_IDS
 
@@ -260,6 +260,7 @@ def test_weights_of_rewards(learner, monkeypatch):
         )
 
     monkeypatch.setattr(type(ENV), "turn", turn)
+    monkeypatch.setattr(type(ENV), "rewards", tuple(given(name, "", 1.0) for name in "abc"))
     table = table_of(ENV, weights={"a": 0.5, "b": 0.0})
     episodes = {0: table.begin(0)}
     engine = Says(learner, lambda _: "x")

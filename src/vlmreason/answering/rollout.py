@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from vlmreason.dialogue.parse import split_response
+from vlmreason.envs import rewards
 from vlmreason.envs.base import Env, Outcome
 from vlmreason.models.contract import Prompt, Sample
 from vlmreason.models.vlm.processor import Encoded, Processor
@@ -63,7 +64,10 @@ class Seconds:
 
 @dataclass
 class Table:
-    """The environment with the choices that all its episodes share."""
+    """The environment with the choices that all its episodes share.
+
+    weights: of rewards by name, in place of their entries' own. Raises ValueError for one that is not offered.
+    """
 
     env: Env[Any]
     levels: Sequence[str]
@@ -76,6 +80,10 @@ class Table:
     split: str = "train"
     seconds: Seconds = field(default_factory=Seconds)
 
+    def __post_init__(self) -> None:
+        rewards.check(self.env, self.weights)
+        self._weights = {name: reward.weight for name, reward in rewards.offered(self.env).items()} | dict(self.weights)
+
     def begin(self, number: int) -> Episode:
         """Episode `number` of the split: the levels in turn. Raises ValueError naming it where it cannot be started."""
         level, index = self.levels[number % len(self.levels)], number // len(self.levels)
@@ -86,10 +94,6 @@ class Table:
     def prompt(self, state: Any) -> Prompt:
         image = self.env.draw(state) if self.view == "image" else None
         return Prompt(self.env.prompt(state, self.view), image)
-
-    def weight(self, name: str) -> float:
-        """Of a reward: the user's, else the environment's own."""
-        return self.weights[name] if name in self.weights else self.env.reward_weight(name)
 
     def play(self, engine: Engine, episodes: Mapping[int, Episode], *where: object) -> dict[int, Turn]:
         """One turn of each episode (they are moved on); keys are slots.
@@ -118,9 +122,13 @@ class Table:
             rng = stream(self.seed, "exploration", slot, episode.turn, *where)
             text, before = samples[slot].text, episode.state
             outcome = self._guard(episode, self.env.turn, before, text, rng)
-            reward = sum(self.weight(name) * value for name, value in outcome.rewards.items())
+            if unknown := outcome.rewards.keys() - self._weights.keys():
+                raise ValueError(f"{self._name(episode)}: gives {', '.join(sorted(unknown))}, no entry of its rewards")
+            more = self._guard(episode, rewards.further, self.env, self.weights, before, text, outcome)
+            outcome = replace(outcome, rewards={**outcome.rewards, **more}) if more else outcome
+            reward = sum(self._weights[name] * value for name, value in outcome.rewards.items())
             if not math.isfinite(reward):
-                weights = {name: self.weight(name) for name in outcome.rewards}
+                weights = {name: self._weights[name] for name in outcome.rewards}
                 raise ValueError(
                     f"{self._name(episode)}: rewards {dict(outcome.rewards)} with weights {weights}: no finite number"
                 )

@@ -80,7 +80,6 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
     if "algorithm" not in cfg:
         return []
     from vlmreason.envs.base import Env
-    from vlmreason.envs.revision import Revision
     from vlmreason.training.reinforced.policy import Scene
     from vlmreason.training.reinforced.stage import ReinforcedStage
 
@@ -91,14 +90,13 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
         if view is not None or attempts != 1:
             what = f"view={view}" if view is not None else f"attempts={attempts}"
             raise ValueError(f"algorithm.{what}: of a task only; env={task.name} has its own")
-        env, view = task, cfg["env"]["view"]
-    else:
-        env, view = Revision(task, attempts, build_scale(cfg).trace), view or "image"
+        view = cfg["env"]["view"]
+    env: Any = build_env(cfg)
     if levels is not None and not levels:
         raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
     for level in levels or ():
         check_level(env, level)
-    scene = Scene(env, tuple(levels or env.levels[:1]), view)
+    scene = Scene(env, tuple(levels or env.levels[:1]), view or "image")
     phases = list(build_supervision(cfg).phases)
     start = folder / "checkpoints" / phases[-1] if phases else None
     trainer, engine = build_trainer(cfg), None
@@ -122,7 +120,21 @@ def build_algorithm(cfg: Config) -> Any:
     data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts")}
     if "max_new_tokens" in data and data["max_new_tokens"] is None:
         data["max_new_tokens"] = build_scale(cfg).max_response_tokens
-    return structure(ALGORITHMS[data["name"]], data, "algorithm")
+    settings = structure(ALGORITHMS[data["name"]], data, "algorithm")
+    if settings.rewards:
+        from vlmreason.envs import rewards
+
+        rewards.check(build_env(cfg), settings.rewards)
+    return settings
+
+
+def build_env(cfg: Config) -> Any:
+    """The environment in which an algorithm acts: the run's own, or its task with `algorithm.attempts` turns."""
+    from vlmreason.envs.base import Env
+    from vlmreason.envs.revision import Revision
+
+    task, attempts = build_task(cfg), cfg["algorithm"].get("attempts", 1)
+    return task if isinstance(task, Env) else Revision(task, attempts, build_scale(cfg).trace)
 
 
 def build_supervision(cfg: Config) -> Any:

@@ -12,7 +12,7 @@ import json
 import random
 import re
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -27,10 +27,10 @@ State = TypeVar("State")
 class Outcome(Generic[State]):
     """What a response led to.
 
-    `rewards` are by name, as the environment gives them: most have one, "env". `parsed` says whether the response held
-    an action or answer that could be read; `action` is what was done in words, None where nothing was. `success` is
-    whether the episode is won, known when it is `done`. `parts` are measures of the turn in [0, 1], as
-    "step_accuracy" and "recognition".
+    `rewards` are those that the rules give, by the names of `Env.rewards`: most have one, "env". `parsed` says whether
+    the response held an action or answer that could be read; `action` is what was done in words, None where nothing
+    was. `success` is whether the episode is won, known when it is `done`. `parts` are measures of the turn in [0, 1],
+    as "step_accuracy" and "recognition".
     """
 
     state: State
@@ -46,6 +46,25 @@ class Outcome(Generic[State]):
         return sum(self.rewards.values())
 
 
+@dataclass(frozen=True)
+class Reward:
+    """One reward: its name, what it is, its weight in training where the user gives none, and how much a turn has.
+
+    value: of an environment, a state of it, the response to it (untrusted text) and what that led to; None: the turn
+    has nothing of it.
+    """
+
+    name: str
+    words: str
+    weight: float
+    value: Callable[[Env[Any], Any, str, Outcome[Any]], float | None]
+
+
+def given(name: str, words: str, weight: float = 1.0) -> Reward:
+    """Name a reward that the rules give: `turn` puts it into `Outcome.rewards`."""
+    return Reward(name, words, weight, lambda env, state, response, outcome: outcome.rewards.get(name))
+
+
 class Env(Task[State]):
     """An environment at given sizes and wording.
 
@@ -58,9 +77,10 @@ class Env(Task[State]):
     cot: bool = True
     """Whether a response has a chain of thought before the answer."""
 
-    def reward_weight(self, name: str) -> float:
-        """Weight of a reward in training where the user gives none."""
-        return 1.0
+    @property
+    def rewards(self) -> tuple[Reward, ...]:
+        """Its own rewards, all that `turn` gives among them. `rewards.py` has those of any environment."""
+        return (given("env", "what the rules of the game give"),)
 
     @property
     @abstractmethod

@@ -6,15 +6,17 @@ and what the verifier said to it; the episode ends with a right answer or when t
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from vlmreason.envs.base import Env, Outcome
+from vlmreason.envs.base import Env, Outcome, Reward, given
 from vlmreason.pictures import Picture
 from vlmreason.segments import Response
+from vlmreason.streams import SPLITS
 from vlmreason.structure import structure
 from vlmreason.tasks.base import Belongs, Modality, Score, Task, choose_wording
 
@@ -61,8 +63,9 @@ WORDINGS: Mapping[str, RevisionWording] = {
 class Revision(Env[RevisionState]):
     """The task's problems, by its name, levels, splits and indices, with `attempts` (1 or more) turns for each.
 
-    Rewards by name: "correct" and "parsed", 1 or 0, and the parts of the task's score. The expert answers rightly at
-    the first turn. `trace` and `wording` are of the texts between the attempts. Raises ValueError.
+    The answer is rewarded; what else is known of it (whether it could be read, the parts of the task's score) counts
+    where the user gives it a weight. The expert answers rightly at the first turn. `trace` and `wording` are of the
+    texts between the attempts. Raises ValueError.
     """
 
     state_type = RevisionState
@@ -87,9 +90,15 @@ class Revision(Env[RevisionState]):
                 f"wording.earlier={self.wording.earlier!r}: in braces may be {{number}}, {{response}}, {{verdict}}"
             ) from None
 
-    def reward_weight(self, name: str) -> float:
-        """The answer counts; what else is known of it is logged, and counts where the user gives it a weight."""
-        return float(name == "correct")
+    @functools.cached_property
+    def rewards(self) -> tuple[Reward, ...]:
+        state = self.task.sample(self.levels[0], SPLITS[0], 0).state
+        parts = self.task.score(state, self.task.response(state, "image").text).parts
+        return (
+            *(given(name, "part of the task's score", 0.0) for name in parts),
+            given("correct", "whether the answer is right"),
+            given("parsed", "whether there is an answer", 0.0),
+        )
 
     @property
     def max_turns(self) -> int:

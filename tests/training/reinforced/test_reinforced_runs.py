@@ -14,6 +14,7 @@ from support.processes import NUM, in_processes
 from support.tiny import TRAINER, nano_task, outcome, tiny_learner
 
 from vlmreason.answering.rollout import Slots
+from vlmreason.envs.base import given
 from vlmreason.envs.revision import Revision
 from vlmreason.models.contract import Prompt
 from vlmreason.training.engine.checkpoints import newest
@@ -269,6 +270,7 @@ def rewarded_run(run_dir, name, **changes):
         return type(found)(**{**vars(found), "rewards": {"own": 4.0} if dist.get_rank() else {"env": 1.0}})
 
     env.turn = rewarded
+    type(env).rewards = (given("env", ""), given("own", ""))  # in a forked process only
     return seen_run(run_dir, name, **changes)
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
-from vlmreason.envs.base import Env, Outcome
+from vlmreason.envs.base import Env, Outcome, Reward, given
 from vlmreason.envs.cards.deck import (
     FACE_RULES,
     SUITS,
@@ -262,6 +262,15 @@ class GeneralPoints(Env[GeneralPointsState]):
     def values(self, state: GeneralPointsState) -> list[int]:
         """What the cards count, in their order."""
         return [value(card, state.face_cards) for card in state.cards]
+
+    @property
+    def rewards(self) -> tuple[Reward, ...]:
+        seen = (given("recognition", "-1.5 where the cards are named wrongly"),) if self.cot and self.image else ()
+        return (
+            given("formula", "5 where the formula is right, -1, -2, -3 by what is wrong with it"),
+            given("limit", "-1 at a last attempt that fails"),
+            *seen,
+        )
 
     def turn(self, state: GeneralPointsState, response: str, rng: random.Random) -> Outcome[GeneralPointsState]:
         verdict, recognized, parsed = self._judge(state, response)

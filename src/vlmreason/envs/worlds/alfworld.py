@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlmreason.envs.base import ActionEnv, Outcome
+from vlmreason.envs.base import ActionEnv, Outcome, Reward, given
 from vlmreason.envs.worlds.alfworld_engines import GAME_FILE, Engine, Seen, TextEngine, ThorEngine
 from vlmreason.pictures import Picture, font
 from vlmreason.streams import stream
@@ -262,6 +262,14 @@ class ALFWorld(ActionEnv[ALFWorldState]):
         self._keep(after, engine)
         rewards = {"goal": 50.0 * seen.won, "subgoal": float(after.met - state.met), "inadmissible": 0.0}
         return Outcome(after, rewards, done=seen.won or after.turn >= self.max_turns, success=seen.won)
+
+    @property
+    def rewards(self) -> tuple[Reward, ...]:
+        return (
+            given("goal", "50 where the game is won"),
+            given("subgoal", "subgoals met for the first time"),
+            given("inadmissible", "-1, or the penalty, for a response without an action that is possible"),
+        )
 
     def wait(self, state: ALFWorldState) -> Outcome[ALFWorldState]:
         after = replace(state, turn=state.turn + 1)

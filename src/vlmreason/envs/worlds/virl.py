@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vlmreason.envs.base import Env, Outcome
+from vlmreason.envs.base import Env, Outcome, Reward, given
 from vlmreason.envs.replies import read_action, read_object
 from vlmreason.envs.worlds.panoramas import Panoramas, draw_views, read_panoramas, routes_in_view, views_of_files
 from vlmreason.envs.worlds.routes import (
@@ -316,6 +316,15 @@ class VIRL(Env[VIRLState]):
     def best(self, state: VIRLState) -> str:
         """The one right action."""
         return _right_action(self._here(state), state.relative)
+
+    @property
+    def rewards(self) -> tuple[Reward, ...]:
+        seen = (given("landmark", "-1.5 where the landmark is named wrongly"),) if self.cot and self.image else ()
+        return (
+            given("action", "1 for the right action, else -1"),
+            given("limit", "-1 at a last attempt that fails"),
+            *seen,
+        )
 
     def turn(self, state: VIRLState, response: str, rng: random.Random) -> Outcome[VIRLState]:
         action = read_action(response, self.actions(state), self.answer_key)

@@ -62,7 +62,7 @@ class ReinforcementSettings:
     divergence from the policy before the update beyond it (nats, as of the alarm) is the update's last; null: none is.
     max_new_tokens: length limit of a response (tokens); temperature: of sampling, and of the policy's probabilities.
     thought_weight: lambda of equation 4.3, weight of the tokens before the answer.
-    rewards: weights of rewards by name; those not named have the environment's own (Env.reward_weight).
+    rewards: weights of rewards by name; those not named have their entry's own (Env.rewards, envs/rewards.py).
     optimizer: what differs from the run's optimizer. evaluate_every, checkpoint_every: in updates; 0: off.
     engine: what generates the rollouts; vllm: its settings (training/reinforced/vllm_engine.py).
     """
