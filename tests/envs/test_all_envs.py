@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.dialogue.parse import split_response
 from vlmreason.envs.base import ActionEnv
+from vlmreason.envs.episodes import Episodes
 from vlmreason.envs.gym import GymEnv
 from vlmreason.envs.replies import MAX_CHARS, read_action, read_object
 from vlmreason.segments import VIEWS
@@ -195,6 +196,20 @@ def test_the_expert_acts_in_time(name, scale, cot):
                 assert set(env.legal(state)) <= set(env.actions(state))
             state = outcome.state
         assert outcome.done
+
+
+@pytest.mark.parametrize("cot", [True, False])
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_options_are_the_actions_as_they_are_read(name, scale, cot):
+    env = shipped(name, scale, cot)
+    for state in starts(env, 3):
+        options = env.options(state)
+        if not isinstance(env, ActionEnv):
+            assert options is None
+            continue
+        assert [read_action(option, env.actions(state), env.answer_key) for option in options] == [*env.actions(state)]
+        assert {env.score(state, option).correct for option in options} == {True, False}
+        assert Episodes(env).options(state) == options
 
 
 @pytest.mark.parametrize(("name", "scale"), CASES)

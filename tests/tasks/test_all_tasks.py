@@ -67,6 +67,29 @@ def test_spoiled_responses_are_wrong(name, scale, level):
 
 
 @pytest.mark.parametrize(("name", "scale", "level"), CASES)
+def test_options_are_different_answers_and_one_is_right(name, scale, level):
+    """Of a task that asks for more beside the option, by its part `option`."""
+    task, drawn = problems(name, scale, level)
+    for problem in drawn:
+        options = task.options(problem.state)
+        if options is None:
+            continue
+        scores = [task.score(problem.state, option) for option in options]
+        assert len(set(options)) == len(options) > 1
+        assert all(score.parsed for score in scores)
+        assert sum(score.parts.get("option", float(score.correct)) for score in scores) == 1
+
+
+def test_tasks_with_options():
+    assert {name for name in TASKS if offers_options(name)} == {"visual_analogy", "pattern_heldout_visual_analogy"}
+
+
+def offers_options(name):
+    task = shipped(name, "nano")
+    return task.options(task.sample(task.levels[0], "test", 0).state) is not None
+
+
+@pytest.mark.parametrize(("name", "scale", "level"), CASES)
 def test_scores_have_the_same_parts_whatever_the_response(name, scale, level):
     task, drawn = problems(name, scale, level, num=2)
     for problem in drawn:

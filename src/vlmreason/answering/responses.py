@@ -1,71 +1,94 @@
-"""Responses of a model to problems: single texts, or whole episodes."""
+"""Responses of a model to problems, written or chosen: single texts, or whole episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from vlmreason.answering.choices import choose
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.dialogue.parse import kinds_of, split_response
 from vlmreason.envs.episodes import Episodes, write_episode
-from vlmreason.models.contract import Prompt
-from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.contract import Chooser, Generator, Prompt
 from vlmreason.tasks.base import Modality, Task
 
 
+class Model(Generator, Chooser, Protocol):
+    """What answers problems; what it cannot do it refuses in one sentence."""
+
+
 @dataclass(frozen=True)
-class _Answer:
-    """A response, or the responses of an episode as one text; `tokens` per segment kind."""
+class Answer:
+    """A response, or the responses of an episode as one text; `tokens` per segment kind.
+
+    options: what it was chosen from, of each turn of an episode (`Chosen.to_json`); None: it was written.
+    """
 
     text: str
     num_tokens: int
     finished: bool
     tokens: Mapping[str, int]
+    options: list[Any] | None = None
 
 
-def _answers(
-    learner: Learner, task: Task[Any], states: Sequence[Any], view: Modality, settings: EvaluationSettings
-) -> list[_Answer]:
-    """The learner's answers to some problems, generated together."""
+def answers(
+    model: Model, task: Task[Any], states: Sequence[Any], view: Modality, settings: EvaluationSettings
+) -> list[Answer]:
+    """Ask a model about some problems together, as `settings.how` says."""
     if isinstance(task, Episodes):
-        return _episodes(learner, task, states, view, settings)
+        return _episodes(model, task, states, view, settings)
     forbidden = None
     if view == "image" and settings.conversion == "forbid":
         forbidden = _first_word(task, states[0])
+    return _responses(model, task, states, view, settings, forbidden)
+
+
+def _responses(
+    model: Model, task: Task[Any], states: Sequence[Any], view: Modality, settings: EvaluationSettings,
+    forbidden: str | None = None,
+) -> list[Answer]:  # fmt: skip
+    """One response to each state, written or chosen."""
     prompts = [_prompt(task, state, view, settings) for state in states]
-    generations = learner.generate(prompts, settings.max_new_tokens, forbidden)
+    if settings.how == "choose":
+        chosen = choose(model, task, states, prompts, settings.batch_size)
+        return [
+            Answer(one.text, one.num_tokens, True, _segment_tokens(model, task, state, one.text), one.to_json())
+            for state, one in zip(states, chosen, strict=True)
+        ]
     return [
-        _Answer(g.text, g.num_tokens, g.finished, _segment_tokens(learner, task, state, g.text))
-        for state, g in zip(states, generations, strict=True)
+        Answer(g.text, g.num_tokens, g.finished, _segment_tokens(model, task, state, g.text))
+        for state, g in zip(states, model.generate(prompts, settings.max_new_tokens, forbidden), strict=True)
     ]
 
 
 def _episodes(
-    learner: Learner, task: Episodes, firsts: Sequence[Any], view: Modality, settings: EvaluationSettings
-) -> list[_Answer]:
+    model: Model, task: Episodes, firsts: Sequence[Any], view: Modality, settings: EvaluationSettings
+) -> list[Answer]:
     """Episodes played side by side to their ends."""
-    responses: list[list[str]] = [[] for _ in firsts]
-    num_tokens, finished = [0] * len(firsts), [True] * len(firsts)
-    tokens = [dict.fromkeys(kinds_of(task.env), 0) for _ in firsts]
+    turns: list[list[Answer]] = [[] for _ in firsts]
     running = dict(enumerate(firsts))
     while running:
-        prompts = [_prompt(task.env, state, view, settings) for state in running.values()]
-        for (i, state), found in zip(
-            list(running.items()), learner.generate(prompts, settings.max_new_tokens), strict=True
-        ):
-            outcome = task.turn(state, found.text)
-            responses[i].append(found.text)
-            num_tokens[i] += found.num_tokens
-            finished[i] = finished[i] and found.finished
-            for kind, count in _segment_tokens(learner, task.env, state, found.text).items():
-                tokens[i][kind] += count
-            if outcome.done or len(responses[i]) == task.env.max_turns:
+        found = _responses(model, task.env, list(running.values()), view, settings)
+        for (i, state), answer in zip(list(running.items()), found, strict=True):
+            outcome = task.turn(state, answer.text)
+            turns[i].append(answer)
+            if outcome.done or len(turns[i]) == task.env.max_turns:
                 del running[i]
             else:
                 running[i] = outcome.state
-    rows = zip(responses, num_tokens, finished, tokens, strict=True)
-    return [_Answer(write_episode(texts), num, whole, counts) for texts, num, whole, counts in rows]
+    return [_whole(played) for played in turns]
+
+
+def _whole(turns: Sequence[Answer]) -> Answer:
+    """The turns of an episode as one answer."""
+    return Answer(
+        text=write_episode([turn.text for turn in turns]),
+        num_tokens=sum(turn.num_tokens for turn in turns),
+        finished=all(turn.finished for turn in turns),
+        tokens={kind: sum(turn.tokens[kind] for turn in turns) for kind in turns[0].tokens},
+        options=None if turns[0].options is None else [turn.options for turn in turns],
+    )
 
 
 def _prompt(task: Task[Any], state: Any, view: Modality, settings: EvaluationSettings) -> Prompt:
@@ -81,8 +104,8 @@ def _first_word(task: Task[Any], state: Any) -> str:
     return task.convert(state).split()[0]
 
 
-def _segment_tokens(learner: Learner, task: Task[Any], state: Any, text: str) -> dict[str, int]:
+def _segment_tokens(model: Model, task: Task[Any], state: Any, text: str) -> dict[str, int]:
     tokens = dict.fromkeys(kinds_of(task), 0)
     for segment in split_response(task, state, text).segments:
-        tokens[segment.kind] += learner.count_tokens(segment.text)
+        tokens[segment.kind] += model.count_tokens(segment.text)
     return tokens

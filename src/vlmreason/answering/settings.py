@@ -18,7 +18,8 @@ class EvaluationSettings:
     views: how the problem is shown to the model: text, image.
     num: problems per level and view, the first ones of the split.
     split: train, validation or test.
-    batch_size: problems generated together; it changes the speed and never a score.
+    how: generate: the model writes its response; choose: it says which of the task's options is the likeliest.
+    batch_size: problems generated together, or options scored together; it changes the speed and never a score.
     max_new_tokens: length limit of a response, in tokens; one that reaches it is counted as cut off.
     conversion: for image views, whether the model writes the text form first. free: as it likes; force: its
         response begins with "Convert" (the first word of the conversion sentence); forbid: it may not.
@@ -29,10 +30,18 @@ class EvaluationSettings:
     views: tuple[Modality, ...] = ("text", "image")
     num: int = 200
     split: str = "test"
+    how: Literal["generate", "choose"] = "generate"
     batch_size: int = speed(32)
     max_new_tokens: int = 512
     conversion: Literal["free", "force", "forbid"] = "free"
     prefill: str = ""
+
+    @property
+    def decisive(self) -> dict[str, object]:
+        """What decides the responses beside the problems; `how` and what is written where it has an effect."""
+        if self.how == "choose":
+            return {"split": self.split, "conversion": self.conversion, "how": self.how}
+        return {key: getattr(self, key) for key in ("split", "max_new_tokens", "conversion", "prefill")}
 
     def __post_init__(self) -> None:
         check_positive(self, "num", "batch_size", "max_new_tokens")
@@ -40,6 +49,9 @@ class EvaluationSettings:
         for name, values in (("levels", self.levels), ("views", self.views)):
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise ValueError(f"{name}={list(values)}: one or more different ones are expected")
+        if self.how == "choose" and (self.conversion != "free" or self.prefill):
+            key, value = ("prefill", self.prefill) if self.prefill else ("conversion", self.conversion)
+            raise ValueError(f"evaluation.{key}={value}: has no effect with evaluation.how=choose, nothing is written")
         if self.conversion != "free" and "image" not in self.views:
             raise ValueError(f"conversion={self.conversion}: has no effect without the image view")
         if self.conversion != "free" and self.prefill:

@@ -195,6 +195,8 @@ def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
         return _build_actor(cfg, checkpoint)
     learner = build_model(cfg).load(checkpoint if settings.name == "none" else None)
     learner.adapt(settings, int(cfg.get("seed", 0)), checkpoint)
+    if cfg.get("evaluation", {}).get("how") == "choose":
+        learner.choose([], [])  # raises where the model can only write
     return learner
 
 
@@ -272,16 +274,30 @@ def build_logger(cfg: Config, folder: Path) -> Any:
 
 
 def build_evaluation(cfg: Config) -> Any:
-    """Evaluation settings (vlmreason.answering.settings.EvaluationSettings); nulls are the scale's."""
+    """Evaluation settings (vlmreason.answering.settings.EvaluationSettings); nulls are the scale's.
+
+    Raises ValueError where the task is to be answered in a way that it does not allow.
+    """
+    from vlmreason.answering.choices import check_options
     from vlmreason.answering.settings import EvaluationSettings
 
     scale, data = build_scale(cfg), dict(cfg["evaluation"])
+    chooses = data.get("how") == "choose"
+    if chooses and data.get("max_new_tokens") is not None:
+        raise ValueError(
+            f"evaluation.max_new_tokens={data['max_new_tokens']}: has no effect with evaluation.how=choose, nothing is "
+            "written"
+        )
     for key, value in (("num", scale.num_problems), ("max_new_tokens", scale.max_response_tokens)):
         if data.get(key) is None:
             data[key] = value
     if data.get("conversion") == "auto":
-        data["conversion"] = "forbid" if _answers_directly(cfg) and "image" in data["views"] else "free"
-    return structure(EvaluationSettings, data, "evaluation")
+        directly = not chooses and _answers_directly(cfg) and "image" in data["views"]
+        data["conversion"] = "forbid" if directly else "free"
+    found = structure(EvaluationSettings, data, "evaluation")
+    if chooses:
+        check_options(evaluated(build_task(cfg)), found)
+    return found
 
 
 def _answers_directly(cfg: Config) -> bool:

@@ -21,6 +21,8 @@ def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         cfg = {key: value for key, value in cfg.items() if key != "env"}
     if cfg.get("algorithm", {}).get("name") == "sft":
         cfg = {key: value for key, value in cfg.items() if key != "algorithm"}
+    if cfg.get("evaluation", {}).get("how") == "generate":  # those that write are what they were before there was how
+        cfg = cfg | {"evaluation": {key: value for key, value in cfg["evaluation"].items() if key != "how"}}
     if "scale" not in cfg:
         return cfg
     scales, chosen = catalog.groups()["scale"], cfg["scale"]["name"]

@@ -91,7 +91,8 @@ def _contents(data: Mapping[str, Any]) -> set[str]:
         found.add("evaluations while training")
     for one in data["evaluations"]:
         for cell in one["cells"]:
-            what = f"{one['task']} {cell['level']} {cell['view']} with conversion={one['conversion']} ({one['phase']})"
+            asked = f"how={one['how']}" if "how" in one else f"conversion={one['conversion']}"
+            what = f"{one['task']} {cell['level']} {cell['view']} with {asked} ({one['phase']})"
             found.add(f"evaluation of {what}")
     return found
 

@@ -148,6 +148,10 @@ class ActionEnv(Env[State]):
     def actions(self, state: State) -> Sequence[str]:
         """The actions that can be named: the action space of the prompt."""
 
+    def options(self, state: State) -> tuple[str, ...]:
+        """Every action of the prompt as a response without chain of thought."""
+        return tuple(json.dumps({self.answer_key: action}) for action in self.actions(state))
+
     def legal(self, state: State) -> Sequence[str]:
         """Those that the rules allow now; exploration takes one of them."""
         return self.actions(state)

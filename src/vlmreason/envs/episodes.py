@@ -103,6 +103,10 @@ class Episodes(Task[Any]):
             state = outcome.state
         return write_episode(responses)
 
+    def options(self, state: Any) -> tuple[str, ...] | None:
+        """Those of a turn: an episode is chosen turn by turn."""
+        return self.env.options(state)
+
     def state_from_json(self, data: object) -> Any:
         return self.env.state_from_json(data)
 

@@ -182,6 +182,9 @@ class Revision(Env[RevisionState]):
     def groups(self, state: RevisionState) -> Mapping[str, str]:
         return self.task.groups(state.problem)
 
+    def options(self, state: RevisionState) -> tuple[str, ...] | None:
+        return self.task.options(state.problem)
+
     def answer_marker(self) -> re.Pattern[str]:
         return self.task.answer_marker()
 

@@ -1,4 +1,4 @@
-"""A learner answers the problems of a task: greedy, in batches, resumable.
+"""A model answers the problems of a task, greedily or by choosing among their options: in batches, resumable.
 
     <out_dir>/evaluation.json                    what was evaluated, so that nothing else is mixed in
     <out_dir>/predictions/<level>-<view>.jsonl   the responses, appended as they come
@@ -16,13 +16,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from vlmreason.answering.responses import _Answer, _answers
+from vlmreason.answering.responses import Answer, Model, answers
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.evaluation.predictions import (
     Prediction,
@@ -36,7 +36,6 @@ from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scores import Verdict, judge, judged_cell
 from vlmreason.evaluation.scoring import Summary, summarize
 from vlmreason.files import write_json
-from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import nearest
 from vlmreason.tasks.base import Modality, Problem, Task
 
@@ -54,7 +53,7 @@ ALONE = Share()
 
 
 def evaluate(
-    learner: Learner,
+    model: Model,
     task: Task[Any],
     settings: EvaluationSettings,
     out_dir: Path,
@@ -77,8 +76,7 @@ def evaluate(
             _merge(path, SampledProblems(task, (level,), settings.split))
     share.wait()
     known = {
-        path: _fill(path, learner, task, level, view, settings, progress, share)
-        for (level, view), path in cells.items()
+        path: _fill(path, model, task, level, view, settings, progress, share) for (level, view), path in cells.items()
     }
     share.wait()
     if share.rank == 0:
@@ -111,7 +109,7 @@ def check_problems(task: Task[Any], settings: EvaluationSettings, split: str) ->
         task.first(level, split, settings.num)
 
 
-def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
+def measure(model: Model, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
     """Accuracy per level and view in memory, nothing is written; for curves while training.
 
     Keys are `accuracy/<level>/<view>` and the task's parts in the same form; where there are fewer problems than
@@ -127,7 +125,7 @@ def measure(learner: Learner, task: Task[Any], settings: EvaluationSettings) -> 
             for start in range(0, len(problems), settings.batch_size):
                 batch = problems[start : start + settings.batch_size]
                 states = [problem.state for problem in batch]
-                for state, answer in zip(states, _answers(learner, task, states, view, settings), strict=True):
+                for state, answer in zip(states, answers(model, task, states, view, settings), strict=True):
                     score = task.score(state, answer.text)
                     num_correct += score.correct
                     for name, value in score.parts.items():
@@ -152,14 +150,12 @@ def evaluation_dir(
 
 
 def _full_identity(task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]) -> dict[str, object]:
-    decisive = ("split", "max_new_tokens", "conversion", "prefill")
-    decisions = {key: value for key, value in asdict(settings).items() if key in decisive}
-    return {"task": task.name, "task_version": task.version, **identity, **decisions}
+    return {"task": task.name, "task_version": task.version, **identity, **settings.decisive}
 
 
 def _fill(
     path: Path,
-    learner: Learner,
+    model: Model,
     task: Task[Any],
     level: str,
     view: Modality,
@@ -189,8 +185,8 @@ def _fill(
         with bar:
             for ids in _batches(todo, settings.batch_size):
                 problems = [any_index[id] for id in ids]
-                answers = _answers(learner, task, [problem.state for problem in problems], view, settings)
-                pairs = list(zip(problems, answers, strict=True))
+                made = answers(model, task, [problem.state for problem in problems], view, settings)
+                pairs = list(zip(problems, made, strict=True))
                 file.append(_prediction(problem, view, answer) for problem, answer in pairs)
                 found |= {problem.id: judge(task, problem.state, answer.text) for problem, answer in pairs}
                 bar.update(len(ids))
@@ -210,7 +206,7 @@ def _merge(path: Path, any_index: SampledProblems) -> None:
         part.unlink()
 
 
-def _prediction(problem: Problem[Any], view: str, answer: _Answer) -> Prediction:
+def _prediction(problem: Problem[Any], view: str, answer: Answer) -> Prediction:
     return Prediction(
         id=problem.id,
         task=problem.task,
@@ -222,6 +218,7 @@ def _prediction(problem: Problem[Any], view: str, answer: _Answer) -> Prediction
         num_tokens=answer.num_tokens,
         finished=answer.finished,
         tokens=answer.tokens,
+        options=answer.options,
     )
 
 

@@ -1,7 +1,8 @@
 """The file of responses: one JSON line per problem, appended as they come, each problem once.
 
 A line holds `id` and `response`, and where this package wrote it also `task`, `level`, `split`, `index`,
-`view`, `num_tokens` (generated), `finished` (False: cut off by the length limit) and `tokens_<segment>`.
+`view`, `num_tokens` (generated), `finished` (False: cut off by the length limit) and `tokens_<segment>`; where the
+response was chosen, `options`: all that could be, with their scores (answering/choices.py), of an episode by turn.
 A killed run leaves at most one cut-off line at the end; opening the file again removes it.
 """
 
@@ -40,10 +41,11 @@ class Prediction:
     level: str | None = None
     split: str | None = None
     index: int | None = None
+    options: list[Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A flat object, as it stands in a line; unknown fields are left out."""
-        names = ("id", "task", "level", "split", "index", "view", "response", "num_tokens", "finished")
+        names = ("id", "task", "level", "split", "index", "view", "response", "num_tokens", "finished", "options")
         known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return known | {_TOKENS + kind: count for kind, count in self.tokens.items()}
 
@@ -81,6 +83,7 @@ def _prediction(line: Line) -> Prediction:
         level=_optional(line, "level", str),
         split=_optional(line, "split", str),
         index=None if data.get("index") is None else _count(line, "index"),
+        options=_optional(line, "options", list),
     )
 
 

@@ -88,7 +88,7 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "panel": result.cell.panel,
         "series": result.cell.series,
         "x": result.cell.x,
-        "measure": vars(result.cell.measure),
+        "measure": {key: value for key, value in vars(result.cell.measure).items() if (key, value) != ("how", "auto")},
         "estimate": result.estimate and vars(result.estimate),
         "curves": [vars(curve) for curve in result.curves],
         "runs": list(result.runs),

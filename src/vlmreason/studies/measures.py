@@ -151,6 +151,8 @@ class Measure(Asked):
         entry = find(self.what)
         if self.training and (not entry.while_training or self.task):
             raise ValueError(f"measure.training={self.training}: of what=accuracy or part:NAME on the run's own task")
+        if self.how == "choose" and self.conversion != "auto":
+            raise ValueError(f"measure.conversion={self.conversion}: has no effect with measure.how=choose")
         over = "training" if self.training == "curve" else "checkpoints"
         allowed = [place.name for place in PLACES if place.over == over]
         if over == "training":
@@ -203,13 +205,14 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     if measure.source != "evaluation":
         return ("analyze", f"what={measure.source}", *_words(analyses.get(measure.source, {})))
     other_task = measure.task not in (None, own_task)
-    if measure.conversion == "auto" and not other_task:
+    if measure.conversion == measure.how == "auto" and not other_task:
         return None
     task = () if not other_task else (f"task={measure.task}",)
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip
-    return ("evaluate", *task, *how)
+    asked = () if measure.how == "auto" else (f"evaluation.how={measure.how}",)
+    return ("evaluate", *task, *how, *asked)
 
 
 def is_made(record: Record, measure: Measure) -> bool:
@@ -217,7 +220,7 @@ def is_made(record: Record, measure: Measure) -> bool:
     if measure.source == "training":
         return record.evaluation(None, "auto") is not None
     if measure.source == "evaluation":
-        return record.evaluation(measure.task, measure.conversion) is not None
+        return record.evaluation(measure.task, measure.conversion, measure.how) is not None
     return measure.source in record.analyses
 
 

@@ -24,14 +24,15 @@ class Asked:
     """A figure and the problems that it is of.
 
     what: its name, as `accuracy` or `part:sum`. level, view: of the problems; None: the first that are there.
-    conversion: auto (that of the run's own evaluation), or another one, which is evaluated for it. task: on which it
-    is evaluated; None: the run's own.
+    conversion, how: auto (that of the run's own evaluation), or another one, which is evaluated for it. task: on which
+    it is evaluated; None: the run's own.
     """
 
     what: str = "accuracy"
     level: str | None = None
     view: str | None = None
     conversion: Literal["auto", "free", "force", "forbid"] = "auto"
+    how: Literal["auto", "generate", "choose"] = "auto"
     task: str | None = None
 
     @property
@@ -61,10 +62,11 @@ class Curve:
 
 def cell(record: Record, asked: Asked) -> EvaluationCell:
     """The scores of the problems that are asked for. Raises NotThereError."""
-    evaluation = record.evaluation(asked.task, asked.conversion)
+    evaluation = record.evaluation(asked.task, asked.conversion, asked.how)
     if evaluation is None:
         other = "" if asked.task is None else f" on {asked.task}"
-        raise NotThereError(f"no evaluation{other} with conversion={asked.conversion}")
+        how = f", how={asked.how}" if asked.how != "auto" else ""
+        raise NotThereError(f"no evaluation{other} with conversion={asked.conversion}{how}")
     found = evaluation.cell(asked.level, asked.view)
     if found is None:
         raise NotThereError(f"no evaluation of level={asked.level}, view={asked.view}")

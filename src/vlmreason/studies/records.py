@@ -63,6 +63,12 @@ class Evaluation:
     phase: str
     identity: Mapping[str, Any]
     cells: tuple[EvaluationCell, ...]
+    how: str = "generate"
+
+    @property
+    def asked(self) -> str:
+        """How responses came about, in words."""
+        return "chosen" if self.how == "choose" else f"conversion {self.conversion}"
 
     def cell(self, level: str | None, view: str | None) -> EvaluationCell | None:
         return next((c for c in self.cells if level in (None, c.level) and view in (None, c.view)), None)
@@ -111,13 +117,19 @@ class Record:
         source = self.provenance["source"]
         return str(source["commit"])[:12] + ("+" if source["dirty"] else "")
 
-    def evaluation(self, task: str | None, conversion: str) -> Evaluation | None:
-        """The final model's evaluation on a task (None: its own) with a conversion (auto: the run's own)."""
+    def evaluation(self, task: str | None, conversion: str, how: str = "auto") -> Evaluation | None:
+        """The final model's evaluation on a task (None: its own), with a conversion and asked so (auto: the run's own).
+
+        Of responses that came about otherwise than the run's own (written, chosen), any conversion is as good.
+        """
         wanted = task or self.config["task"]["name"]
-        if conversion == "auto":
-            conversion = next((e.conversion for e in self.evaluations if e.own), "free")
+        own = next(((e.conversion, e.how) for e in self.evaluations if e.own), ("free", "generate"))
+        how = own[1] if how == "auto" else how
         for evaluation in self.evaluations:
-            if (evaluation.task, evaluation.conversion, evaluation.phase) == (wanted, conversion, "final"):
+            fits = evaluation.conversion == (own[0] if conversion == "auto" else conversion)
+            if (evaluation.task, evaluation.how, evaluation.phase) == (wanted, how, "final") and (
+                fits or (conversion == "auto" and how != own[1])
+            ):
                 return evaluation
         return None
 
@@ -243,7 +255,7 @@ def _evaluation(
         "phase": "final" if identity["checkpoint"] == final else "other",
         "identity": identity,
         "cells": [_cell(folder, task, str(identity["split"]), row) for row in summary["cells"]],
-    }
+    } | ({"how": identity["how"]} if "how" in identity else {})
 
 
 def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> dict[str, Any]:

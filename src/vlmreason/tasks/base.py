@@ -138,6 +138,10 @@ class Task(ABC, Generic[State]):
     def convert(self, state: State) -> str:
         """The conversion sentence (P_convert), first word "Convert"; the text form follows it."""
 
+    def options(self, state: State) -> tuple[str, ...] | None:
+        """Give the answers to choose from, as whole responses that `score` reads; None: an answer is written freely."""
+        return None
+
     @abstractmethod
     def thought(self, state: State) -> list[str]:
         """The chain of thought as its steps, in order; they are concatenated as they are."""

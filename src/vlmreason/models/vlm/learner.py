@@ -136,6 +136,8 @@ class Learner:
         processor, model = self.processor, self.model
         before = [processor.prompt_ids(prompt.text, prompt.image) for prompt in prompts]
         given = [(row, processor.response_ids(option)) for row, some in enumerate(options) for option in some]
+        if not given:
+            return [[] for _ in prompts]
         num, context = max(len(before[row]) + len(ids) for row, ids in given), self.num_positions
         if context is not None and num > context:
             raise ValueError(

@@ -221,7 +221,7 @@ def _run(record: Record, settings: str, used_by: tuple[str, ...]) -> Run:
             time=str(record.provenance["time"])[:16].replace("T", " "),
             used_by=used_by,
             later=tuple(
-                [f"{one.task} (conversion {one.conversion})" for one in record.evaluations if not one.own]
+                [f"{one.task} ({one.asked})" for one in record.evaluations if not one.own]
                 + [str(name) for name in record.analyses]
             ),
         )

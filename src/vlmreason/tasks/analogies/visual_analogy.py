@@ -238,6 +238,10 @@ class VisualAnalogy(Task[AnalogyState]):
         )
         return self.wording.answer.format(patterns=self.wording.answer_joint.join(listed), letter=found.letter)
 
+    def options(self, state: AnalogyState) -> tuple[str, ...]:
+        """The four options, without patterns: chosen responses are judged by the part `option`."""
+        return tuple(f"Answer: option {letter}" for letter in LETTERS)
+
     def score(self, state: AnalogyState, response: str) -> Score:
         """All six patterns and the option are right (strict, section E.3); part `option` is the lenient figure.
 
