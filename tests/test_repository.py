@@ -152,7 +152,7 @@ def test_what_is_imported_is_declared() -> None:
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *extras["slurm"], *extras["alfworld"], *extras["vllm"]]
     declared = {re.split(r"[<>=\[; ]", line)[0].replace("-", "_") for line in lines}
-    names = {"hydra": "hydra_core", "PIL": "pillow", "yaml": "pyyaml"}
+    names = {"hydra": "hydra_core", "PIL": "pillow", "yaml": "pyyaml", "fontTools": "fonttools"}
     used = {found.target.partition(".")[0] for found in IMPORTS} - sys.stdlib_module_names - {"vlmreason"}
     assert {names.get(name, name) for name in used} <= declared
 

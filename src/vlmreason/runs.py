@@ -139,7 +139,17 @@ def first_difference(held: object, wanted: object, where: str = "") -> str | Non
 
 
 def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
-    """The settings that only one of two runs has; None where a common one differs.
+    """The settings that only one of two runs has; None where a common one differs."""
+    return difference_of_identities(identity(held), identity(wanted), named)
+
+
+def identity(cfg: Config) -> dict[str, Any]:
+    """What a run computes: its configuration without places, code and speed, in one form for equal values."""
+    return {str(key): _canonical(value) for key, value in _identity(cfg).items()}
+
+
+def difference_of_identities(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
+    """As `difference_of_common`, of what `identity` makes of two configurations.
 
     A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default; where
     that is null there is nothing to tell. What only `held` has may be a setting that is gone, but no group of settings:
@@ -152,7 +162,7 @@ def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any])
 
     def same(a: Any, b: Any, place: str) -> bool:
         if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
-            return _canonical(a) == _canonical(b)
+            return bool(a == b)
         for key in dict.fromkeys([*a, *b]):
             below = f"{place}.{key}" if place else str(key)
             if key in a and key in b:
@@ -164,7 +174,7 @@ def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any])
                 only.append(below)
         return True
 
-    return only if same(_identity(held), _identity(wanted), "") else None
+    return only if same(held, wanted, "") else None
 
 
 def read_json_or_none(path: Path) -> Any:

@@ -39,7 +39,7 @@ def run(cfg: dict[str, Any]) -> Path:
     """Draw; returns the folder of the results."""
     from vlmreason.assembly import build, compose, planning
     from vlmreason.report import writing
-    from vlmreason.report.figures import draw
+    from vlmreason.report.figures import kept
     from vlmreason.studies import artifacts
     from vlmreason.studies.library import collect, line
 
@@ -51,7 +51,7 @@ def run(cfg: dict[str, Any]) -> Path:
     for name in names:
         result = collect(name, scale, library, extra)
         styles = artifacts.read_study(name.partition("/")[0]).styles
-        draw.draw(
+        kept.draw(
             result, styles, library.records, out / name, own.formats, lambda record: build.build_task(record.config)
         )
         writing.write(result, out / name)

@@ -61,7 +61,7 @@ def run(cfg: dict[str, Any]) -> Path:
 def _report(own: Settings, scale: str) -> Any:
     """Everything there is to say (vlmreason.report.pages.content.Report). Raises ValueError."""
     from vlmreason.assembly import build, planning
-    from vlmreason.report.figures import draw
+    from vlmreason.report.figures import kept
     from vlmreason.report.pages import content
     from vlmreason.report.pages.examples import examples
     from vlmreason.studies import artifacts, claims
@@ -80,7 +80,7 @@ def _report(own: Settings, scale: str) -> Any:
     drawn = []
     for result in results:
         name = result.name.partition("/")[2]
-        files = draw.draw(
+        files = kept.draw(
             result,
             study.styles,
             library.records,

@@ -36,9 +36,10 @@ class Library:
             self.faults += faults
         self.records += self._local(runs)
         self.records = _newest_and_fullest(self.records)
-        self._places: dict[tuple[str, str, int], list[Any]] = {}
+        self._places: dict[tuple[str, str, int], list[tuple[Any, Config]]] = {}
+        self._found: dict[str, Found | None] = {}
         for record in self.records:
-            self._places.setdefault(_place(record.config), []).append(record)
+            self._places.setdefault(_place(record.config), []).append((record, _identity(record)))
         for fault in self.faults:
             print(f"vlmreason: {fault}; it is passed over", file=sys.stderr)
 
@@ -47,10 +48,16 @@ class Library:
 
         Exactly that run, or one made before settings were added that `settings` does not name; the newest.
         """
-        wanted = self.compose(settings)
-        best = None
-        for record in self._places.get(_place(wanted), []):
-            difference = runs.difference_of_common(record.config, wanted, settings)
+        key = repr(sorted(settings.items(), key=str))
+        if key not in self._found:
+            self._found[key] = self._find(settings)
+        return self._found[key]
+
+    def _find(self, settings: Mapping[str, Any]) -> Found | None:
+        config = self.compose(settings)
+        wanted, best = runs.identity(config), None
+        for record, held in self._places.get(_place(config), []):
+            difference = runs.difference_of_identities(held, wanted, settings)
             if difference is None:
                 continue
             mark = "" if not difference else f"made before the settings {', '.join(difference)}"
@@ -87,6 +94,10 @@ def local_record(run: Path, load_task: LoadTask) -> Record:
     record = condense(run, kept, lambda held: load_task(held, run, config))
     write_json_atomic(path, {"made_of": made_of, "record": record.data})
     return record
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    return runs.identity(record.config)
 
 
 def _place(config: Config) -> tuple[str, str, int]:

@@ -30,6 +30,7 @@ from vlmreason.tasks.base import Task
 LoadTask = Callable[[Record], Task[Any]]
 """The task of a run, whose pictures are drawn again."""
 
+DPI = 160
 MIN_WIDTH, MARGIN, TITLE = 6.4, 0.12, 11.0  # inches, inches, points
 NUM_LISTED, NUM_REASONS = 8, 3  # of what is missing; the Markdown table lists all
 _SETTINGS: Any = {
@@ -68,15 +69,59 @@ def draw(
     `styles`: colour and marker by the name of a series. `records`, `load_task`: where pixel attributions are read,
     and what draws the pictures under them.
     """
-    files = []
-    with _settings():
+    found = pictures(result, styles, records, formats, load_task)
+    for form, data in found.items():
+        write_bytes_atomic(path.with_name(f"{path.name}.{form}"), data)
+    return [path.with_name(f"{path.name}.{form}") for form in found]
+
+
+def pictures(
+    result: Result,
+    styles: Mapping[str, tuple[str, str]],
+    records: Sequence[Record],
+    formats: Sequence[str],
+    load_task: LoadTask | None = None,
+) -> dict[str, bytes]:
+    """Draw an artifact, as `draw` does; returns the content of its file in each format. Raises ValueError."""
+    found = {}
+    with _settings(), _lean_fonts() if "pdf" in formats else contextlib.nullcontext():
         figure = compose(result, styles, records, load_task)
+        figure.set_dpi(DPI)
+        _lay_out(figure)
         for form in formats:
             held = io.BytesIO()
-            figure.savefig(held, format=form, dpi=160, metadata=_METADATA[form])
-            files.append(path.with_name(f"{path.name}.{form}"))
-            write_bytes_atomic(files[-1], held.getvalue())
-    return files
+            figure.savefig(held, format=form, dpi=DPI, metadata=_METADATA[form])
+            found[form] = held.getvalue()
+    return found
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find where everything stands once, and not once more for every format."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # by _SETTINGS there is none
+
+
+@contextlib.contextmanager
+def _lean_fonts() -> Iterator[None]:
+    """Let matplotlib put what a PDF needs of a font into it.
+
+    Tables for joining letters, which no reader of a PDF uses, take most of the time.
+    """
+    from fontTools import subset
+
+    class Lean(subset.Options):  # type: ignore[misc]
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.drop_tables: list[str] = [*self.drop_tables, "GSUB", "GPOS", "GDEF"]
+
+    before = subset.Options
+    subset.Options = Lean
+    try:
+        yield
+    finally:
+        subset.Options = before
 
 
 def compose(
