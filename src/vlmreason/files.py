@@ -70,6 +70,13 @@ def read_jsonl(path: Path, start: int = 0) -> Iterator[Line]:
             yield Line(where, begin, end, data, _is_utf8(raw), terminated)
 
 
+def has_rest(path: Path, end: int) -> bool:
+    """Whether something stands behind byte `end`, as a cut-off last line of a file that should be whole."""
+    with path.open("rb") as handle:
+        handle.seek(end)
+        return any(block.strip() for block in iter(lambda: handle.read(4096), b""))
+
+
 def _is_utf8(raw: bytes) -> bool:
     try:
         raw.decode("utf-8")

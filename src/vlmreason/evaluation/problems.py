@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmreason.evaluation.predictions import shorten
-from vlmreason.files import Line, read_jsonl
+from vlmreason.files import Line, has_rest, read_jsonl
 from vlmreason.tasks.base import Problem, Task
 
 _UNBOUNDED = 10**15
@@ -83,7 +83,7 @@ class ProblemFile(Mapping[str, Problem[Any]]):
             self._starts[id], self._levels[id], last = line.start, level, line.end
         if not self._starts:
             raise ValueError(f"{path}: holds no problem")
-        if last < path.stat().st_size and _has_rest(path, last):
+        if has_rest(path, last):
             raise ValueError(f"{path}: the last line is cut off")
 
     def __getitem__(self, id: str) -> Problem[Any]:
@@ -117,9 +117,3 @@ def _text(line: Line, key: str) -> str:
     if not isinstance(value, str) or not line.utf8:
         raise ValueError(f"{line.where}: a problem needs {key} (UTF-8 text)")
     return value
-
-
-def _has_rest(path: Path, start: int) -> bool:
-    with path.open("rb") as handle:
-        handle.seek(start)
-        return bool(handle.read(4096).strip())

@@ -72,7 +72,8 @@ def test_problems_come_round_again_and_training_indices_cover_them_once(images: 
     num, first = task.num_problems("instruction", "train"), 123_456_789_000
     wanted = Counter(map(repr, sampled(task, "train")))
     assert Counter(repr(task.sample("instruction", "train", first + i).state) for i in range(num)) == wanted
-    problems = SampledProblems(task, task.levels, "test", 10_000)
+    with pytest.warns(UserWarning, match="so not 10000 but these are used"):
+        problems = SampledProblems(task, task.levels, "test", 10_000)
     assert len(problems) == 2 * task.num_problems("instruction", "test"), "evaluation shows none twice"
     assert len(list(problems)) == len(problems) and all(id in problems for id in problems)
 

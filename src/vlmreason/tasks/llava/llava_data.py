@@ -16,7 +16,8 @@ import numpy as np
 from PIL import ImageOps
 
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
-from vlmreason.tasks.llava.llava_file import DialogueFile, Limits, Record
+from vlmreason.tasks.llava.llava_file import DialogueFile, Record
+from vlmreason.tasks.on_disk import Limits, check_held_out
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,26 @@ class LlavaData(Task[LlavaState]):
             raise ValueError("task.pretraining_images: has no effect without task.pretraining_data")
         self.sizes = sizes
         self.wording: Wording = choose_wording({"terse": Wording(), "verbose": Wording()}, trace, wording or {})
-        self.limits = Limits(held_out, broken, max_chars, max_file_gb, max_megapixels)
+        check_held_out(held_out)
+        if max_chars < 1:
+            raise ValueError(f"task.max_chars={max_chars}: more than 0 is expected")
+        self.max_chars = max_chars
+        limits = Limits(broken, max_file_gb, max_megapixels)
         self._files = {}
         if data is not None:
-            own = self._files["instruction"] = DialogueFile(data, images, self.limits, self._num_chars)
+            own = self._files["instruction"] = DialogueFile(data, images, limits, held_out, max_chars, self._num_chars)
             self._files["pretraining"] = own
         if pretraining_data is not None:
             folder = images if pretraining_images is None else pretraining_images
-            self._files["pretraining"] = DialogueFile(pretraining_data, folder, self.limits, self._num_chars)
+            self._files["pretraining"] = DialogueFile(
+                pretraining_data, folder, limits, held_out, max_chars, self._num_chars
+            )
 
     def num_problems(self, level: str, split: str) -> int:
-        return self._file(level).num_answers(split)
+        return self._file(level).num(split)
 
     def _state(self, level: str, split: str, index: int) -> LlavaState:
-        record, turn = self._file(level).answer(split, index)
+        record, turn = self._file(level).at(split, index)
         return LlavaState(level, record.id, record.image, record.turns[:turn], *record.turns[turn])
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> LlavaState:
@@ -96,7 +103,10 @@ class LlavaData(Task[LlavaState]):
         """The picture, or None for a record without one. Raises ValueError where it cannot be read."""
         if state.image is None:
             return None
-        picture = self._file(state.level).picture(state.image)
+        try:
+            picture = self._file(state.level).folder.picture(state.image)
+        except ValueError as error:
+            raise ValueError(f"task={self.name}: {error}") from error
         if self.sizes.picture is not None:
             picture = ImageOps.pad(picture, self.sizes.picture, color="white")
         return np.asarray(picture)
@@ -117,7 +127,7 @@ class LlavaData(Task[LlavaState]):
 
     def answer(self, state: LlavaState) -> str:
         """The record's own; what is beyond max_chars is cut off."""
-        return state.answer[: self.limits.max_chars - len(self.prompt(state, "image"))]
+        return state.answer[: self.max_chars - len(self.prompt(state, "image"))]
 
     def score(self, state: LlavaState, response: str) -> Score:
         """Whether the whole response is the answer, but for case, spaces and a full stop."""
