@@ -71,6 +71,15 @@ def test_the_summary_has_groups_where_the_task_has_them(tmp_path):
     lines = (tmp_path / "paired" / "scores" / "simple-text.jsonl").read_text().splitlines()
     assert all(json.loads(line)["groups"].keys() == {"pair", "sum"} for line in lines[1:])
     table = format_table(summary).splitlines()
-    assert table[table.index("") + 1].split() == ["level", "view", "group", "accuracy", "95", "%", "interval", "number"]
-    assert sum("all of a pair right" in line for line in table) == 1
-    assert [line.split("sum: ")[1].split()[0] for line in table if "sum: " in line] == ["even", "odd"]
+    head, *rows = table[table.index("") + 1 :]
+    assert head.split() == ["by", "group", "(%)", "simple", "text"]
+    assert [row.split("  ")[0] for row in rows] == ["all of a pair right", "sum: even", "sum: odd"]
+    share = summary.groups[1].values["odd"]
+    assert rows[2].endswith(f"{100 * share.share:.1f} ({100 * share.ci_low:.0f} to {100 * share.ci_high:.0f})")
+
+
+def test_values_of_kinds_that_cross_are_not_clustered():
+    marks = [({"shape": str(i % 3), "size": str(i % 5)}, i % 2 == 0) for i in range(60)]
+    shape, size = by_group(None, None, marks)
+    for found in (*shape.values.values(), *size.values.values()):
+        assert (found.ci_low, found.ci_high) == pytest.approx(wilson_interval(found.count, found.num))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import hydra
@@ -36,6 +37,7 @@ def launch(command: str, config: str, words: list[str]) -> int:
     program = sys.argv[0]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    warnings.formatwarning = _warning
     sys.argv = [program, *words]
 
     def job(cfg: DictConfig) -> Any:
@@ -61,6 +63,17 @@ def launch(command: str, config: str, words: list[str]) -> int:
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
     return 0
+
+
+_formatwarning = warnings.formatwarning
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Say what this package warns of in one line, as errors are."""
+    ours = filename.startswith(os.path.dirname(places.__file__))
+    return f"vlmreason: {message}\n" if ours else _formatwarning(message, category, filename, lineno, line)
 
 
 def _run_job(command: str, program: str, cfg: DictConfig) -> Any:

@@ -23,8 +23,8 @@ class Grouped:
     """A level in a view by one kind of group.
 
     accuracy: of the problems that have such a group, with an interval over groups. all_right: groups with all problems
-    right. values: problems by value, in order, with an interval over the finest other kind of group, where there is
-    one; empty beyond MAX_VALUES.
+    right. values: problems by value, in order, with an interval over the groups of another kind that lie within them
+    (pairs within a skill), where there are such; empty beyond MAX_VALUES.
     """
 
     level: str | None
@@ -45,7 +45,8 @@ def by_group(level: str | None, view: str | None, marks: Sequence[Mark]) -> list
     members = {kind: _members(marks, kind) for kind in kinds}
     found = []
     for kind in kinds:
-        finest = max((other for other in kinds if other != kind), key=lambda k: len(members[k]), default=None)
+        within = [other for other in kinds if other != kind and _lie_within(members[other].values(), kind)]
+        finest = max(within, key=lambda other: len(members[other]), default=None)
         listed = members[kind] if len(members[kind]) <= MAX_VALUES else {}
         found.append(
             Grouped(
@@ -78,6 +79,11 @@ def _members(marks: Iterable[Mark], kind: str) -> dict[str, list[Mark]]:
         if kind in mark[0]:
             found.setdefault(mark[0][kind], []).append(mark)
     return found
+
+
+def _lie_within(groups: Iterable[Sequence[Mark]], kind: str) -> bool:
+    """Whether the problems of each group have one value of a kind in common."""
+    return all(len({mark[0].get(kind) for mark in of_one}) == 1 for of_one in groups)
 
 
 def _rights(marks: Iterable[Mark]) -> list[bool]:

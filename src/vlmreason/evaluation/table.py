@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vlmreason.evaluation.groups import Grouped
+from vlmreason.evaluation.groups import Grouped, in_order
 from vlmreason.evaluation.scoring import Cell, Summary
 from vlmreason.intervals import Share, wilson_interval
 
@@ -27,28 +27,36 @@ def format_table(summary: Summary) -> str:
 
 
 def _group_lines(groups: Sequence[Grouped]) -> list[str]:
-    """A further table: each value of a kind of group that has 2 to MAX_ROWS, else how many groups are all right."""
-    rows: list[tuple[str, ...]] = []
-    for one in groups:
-        place = (one.level or "all", one.view or "-")
-        if 2 <= len(one.values) <= MAX_ROWS:
-            rows += [(*place, f"{one.group}: {value}", *_share(found)) for value, found in one.values.items()]
-        elif 1 < one.all_right.num < one.accuracy.num:
-            rows.append((*place, f"all of a {one.group} right", *_share(one.all_right)))
+    """A further table, with a column per level and view: accuracy (%) of each value of a kind of group, with interval.
+
+    Of kinds with more than MAX_ROWS values there is one row: how many groups have all their problems right.
+    """
+    places = list(dict.fromkeys((one.level or "all", one.view or "-") for one in groups))
+    kinds = dict.fromkeys(one.group for one in groups)
+    rows: list[list[str]] = []
+    for kind in kinds:
+        of_kind = {(one.level or "all", one.view or "-"): one for one in groups if one.group == kind}
+        values = sorted({value for one in of_kind.values() for value in one.values}, key=in_order)
+        if 2 <= len(values) <= MAX_ROWS and all(one.values for one in of_kind.values()):
+            for value in values:
+                found = (of_kind[place].values.get(value) if place in of_kind else None for place in places)
+                rows.append([f"{kind}: {value}", *map(_share, found)])
+        elif any(1 < one.all_right.num < one.accuracy.num for one in of_kind.values()):
+            rights = (of_kind[place].all_right if place in of_kind else None for place in places)
+            rows.append([f"all of a {kind} right", *map(_share, rights)])
     if not rows:
         return []
-    rows.insert(0, ("level", "view", "group", "accuracy", "95 % interval", "number"))
+    rows.insert(0, ["by group (%)", *(f"{level} {view}" for level, view in places)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    cells = (
-        [t.ljust(w) if i < 3 else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths, strict=True))] for r in rows
-    )
-    return ["", *("  ".join(row).rstrip() for row in cells)]
+    (first, *rest) = widths
+    cells = ([row[0].ljust(first), *map(str.rjust, row[1:], rest)] for row in rows)
+    return ["", *("  ".join(row) for row in cells)]
 
 
-def _share(found: Share) -> tuple[str, str, str]:
-    if found.share is None or found.ci_low is None or found.ci_high is None:
-        return "-", "-", "0"
-    return f"{100 * found.share:.1f} %", f"{100 * found.ci_low:.1f} to {100 * found.ci_high:.1f}", str(found.num)
+def _share(found: Share | None) -> str:
+    if found is None or found.share is None or found.ci_low is None or found.ci_high is None:
+        return "-"
+    return f"{100 * found.share:.1f} ({100 * found.ci_low:.0f} to {100 * found.ci_high:.0f})"
 
 
 def format_course(lines: Iterable[Mapping[str, Any]], phase: str, num: int) -> str:
