@@ -11,7 +11,7 @@ import torch
 from support.tiny import TRACES, nano_task, processor, tiny_learner
 from torch import Tensor, nn
 
-from vlmreason.analysis.attribution import AttributionSettings, attribute, pixel_scores, shares
+from vlmreason.analysis.attribution import Settings, attribute, pixel_scores, shares
 from vlmreason.analysis.tokens import Piece, encode_pieces
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.models.vlm.learner import Learner
@@ -20,7 +20,7 @@ from vlmreason.tasks.tables.base import BODY, MARKED
 from vlmreason.tasks.tables.regions import runs
 
 NAMES = ("table_readout", "consecutive_table_readout", "grid_navigation", "visual_analogy")
-FEW = AttributionSettings(num=6, batch_size=4, num_examples=1)
+FEW = Settings(num=6, batch_size=4, num_examples=1)
 
 
 class Toy:
@@ -107,7 +107,7 @@ def test_scores_are_the_derivative_along_the_picture(learner: Learner) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_batches_change_nothing(name: str, learner: Learner) -> None:
     task = nano_task(name)
-    settings = AttributionSettings(levels=("hard",), num=3, num_examples=1)
+    settings = Settings(levels=("hard",), num=3, num_examples=1)
     (one,), (three,) = (attribute(learner, task, dataclasses.replace(settings, batch_size=size)) for size in (1, 3))
     assert one.own.share.mean == pytest.approx(three.own.share.mean, rel=1e-3)
     for region, focus in one.regions.items():
@@ -196,9 +196,9 @@ def test_settings_are_refused(changes: dict[str, object], message: str) -> None:
 
 def test_what_cannot_be_attributed_is_refused(learner: Learner) -> None:
     with pytest.raises(ValueError, match=r"table_skills: its family has no regions"):
-        attribute(learner, nano_task("table_skills"), AttributionSettings(num=1))
+        attribute(learner, nano_task("table_skills"), Settings(num=1))
     with pytest.raises(ValueError, match="did you mean 'hard'"):
-        attribute(learner, nano_task(), AttributionSettings(levels=("hart",)))
+        attribute(learner, nano_task(), Settings(levels=("hart",)))
 
 
 def test_models_that_resize_are_refused(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 from vlmreason.analysis.gradients import (
     LOSSES,
     Adam,
-    GradientSettings,
     Samples,
+    Settings,
     align,
     encode_solution,
     losses,
@@ -33,7 +33,7 @@ from vlmreason.models.contract import AdapterSettings
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.segments import ANSWER, Response, Segment
 
-SETTINGS = GradientSettings(num=6, batch_size=1)
+SETTINGS = Settings(num=6, batch_size=1)
 NUM = 40
 
 

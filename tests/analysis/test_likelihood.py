@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.tiny import nano_task, shared_learner, tiny_learner
 
-from vlmreason.analysis.likelihood import LikelihoodSettings, measure, play
+from vlmreason.analysis.likelihood import Settings, measure, play
 from vlmreason.answering.rollout import Table
 from vlmreason.envs.revision import Revision
 from vlmreason.intervals import clustered_mean, clustered_share, wilson_interval
@@ -38,8 +38,8 @@ class Says(Learner):
         return found
 
 
-def settings(**changes: Any) -> LikelihoodSettings:
-    return LikelihoodSettings(**{"view": "text", "max_new_tokens": 12, "num": 8, "batch_size": 4, **changes})
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"view": "text", "max_new_tokens": 12, "num": 8, "batch_size": 4, **changes})
 
 
 def test_sums_are_those_of_the_tokens_before_the_answer_and_in_it() -> None:

@@ -1,17 +1,20 @@
 """`vlmreason analyze`: tables, files, repetition, and one sentence for what is wrong."""
 
+import dataclasses
 import json
 import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from support.program import Done, runner
 
 from vlmreason import provenance
 from vlmreason.__main__ import main
+from vlmreason.analysis.subjects import Over
+from vlmreason.assembly import analyses, catalog
 
 SMALL = (
     "task=table_readout", "supervision=align_mix_plus", "scale.num_examples=16", "scale.num_align=8",
@@ -235,3 +238,21 @@ def test_what_is_missing_or_damaged_is_named(run: Path, program: Callable[..., D
     assert "weights are damaged" in says(f"run={run}", "what=attribution")
     shutil.rmtree(run / "checkpoints")
     assert "no finished phase" in says(f"run={run}", "what=gradients")
+
+
+@pytest.mark.parametrize("what", catalog.analyses())
+def test_every_analysis_is_a_module_with_what_the_command_needs(what: str) -> None:
+    module = analyses.find(what)
+    assert module.OVER in get_args(Over)
+    keys = {setting.key for setting in catalog.settings("analyze")}
+    fields = dataclasses.fields(module.Settings)
+    own = {"max_new_tokens"}  # the run's, not the user's
+    assert {field.name for field in fields} <= keys | own
+    assert callable(module.run) and callable(module.table)
+
+
+def test_each_analysis_is_named_by_the_help(program: Callable[..., Done]) -> None:
+    shown = program("analyze", "--help").out
+    assert len(catalog.analyses()) >= 4
+    for what, words in catalog.analyses().items():
+        assert f"what={what}" in shown and words.split(":")[0].split()[0] in shown

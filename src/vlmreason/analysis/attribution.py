@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vlmreason.analysis.gradients import only
+from vlmreason.analysis.subjects import Over, Weights
 from vlmreason.analysis.text_tables import Data, _align, _percents
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
 from vlmreason.dialogue.build import build_dialogue
@@ -32,9 +33,11 @@ from vlmreason.structure import check_choice, nearest
 from vlmreason.tasks.base import Task
 from vlmreason.tasks.regions import Mask, Regions
 
+OVER: Over = "model"
+
 
 @dataclass(frozen=True)
-class AttributionSettings:
+class Settings:
     """levels: None: all of the task's. num: problems of each, the first ones of the split. top_percent: pixels that
     are listed of the first `num_examples` problems. batch_size changes the speed only."""
 
@@ -99,7 +102,12 @@ Shares = tuple[float, float, float, float, float]
 """Of one problem that fall on a region: area, input, positive scores, absolute scores, top pixels."""
 
 
-def attribute(learner: Learner, task: Task[Any], settings: AttributionSettings) -> list[Attribution]:
+def run(subject: Weights, settings: Settings) -> list[Attribution]:
+    """The attribution of a run's model. Raises ValueError."""
+    return attribute(subject.learner, subject.task, settings)
+
+
+def attribute(learner: Learner, task: Task[Any], settings: Settings) -> list[Attribution]:
     """The attribution of a learner on each level of a task. Raises ValueError."""
     levels = task.levels if settings.levels is None else settings.levels
     for level in levels:
@@ -145,7 +153,7 @@ def shares(scores: Array, pixels: Array, mask: Mask, num_top: int) -> Shares | N
     )
 
 
-def _attribute(learner: Learner, task: Task[Any], level: str, settings: AttributionSettings) -> Attribution:
+def _attribute(learner: Learner, task: Task[Any], level: str, settings: Settings) -> Attribution:
     whole: dict[str, list[Shares]] = {}
     own: list[Shares] = []
     stretches: dict[str, list[Shares]] = {}
@@ -180,7 +188,7 @@ def _attribute(learner: Learner, task: Task[Any], level: str, settings: Attribut
 
 
 def _problems(
-    learner: Learner, task: Task[Any], level: str, settings: AttributionSettings
+    learner: Learner, task: Task[Any], level: str, settings: Settings
 ) -> Iterator[tuple[str, Regions, Array, Array]]:
     """Problem by problem its id, regions, norms of its pixels (H, W) and scores (K, H, W) of its K stretches."""
     numbers = task.first(level, settings.split, settings.num)
@@ -232,7 +240,7 @@ def _focus(found: Sequence[Shares]) -> Focus:
     return Focus(mean(areas), mean(inputs), mean(positive), mean(over[0]), mean(over[1]), mean(magnitude), mean(top))
 
 
-def attribution_table(results: Sequence[Data]) -> str:
+def table(results: Sequence[Data]) -> str:
     """One row per level and region: shares in %."""
     rows = [["level", "region", "area", "attribution", "over area (95 %)", "over input (95 %)", "top pixels"]]
     for one in results:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlmreason.analysis.subjects import Over, Responses
 from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
 from vlmreason.dialogue.parse import split_response
 from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
@@ -22,6 +23,18 @@ from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 from vlmreason.tasks.findings import Finding
 
 T = TypeVar("T")
+OVER: Over = "responses"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """num_worst: ids of the worst responses that are listed, per level and view."""
+
+    num_worst: int = 5
+
+    def __post_init__(self) -> None:
+        if self.num_worst < 0:
+            raise ValueError(f"num_worst={self.num_worst}: 0 or more is expected")
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,11 @@ class Failures:
     means: Mapping[str, Mean]
     ratios: Mapping[str, Ratio]
     worst: tuple[str, ...]
+
+
+def run(subject: Responses, settings: Settings) -> list[Failures]:
+    """The failures in the responses of an evaluation. Raises ValueError."""
+    return analyze_files(subject.task, subject.split, subject.paths, settings.num_worst)
 
 
 def analyze_files(task: Task[Any], split: str, paths: Iterable[Path], num_worst: int = 5) -> list[Failures]:
@@ -114,7 +132,7 @@ def _known(values: Iterable[T | None]) -> list[T]:
     return [value for value in values if value is not None]
 
 
-def failures_table(results: Sequence[Data]) -> str:
+def table(results: Sequence[Data]) -> str:
     """One row per measure, one column per level and view: shares and failures in %, with the 95 % interval."""
     rows = [["", *(f"{cell['level']} {cell['view'] or ''}".strip() for cell in results)]]
     rows.append(["responses", *(str(cell["num"]) for cell in results)])

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vlmreason.analysis.projection import Projection
+from vlmreason.analysis.subjects import Over, Weights
 from vlmreason.analysis.text_tables import Data, _align
 from vlmreason.analysis.tokens import Piece, encode_pieces, piece_losses, to_device
 from vlmreason.data.loader import LENGTH_STEP
@@ -47,6 +48,7 @@ from vlmreason.structure import check_choice, nearest
 from vlmreason.supervision import ModelPart
 from vlmreason.tasks.base import Task
 
+OVER: Over = "checkpoints"
 Samples = Callable[[], Iterable[Tensor]]
 """The losses of the samples of a set, one after the other, each with its own graph; the same on every call."""
 Gradient = list[Tensor]
@@ -104,13 +106,14 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class GradientSettings:
+class Settings:
     """Which examples, and which part of the model.
 
     levels: that of the simple and that of the hard examples; None: the task's first and last. num: examples of
     each, the first ones of the split. view: how they are shown. batch_size: examples of one sample; it must divide
     `num`. train: parts whose gradients count (of a model with adapters: what trains of them). adam: equation 8, a
-    third more time. projection: length of sketches in place of gradients; None: none. seed: of the projection.
+    third more time; None: without a projection. projection: length of sketches in place of gradients; None: none.
+    seed: of the projection.
     """
 
     levels: tuple[str, str] | None = None
@@ -119,7 +122,7 @@ class GradientSettings:
     view: View = "image"
     batch_size: int = 4
     train: Literal["all"] | tuple[ModelPart, ...] = "all"
-    adam: bool = True
+    adam: bool | None = None
     projection: int | None = None
     seed: int | None = None
 
@@ -129,12 +132,28 @@ class GradientSettings:
             raise ValueError(
                 f"num={self.num}, batch_size={self.batch_size}: num must be a multiple of batch_size, twice it or more"
             )
+        if self.adam is None:
+            object.__setattr__(self, "adam", self.projection is None)
         if self.projection is not None:
             Projection(self.projection)
             if self.adam:
                 raise ValueError("adam=true: needs whole gradients; choose adam=false with a projection")
         elif self.seed is not None:
             raise ValueError(f"seed={self.seed}: has no effect without a projection")
+
+
+def run(subject: Weights, settings: Settings) -> list[dict[str, Any]]:
+    """The scores of every checkpoint, and its losses on the hard level. Raises ValueError."""
+    task, results = subject.task, []
+    levels = check_levels(task, settings.levels)
+    for name in subject.names:
+        learner = subject.load(name)
+        found = measure(learner, task, settings)
+        known = {"solution_given_image": found.hard.loss} if settings.view == "image" else {}
+        missing = [loss for loss in LOSSES if loss not in known]
+        each = losses(learner, task, levels[1], settings.num, settings.split, missing) | known
+        results.append({"checkpoint": name, "levels": levels, "alignment": found, "losses": each})
+    return results
 
 
 def align(
@@ -179,7 +198,7 @@ def align(
     return Alignment(num, first, second, inner, alignment, corrected, cosine, score, error)
 
 
-def measure(learner: Learner, task: Task[Any], settings: GradientSettings) -> Alignment:
+def measure(learner: Learner, task: Task[Any], settings: Settings) -> Alignment:
     """The scores of a learner between two levels of a task. Raises ValueError."""
     levels = check_levels(task, settings.levels)
     projection = Projection(settings.projection, settings.seed or 0) if settings.projection else None
@@ -221,7 +240,7 @@ def check_levels(task: Task[Any], levels: tuple[str, str] | None) -> tuple[str, 
     return levels or (task.levels[0], task.levels[-1])
 
 
-def solution_samples(learner: Learner, task: Task[Any], level: str, settings: GradientSettings) -> Samples:
+def solution_samples(learner: Learner, task: Task[Any], level: str, settings: Settings) -> Samples:
     """Mean losses on the solution, of `batch_size` examples at a time; of fewer none. Raises ValueError."""
     s = settings
     whole = len(task.first(level, s.split, s.num)) // s.batch_size * s.batch_size
@@ -370,7 +389,7 @@ def _product(one: Tensor, other: Tensor) -> Tensor:
     return torch.dot(one.reshape(-1), other.reshape(-1))
 
 
-def gradients_table(results: Sequence[Data]) -> str:
+def table(results: Sequence[Data]) -> str:
     """One row per checkpoint; losses are on the hard level, equations 4, 5 and 2."""
     head = ["checkpoint", "alignment", "cosine", "adam", "norm simple", "norm hard", "text|I", "solution|I,T"]
     rows = [[*head, "solution|I"]]

@@ -12,19 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmreason.analysis.subjects import Over, Weights
 from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
 from vlmreason.answering.rollout import Episode, Table, Turn, encode
 from vlmreason.envs.base import Env
+from vlmreason.envs.revision import Revision
 from vlmreason.intervals import Mean, Share, clustered_mean, clustered_share
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.segments import ACTING
 from vlmreason.streams import SPLITS
-from vlmreason.structure import check_choice, check_positive
+from vlmreason.structure import check_choice, check_positive, nearest
 from vlmreason.tasks.base import Modality
+
+OVER: Over = "model"
 
 
 @dataclass(frozen=True)
-class LikelihoodSettings:
+class Settings:
     """Which responses.
 
     view, max_new_tokens: how the environment is shown, and how long a response may be (tokens). levels: None: all of
@@ -69,7 +73,17 @@ class Likelihood:
     unread: Share
 
 
-def measure(learner: Learner, env: Env[Any], settings: LikelihoodSettings) -> list[Likelihood]:
+def run(subject: Weights, settings: Settings) -> list[Likelihood]:
+    """The likelihood of a run's model: in its environment, or on its task with one turn. Raises ValueError."""
+    task = subject.task
+    env = task if isinstance(task, Env) else Revision(task)
+    for level in settings.levels or ():
+        if level not in env.levels:
+            raise ValueError(f"level={level}: {env.name} has {', '.join(env.levels)}{nearest(level, env.levels)}")
+    return measure(subject.learner, env, settings)
+
+
+def measure(learner: Learner, env: Env[Any], settings: Settings) -> list[Likelihood]:
     """The likelihood of a learner's responses on each level of an environment.
 
     A response that holds no action leads to what it leads to in training (equation 4.1, or the environment's
@@ -101,7 +115,7 @@ def play(learner: Learner, table: Table, num: int, num_episodes: int | None = No
                 del running[number]
 
 
-def _likelihood(learner: Learner, env: Env[Any], level: str, settings: LikelihoodSettings) -> Likelihood:
+def _likelihood(learner: Learner, env: Env[Any], level: str, settings: Settings) -> Likelihood:
     s = settings
     table = Table(env, (level,), s.view, {}, s.max_new_tokens, s.temperature, s.seed, s.batch_size, s.split)
     there = env.num_problems(level, s.split)
@@ -131,7 +145,7 @@ def _part(episodes: Sequence[Sequence[Sequence[float]]]) -> Part:
     return Part(clustered_mean(sums), clustered_mean(counts))
 
 
-def likelihood_table(results: Sequence[Data]) -> str:
+def table(results: Sequence[Data]) -> str:
     """One row per level: means per response, log-probabilities as sums over tokens, with the 95 % interval."""
     rows = [["level", "responses", "episodes", "log p thought", "tokens", "log p answer", "tokens", "no action"]]
     for one in results:

@@ -133,6 +133,17 @@ def _sign(nested: Mapping[str, Any], word: str) -> str:
 
 
 @functools.cache
+def analyses() -> dict[str, str]:
+    """Every analysis, a module of `analysis/` with a function `run`, and the first line of its docstring."""
+    found = {}
+    for path in sorted((places.HERE / "analysis").glob("*.py")):
+        source = path.read_text()
+        if re.search(r"^def run\(", source, re.MULTILINE):
+            found[path.stem] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return found
+
+
+@functools.cache
 def sweep_choices(setting: str) -> tuple[str, ...]:
     """Names of the launch profiles or plans that are there."""
     return tuple(sorted(path.stem for path in (places.data_dir("sweeps") / SWEEP_FILES[setting]).glob("*.yaml")))

@@ -68,6 +68,9 @@ def _candidates(words: list[str], current: str) -> Iterator[str]:
         if words[0] == "sweep" and equals and name in catalog.SWEEP_FILES:
             yield from (f"{name}={choice} " for choice in catalog.sweep_choices(name) if choice.startswith(value))
             return
+        if words[0] == "analyze" and equals and name == "what":
+            yield from (f"what={choice} " for choice in catalog.analyses() if choice.startswith(value))
+            return
         typed = [word for word in words[1:] if "=" in word]
         choices = {key: value for key, _, value in (word.partition("=") for word in typed)}
         yield from _settings(config, choices, current)

@@ -52,6 +52,8 @@ def command_help(command: str) -> str:
     parts += _settings(catalog.settings(config), "")
     if command == "sweep":
         parts += ["", *(f"{name}: {', '.join(catalog.sweep_choices(name))}" for name in catalog.SWEEP_FILES)]
+    if command == "analyze":
+        parts += ["", *(_entry(f"what={name}", 20, text) for name, text in catalog.analyses().items())]
     for default in defaults:
         if default.choice:
             name = f"{default.group}/{default.choice}"
