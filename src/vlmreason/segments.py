@@ -56,8 +56,8 @@ ACTING = frozenset(kind.number for kind in KINDS if kind.acts)
 class Segment:
     """A stretch of a response.
 
-    label: what it is about, where a response has several of a kind. steps: the text cut where it may be shortened;
-    () is one step. Raises ValueError for a kind that the table does not have.
+    label: what it is about, where a response has several of a kind. steps: the parts of the text, up to its end, that
+    can be dropped one after the other; (): the text is one step. Raises ValueError for a kind that the table lacks.
     """
 
     kind: str
@@ -68,12 +68,18 @@ class Segment:
     def __post_init__(self) -> None:
         if self.kind not in SEGMENT_IDS:
             check_choice("segment kind", self.kind, (kind.name for kind in KINDS))
-        assert not self.steps or "".join(self.steps) == self.text, "the steps are the text"
+        assert self.text.endswith("".join(self.steps)), "the text ends with its steps"
+
+    def without(self, num: int) -> Segment | None:
+        """Drop the first `num` steps; None where none is left."""
+        steps = self.steps or (self.text,)
+        opening = self.text[: len(self.text) - sum(map(len, steps))]
+        return in_steps(self.kind, steps[num:], self.label, opening) if num < len(steps) else None
 
 
-def in_steps(kind: str, steps: Sequence[str], label: str = "") -> Segment:
-    """Make a segment of steps, which are joined as they are."""
-    return Segment(kind, "".join(steps), label, tuple(steps))
+def in_steps(kind: str, steps: Sequence[str], label: str = "", opening: str = "") -> Segment:
+    """Make a segment of steps, joined as they are; the opening (a marker) stays as long as one of them does."""
+    return Segment(kind, opening + "".join(steps), label, tuple(steps))
 
 
 @dataclass(frozen=True)

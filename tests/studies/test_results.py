@@ -7,6 +7,7 @@ import pytest
 from support.studies import ARTIFACT, make_record, make_training
 
 from vlmreason.intervals import wilson_interval
+from vlmreason.segments import KINDS
 from vlmreason.structure import structure
 from vlmreason.studies.estimates import estimate
 from vlmreason.studies.experiment import Experiment
@@ -246,7 +247,8 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
     analyses["gradients"]["results"][0]["alignment"]["adam"] = 0.25
     record = make_record({("hard", "image"): "1100"}, converted="1010", analyses=analyses)
     record.evaluations[0].cells[0].row.update(  # type: ignore[attr-defined]
-        unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, tokens_sum=3.0, sum=0.5,
+        unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, sum=0.5,
+        **{f"tokens_{kind.name}": float(kind.number) for kind in KINDS},
         step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
     )  # fmt: skip
     record.data["evaluations"][0]["cells"][0]["groups"] = {"sum": ["a", "a", "b", None]}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.pictures import Picture
-from vlmreason.segments import FADING, VIEWS, Response, in_steps
+from vlmreason.segments import FADING, VIEWS, Response
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Problem, Task
 
@@ -51,13 +51,12 @@ def shorten(response: Response, kept: float) -> Response:
     The steps of several thoughts count in the order in which they are written: the first thought is gone before the
     second loses a step, and what stands between them stays. A segment that has no step left is left out.
     """
-    steps = [(segment.steps or (segment.text,)) if segment.kind in FADING else () for segment in response.segments]
-    num = sum(map(len, steps))
-    to_drop = num - round(num * kept)
+    num_steps = [len(segment.steps) or 1 if segment.kind in FADING else 0 for segment in response.segments]
+    to_drop = sum(num_steps) - round(sum(num_steps) * kept)
     segments = []
-    for segment, own in zip(response.segments, steps, strict=True):
-        num_dropped = min(to_drop, len(own))
-        to_drop -= num_dropped
-        if num_dropped < len(own) or not own:
-            segments.append(in_steps(segment.kind, own[num_dropped:], segment.label) if num_dropped else segment)
+    for segment, num in zip(response.segments, num_steps, strict=True):
+        dropped = min(to_drop, num)
+        to_drop -= dropped
+        if rest := segment.without(dropped) if dropped else segment:
+            segments.append(rest)
     return Response(tuple(segments))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from vlmreason.segments import KINDS
 from vlmreason.structure import structure
 from vlmreason.studies import readings
 from vlmreason.studies.estimates import Sample, of_run
@@ -54,7 +55,10 @@ MEASURES: tuple[Entry, ...] = (
     _PART,
     # what environments measure in percent
     *(replace(_PART, name=f"part:{name}", unit="%") for name in ("step_accuracy", "recognition", "parsed_share")),
-    Entry("length:*", "tokens of {name}", "run", readings.summary("tokens_{name}")),
+    *(
+        Entry(f"length:{kind.name}", f"tokens of {kind.name}", "run", readings.summary(f"tokens_{kind.name}"))
+        for kind in KINDS
+    ),
     Entry("all_of:*", "all of a {name} right", "problems", readings.all_of, "%"),  # a value per group
     Entry("by:*", "accuracy, {name}", "problems", readings.by, "%"),
     Entry("failures:*", "{name}", "run", readings.failures, source="failures"),
