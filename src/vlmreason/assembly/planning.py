@@ -120,7 +120,7 @@ def _numbered(first: Path) -> Iterator[Path]:
 
 
 def show_progress(what: str, place: int, number: int) -> None:
-    if number > 20 and sys.stderr.isatty():
+    if number > 8 and sys.stderr.isatty():
         end = "\n" if place + 1 == number else "\r"
         print(f"vlmreason: {what} {place + 1} of {number}", end=end, file=sys.stderr)
 

@@ -78,7 +78,8 @@ def _report(own: Settings, scale: str) -> Any:
     found = claims.read_claims(path) if path.exists() else ()
     figures = Path(own.out) / "figures" / f"{own.study}-{scale}"
     drawn = []
-    for result in results:
+    for place, result in enumerate(results):
+        planning.show_progress("drawing", place, len(results))
         name = result.name.partition("/")[2]
         files = kept.draw(
             result,
