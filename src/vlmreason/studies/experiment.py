@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vlmreason.structure import check_choice
 from vlmreason.studies.measures import Measure, _short, read_measure
 
 
@@ -83,6 +84,30 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Chart:
+    """A choice of `draw`: a function of that name in a module of report/figures/.
+
+    curves: it draws measures along runs, and only these. each_run: it shows runs, not means with intervals.
+    of_records: it reads more of the records than the result has.
+    """
+
+    module: str
+    curves: bool = False
+    each_run: bool = False
+    of_records: bool = False
+
+
+CHARTS: Mapping[str, Chart] = {
+    "lines": Chart("charts"),
+    "bars": Chart("charts"),
+    "table": Chart("table"),
+    "curves": Chart("per_run", curves=True, each_run=True),
+    "points": Chart("per_run", each_run=True),
+    "pixels": Chart("pixels", of_records=True),
+}
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A table or figure. Labels of an axis are unique.
 
@@ -94,7 +119,7 @@ class Experiment:
 
     title: str
     place: str
-    draw: Literal["lines", "bars", "table", "curves", "points", "pixels"]
+    draw: str
     cost: Cost
     expected: str
     seeds: tuple[int, ...]
@@ -111,6 +136,7 @@ class Experiment:
     window: int = 0
 
     def __post_init__(self) -> None:
+        check_choice("draw", self.draw, CHARTS)
         for axis, entries in (("panels", self.panels), ("series", self.series), ("x", self.x.places())):
             labels = [entry.label for entry in entries]
             if not entries or len(set(labels)) < len(labels):
@@ -123,8 +149,12 @@ class Experiment:
         for number in self.paper:
             self._check_number(number)
         for cell in self.cells():
-            if cell.measure.is_curve != (self.draw == "curves"):
+            if cell.measure.is_curve != self.chart.curves:
                 raise ValueError(f"draw={self.draw}: what={cell.measure.what} is drawn otherwise")
+
+    @property
+    def chart(self) -> Chart:
+        return CHARTS[self.draw]
 
     def _check_at(self) -> None:
         axes = (self.panels, self.series, self.x.places())

@@ -6,6 +6,7 @@ A figure looks the same wherever it is drawn: no setting of the user's matplotli
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vlmreason.files import write_bytes_atomic
-from vlmreason.report.figures.charts import bars, lines
 from vlmreason.report.figures.layout import Body, line_height, text_width, wrapped
-from vlmreason.report.figures.per_run import curves, points
-from vlmreason.report.figures.pixels import pixels
 from vlmreason.report.figures.style import FAINT, INK, SMALL, SOFT, TINY, Look, absent, looks
-from vlmreason.report.figures.table import table
 from vlmreason.studies.records import Record
 from vlmreason.studies.results import CellResult, Result
 from vlmreason.tasks.base import Task
@@ -179,17 +176,11 @@ def _page(result: Result, body: Body) -> Figure:
 
 
 def _body(result: Result, found: Mapping[str, Look], records: Sequence[Record], load_task: LoadTask | None) -> Body:
-    kind = result.experiment.draw
-    if kind == "pixels":
-        return pixels(result, records, load_task)
-    kinds: dict[str, Callable[[Result, Mapping[str, Look]], Body]] = {
-        "lines": lines,
-        "bars": bars,
-        "curves": curves,
-        "points": points,
-        "table": table,
-    }
-    return kinds[kind](result, found)
+    chart = result.experiment.chart
+    module = importlib.import_module(f"{__package__}.{chart.module}")
+    what = (records, load_task) if chart.of_records else (found,)
+    body: Body = getattr(module, result.experiment.draw)(result, *what)
+    return body
 
 
 def _place(result: Result) -> str:
@@ -227,10 +218,10 @@ def _shown(result: Result) -> str:
         return "The paper's numbers alone: no run is made at this scale."
     if result.num_runs == 0 and not any(cell.estimate for cell in result.cells):
         return "Nothing is there yet."
-    if result.experiment.draw in ("curves", "points"):
+    if result.experiment.chart.each_run:
         seeds = sorted({seed for cell in result.cells for seed in _seeds(cell)})
         averaged = any(cell.cell.measure.source == "training" for cell in result.cells)
-        how = "" if averaged and result.experiment.draw == "curves" else ", each shown alone"
+        how = "" if averaged and result.experiment.chart.curves else ", each shown alone"
         return f"{runs}{how}; seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
     estimates = [cell.estimate for cell in result.cells if cell.estimate and cell.estimate.num_seeds]
     if not estimates:

@@ -68,7 +68,7 @@ def cache_folder() -> Path | None:
 
 def _key(result: Result, styles: Mapping[str, tuple[str, str]], records: Sequence[Record], form: str) -> str:
     shown: list[Any] = [_code(), form, sorted(styles.items()), result]
-    if result.experiment.draw == "pixels":
+    if result.experiment.chart.of_records:
         used = {run for cell in result.cells for run in cell.runs}
         shown += [record.data for record in records if record.run in used]
     return hashlib.blake2b(repr(shown).encode(), digest_size=DIGEST).hexdigest()
