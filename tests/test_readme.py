@@ -17,6 +17,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from test_repository import FLOORS
 
 from vlmreason import places
 from vlmreason.assembly import build, catalog, compose, errors, planning
@@ -192,7 +193,18 @@ def test_named_definitions_exist(page: Path) -> None:
     """Places written as `file.py:name`."""
     named = re.findall(r"`([\w/]+\.py):(\w+)`", page.read_text())
     texts = {file: (ROOT / "src" / "vlmreason" / file).read_text() for file, _ in named}
-    assert not [f"{file}:{name}" for file, name in named if not re.search(rf"\b(?:def|class) {name}\b", texts[file])]
+    assert not [f"{file}:{name}" for file, name in named if not defined(name, texts[file])]
+
+
+def defined(name: str, text: str) -> bool:
+    """Whether a module has a function, class or constant of this name."""
+    return bool(re.search(rf"\b(?:def|class) {name}\b|^{name}\b.* = ", text, re.MULTILINE))
+
+
+def test_the_floors_of_the_architecture_are_those_of_the_test() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("| room |")[2].partition("\n\n")[0]
+    rooms = [name.strip("/") for row in table.splitlines()[2:] for name in re.findall(r"`([\w/]+)`", row.split("|")[1])]
+    assert (*rooms, "__main__") == FLOORS
 
 
 def test_the_tour_follows_what_is_there() -> None:

@@ -20,7 +20,6 @@ SOURCE = ROOT / "src" / "vlmreason"
 
 FLOORS = (
     "structure",
-    "segments",
     "files",
     "provenance",
     "streams",
@@ -28,6 +27,7 @@ FLOORS = (
     "intervals",
     "places",
     "scale",
+    "segments",
     "tasks",
     "dialogue",
     "envs",
