@@ -92,7 +92,11 @@ def test_command_composes(words: tuple[str, ...]) -> None:
 
 def check_configuration(command: str, cfg: dict[str, Any], overrides: list[str]) -> None:
     """Every section becomes its typed object, as the command itself would make it before it starts."""
-    build.settings(importlib.import_module(catalog.module_name(command)).Settings, cfg)
+    own = importlib.import_module(catalog.module_name(command)).Settings
+    if command == "analyze":  # its other keys are those of analyses
+        assert cfg["what"] in catalog.analyses()
+        cfg = {name: cfg[name] for name in own.__dataclass_fields__}
+    build.settings(own, cfg)
     if command == "evaluate":
         cfg = build.with_run(cfg, composed("train", []), overrides)
     if "optimizer" in cfg:
