@@ -1,6 +1,7 @@
 """Intervals over seeds and problems."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,3 +194,25 @@ def test_intervals_of_shares_stay_among_shares() -> None:
     assert of_shares(None) is None
     one = estimate([Sample(0, (0.7,), False)])
     assert of_shares(one) == one
+
+
+def test_groups_take_the_place_of_problems() -> None:
+    """Of groups whose problems are alike the interval is that of one problem of each, with one seed or several."""
+    rng = np.random.default_rng(0)
+    for num_seeds in (1, 3):
+        of_groups = (rng.random((num_seeds, 40)) < rng.random(40)).astype(float)
+        single = estimate([Sample(seed, tuple(row), True) for seed, row in enumerate(of_groups)])
+        groups = tuple(str(group) for group in range(40) for _ in range(5))
+        repeated = [Sample(seed, tuple(np.repeat(row, 5)), True) for seed, row in enumerate(of_groups)]
+        grouped = estimate([replace(one, groups=groups) for one in repeated])
+        alone = estimate(repeated)
+        assert single is not None and grouped is not None and alone is not None
+        assert (grouped.mean, grouped.num_problems) == (pytest.approx(single.mean), 40)
+        assert (grouped.ci_low, grouped.ci_high) == pytest.approx((single.ci_low, single.ci_high))
+        assert alone.ci_low is not None and grouped.ci_low is not None and alone.ci_low > grouped.ci_low
+
+
+def test_groups_of_one_problem_change_nothing() -> None:
+    samples = [Sample(seed, (1.0, 0.0, None, 1.0, float(seed)), True) for seed in (0, 1)]
+    grouped = [replace(one, groups=("a", "b", "c", None, "e")) for one in samples]
+    assert estimate(grouped) == estimate(samples)

@@ -103,6 +103,9 @@ def test_measures_by_group() -> None:
     record = grouped("110110", pair=["a", "a", "b", "b", "c", None], skill=["sum", "max"] * 3)
     assert sample(record, read_measure({"what": "all_of:pair"}), 0).values == (1.0, 0.0, 1.0)
     assert sample(record, read_measure({"what": "by:skill:max"}), 0).values == (None, 1.0, None, 1.0, None, 0.0)
+    assert sample(record, read_measure({"what": "by:skill:max"}), 0).groups is None, "pairs cross skills"
+    puzzles = grouped("1101", puzzle=["a", "a", "b", "c"], skill=["sum", "sum", "sum", "max"])
+    assert sample(puzzles, read_measure({"what": "by:skill:sum"}), 0).groups == ("a", "a", "b", "c")
     whole = estimate([sample(record, read_measure({"what": "all_of:pair"}), 0)])
     assert whole is not None and (whole.num_problems, whole.mean) == (3, pytest.approx(2 / 3))
     with pytest.raises(NotThereError, match="the problems of hard image have no shape; groups are: pair, skill"):

@@ -5,7 +5,8 @@ are drawn from more. The variance of its mean is that of crossed random effects 
 chapter 4): by seed, plus by problem, less the single values that both contain; the degrees of freedom are
 Satterthwaite's. The cluster formula for many clusters (Cameron, Gelbach and Miller 2011) takes deviations from the mean
 for the single values and makes the intervals of three seeds too narrow. With one seed the interval is over problems
-alone and says nothing about other seeds. Values per run, without problems, have Student's interval; that of shares is
+alone and says nothing about other seeds. Problems that share a group are drawn with it: groups take the place of
+problems then. Values per run, without problems, have Student's interval; that of shares is
 no narrower than what the problems behind them can tell, which are the same for all runs.
 """
 
@@ -27,7 +28,8 @@ NUM_SWEEPS = 20  # exact after one where no value is missing
 class Sample:
     """What one run gave: a value per problem, 0 to 1 (None: the measure does not exist for it), or one value.
 
-    below, above: of one value that is a share, how far from it the problems behind it let the truth be.
+    groups: to which group each problem belongs, where not problems but groups are drawn. below, above: of one value
+    that is a share, how far from it the problems behind it let the truth be.
     """
 
     seed: int
@@ -35,11 +37,15 @@ class Sample:
     by_problem: bool
     below: float = 0.0
     above: float = 0.0
+    groups: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval (None where one value is all there is). num_problems: None for values per run."""
+    """A mean with its interval (None where one value is all there is).
+
+    num_problems: those behind it, or groups of them where groups are drawn; None for values per run.
+    """
 
     mean: float
     ci_low: float | None
@@ -84,7 +90,7 @@ def minus(left: Sample, right: Sample) -> Sample:
     both = zip(left.values, right.values, strict=False)
     values = tuple(None if None in (x, y) else x - y for x, y in both)  # type: ignore[operator]
     below, above = math.hypot(left.below, right.above), math.hypot(left.above, right.below)
-    return Sample(left.seed, values, left.by_problem, below, above)
+    return Sample(left.seed, values, left.by_problem, below, above, left.groups)
 
 
 def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
@@ -93,7 +99,7 @@ def _estimate(samples: Sequence[Sample], lowest: float) -> Estimate | None:
     if table_SP is None:
         return None
     by_problem = samples[0].by_problem
-    found, low, high = _mean(table_SP, by_problem), np.nanmin(table_SP), np.nanmax(table_SP)
+    found, low, high = _mean(table_SP, by_problem, samples[0].groups), np.nanmin(table_SP), np.nanmax(table_SP)
     if not by_problem:
         return _no_narrower(found, samples)
     if low < lowest or high > 1:
@@ -123,18 +129,20 @@ def _table(samples: Sequence[Sample]) -> np.ndarray | None:
     return None if np.isnan(table_SP).all() else table_SP
 
 
-def _mean(table_SP: np.ndarray, by_problem: bool) -> Estimate:
+def _mean(table_SP: np.ndarray, by_problem: bool, groups: Sequence[str | None] | None = None) -> Estimate:
     present = ~np.isnan(table_SP)
-    num_seeds, num_problems, num = int(present.any(1).sum()), int(present.any(0).sum()), int(present.sum())
-    mean = float(table_SP[present].mean())
+    num, mean = int(present.sum()), float(table_SP[present].mean())
     errors_SP = np.where(present, table_SP - mean, 0.0)
+    if groups is not None:
+        errors_SP, present = _add_up(errors_SP, present, groups)
+    num_seeds, num_problems, num_sums = int(present.any(1).sum()), int(present.any(0).sum()), int(present.sum())
     by_seed, by_each = (_clustered(errors_SP.sum(axis), n, num) for axis, n in ((1, num_seeds), (0, num_problems)))
     variance, df = by_seed, float(num_seeds - 1)
     if by_problem and num_seeds == 1:
         variance, df = by_each, float(num_problems - 1)
     elif by_problem and num_problems > 1:
-        rest = max(1, num - num_seeds - num_problems + 1)
-        single = float(np.square(_residuals(errors_SP, present)).sum()) / rest / num
+        rest = max(1, num_sums - num_seeds - num_problems + 1)
+        single = float(np.square(_residuals(errors_SP, present)).sum()) / rest / num * (num_sums / num)
         single = min(single, by_seed, by_each)
         variance = by_seed + by_each - single
         spread = by_seed**2 / (num_seeds - 1) + by_each**2 / (num_problems - 1) + single**2 / rest
@@ -144,6 +152,14 @@ def _mean(table_SP: np.ndarray, by_problem: bool) -> Estimate:
         return Estimate(mean, None, None, num_seeds, shown)
     half = student_quantile((1 + CONFIDENCE) / 2, df) * variance**0.5
     return Estimate(mean, mean - half, mean + half, num_seeds, shown)
+
+
+def _add_up(errors_SP: np.ndarray, present: np.ndarray, groups: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum errors over the problems of each group; a problem without one is a group of its own. Seeds times groups."""
+    names = [place if group is None else group for place, group in enumerate(groups[: errors_SP.shape[1]])]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    member_PG = np.eye(len(numbers))[[numbers[name] for name in names]]
+    return errors_SP @ member_PG, (present @ member_PG) > 0
 
 
 def _residuals(errors_SP: np.ndarray, present: np.ndarray) -> np.ndarray:

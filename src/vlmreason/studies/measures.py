@@ -252,7 +252,8 @@ def sample(record: Record, measure: Measure, seed: int) -> Sample:
     elif entry.read is None:
         raise NotThereError(f"{measure.what}: no value of a run")
     elif entry.over == "problems":
-        return Sample(seed, tuple(entry.read(record, measure)), by_problem=True)
+        groups = readings.drawn_with(record, measure) if entry.name == "by:*" else None
+        return Sample(seed, tuple(entry.read(record, measure)), by_problem=True, groups=groups)
     else:
         value, num = entry.read(record, measure)
     return of_run(seed, value, num if measure.in_percent else 0)

@@ -131,6 +131,21 @@ def by(record: Record, asked: Asked) -> Numbers:
     return [float(mark == RIGHT) if value == wanted else None for mark, value in pairs]
 
 
+def drawn_with(record: Record, asked: Asked) -> tuple[str | None, ...] | None:
+    """Find the groups that lie within the groups that are asked for by `<kind>:<value>`, the smallest; None: none do.
+
+    So problems of a skill that come in pairs are drawn pair by pair.
+    """
+    found, kind = cell(record, asked), asked.name.partition(":")[0]
+    asked_for = _values(found, asked, kind)
+    within = [
+        values
+        for other, values in found.groups.items()
+        if other != kind and len(set(zip(values, asked_for, strict=True))) == len(set(values))
+    ]
+    return tuple(max(within, key=lambda values: len(set(values)))) if within else None
+
+
 def _values(found: EvaluationCell, asked: Asked, kind: str) -> Sequence[str | None]:
     """The group of each problem that is of a kind. Raises NotThereError."""
     if kind not in found.groups:
