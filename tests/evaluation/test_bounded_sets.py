@@ -7,11 +7,7 @@ import pytest
 from support.adding import Adding, FakeLearner, by_parity
 from support.tiny import nano_task, shared_learner
 
-from vlmreason.analysis.attribution import AttributionSettings, attribute
-from vlmreason.analysis.gradients import GradientSettings, losses
-from vlmreason.analysis.gradients import measure as measure_gradients
-from vlmreason.analysis.likelihood import LikelihoodSettings
-from vlmreason.analysis.likelihood import measure as measure_likelihood
+from vlmreason.analysis import attribution, gradients, likelihood
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.data.export import ExportSettings, export
 from vlmreason.envs.episodes import Episodes
@@ -101,19 +97,19 @@ def test_files_hold_those_that_there_are(tmp_path):
 
 def test_analyses_look_at_those_that_there_are():
     learner, task = shared_learner(), bounded()
-    [found] = attribute(learner, task, AttributionSettings(levels=("simple",), num=9))
+    [found] = attribution.attribute(learner, task, attribution.Settings(levels=("simple",), num=9))
     assert found.num == 3 and found.own.area.num <= 3
-    assert losses(learner, task, "simple", 9, "validation", ["text_given_image"])["text_given_image"].num == 3
-    alignment = measure_gradients(learner, task, GradientSettings(num=8, batch_size=2, split="test", adam=False))
+    assert gradients.losses(learner, task, "simple", 9, "validation", ["text_given_image"])["text_given_image"].num == 3
+    alignment = gradients.measure(learner, task, gradients.Settings(num=8, batch_size=2, split="test", adam=False))
     assert alignment.simple.num_samples == alignment.hard.num_samples == 2, "whole samples of 2 among 5 problems"
     with pytest.raises(ValueError, match="batch_size=4: level simple has fewer than twice as many problems"):
-        measure_gradients(learner, task, GradientSettings(num=8, batch_size=4, split="test", adam=False))
+        gradients.measure(learner, task, gradients.Settings(num=8, batch_size=4, split="test", adam=False))
 
 
 def test_likelihoods_play_each_episode_once():
     env = Revision(bounded(), attempts=1)
     with pytest.warns(UserWarning, match="level simple: all 5 episodes of the split test are played, fewer than 50"):
-        [found] = measure_likelihood(
-            shared_learner(), env, LikelihoodSettings("image", max_new_tokens=4, levels=("simple",), num=50)
+        [found] = likelihood.measure(
+            shared_learner(), env, likelihood.Settings("image", max_new_tokens=4, levels=("simple",), num=50)
         )
     assert found.num == found.num_episodes == 5
