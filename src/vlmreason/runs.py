@@ -119,7 +119,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         data = None
     if not isinstance(data, dict):
         raise ValueError(f"{path}: damaged")
-    return data
+    return upgraded(data)
+
+
+def upgraded(config: Config) -> dict[str, Any]:
+    """A configuration of a run as it is written today: the policy without language is a model that PPO trains, and
+    was an algorithm of its own."""
+    algorithm = config.get("algorithm", {})
+    if algorithm.get("name") != "cnn_ppo":
+        return dict(config)
+    network = {key: algorithm[key] for key in ("width", "grid")}
+    base = {key: value for key, value in config["model"].items() if key != CODE and value is not None}
+    kept = {key: value for key, value in algorithm.items() if key not in network}
+    return {
+        **config,
+        "model": {"name": "cnn", **network, "base": base},
+        "algorithm": {**kept, "name": "ppo", "attempts": 1, "thought_weight": 1.0, "max_new_tokens": None},
+    }
 
 
 def first_difference(held: object, wanted: object, where: str = "") -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from vlmreason.assembly import catalog
 from vlmreason.assembly.scales import choose_sizes
+from vlmreason.models.contract import Example, NetworkSettings, Prompt
 from vlmreason.scale import Scale
 from vlmreason.structure import first_line, nearest, structure
 from vlmreason.tasks.base import Task
@@ -178,51 +179,77 @@ def build_trainer(cfg: Config) -> Any:
 
 
 def build_model(cfg: Config) -> Any:
-    """The settings of conf/model as the dataclass that `_target_` names; its `load` makes the learner."""
-    data = {key: value for key, value in cfg["model"].items() if key != "_target_"}
-    return structure(_class(cfg["model"], "model"), data, "model")
+    """The settings of conf/model as the dataclass that `_target_` names; its `load` makes the learner.
+
+    Those of a network hold the settings of the model that it sees with, a choice of conf/model too, as `base`.
+    """
+    return _model(cfg["model"])
+
+
+def _model(section: Config) -> Any:
+    data = {key: value for key, value in section.items() if key != "_target_"}
+    if "base" in data:
+        name, choices = str(data["base"].get("name")), catalog.groups()["model"]
+        if name not in choices:
+            raise ValueError(f"model.base.name={name}: allowed are {', '.join(choices)}{nearest(name, choices)}")
+        data["base"] = _model({**catalog.tree_of(f"model/{name}"), **data["base"]})
+        if isinstance(data["base"], NetworkSettings):
+            raise ValueError(f"model.base.name={name}: a network does not see by itself")
+    return structure(_class(section, "model"), data, "model")
 
 
 def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
-    """The model of the configuration (vlmreason.models.vlm.learner.Learner), from `checkpoint` where it is given.
+    """The model of the configuration (vlmreason.models.contract), from `checkpoint` where it is given.
 
-    With LoRA a checkpoint holds the adapters: the model below is that of the configuration. So it is with a policy
-    without language (vlmreason.models.networks.actions.ActionLearner).
+    With LoRA a checkpoint holds the adapters: the model below is that of the configuration.
     """
     quieten()
-    settings = build_adapter(cfg)
-    if cfg.get("algorithm", {}).get("name") == "cnn_ppo" or (checkpoint and (checkpoint / "policy.json").is_file()):
-        return _build_actor(cfg, checkpoint)
-    learner = build_model(cfg).load(checkpoint if settings.name == "none" else None)
-    learner.adapt(settings, int(cfg.get("seed", 0)), checkpoint)
+    model, adapter = build_model(cfg), build_adapter(cfg)
+    if isinstance(model, NetworkSettings):
+        _check_network(cfg)
+        learner = model.load(checkpoint) if checkpoint else model.untrained(build_example(cfg))
+    else:
+        learner = model.load(checkpoint if adapter.name == "none" else None)
+    learner.adapt(adapter, int(cfg.get("seed", 0)), checkpoint)
     if cfg.get("evaluation", {}).get("how") == "choose":
         learner.choose([], [])  # raises where the model can only write
     return learner
 
 
-def _build_actor(cfg: Config, checkpoint: Path | None) -> Any:
-    """A policy without language on the frozen model, as the checkpoint has it or untrained. Raises ValueError."""
-    base, adapter = build_model(cfg).load(), build_adapter(cfg)
-    if base.model is None:
-        base.trained_parameters("all")  # raises: there is nothing to see with
-    if adapter.name != "none" or adapter.frozen:
-        raise ValueError("adapter: has no effect with algorithm=cnn_ppo, the model is frozen; adapter=none")
-    if checkpoint is not None:
-        from vlmreason.models.networks.actions import load_actor
+def _check_network(cfg: Config) -> None:
+    """Raises ValueError for what a small network cannot be trained with."""
+    name, trainer, algorithm = cfg["model"]["name"], cfg.get("trainer", {}), cfg.get("algorithm", {})
+    if trainer.get("gradient_checkpointing"):
+        raise ValueError(f"trainer.gradient_checkpointing=true: has no effect with model={name}")
+    if trainer.get("precision") == "bf16-true":
+        raise ValueError(f"trainer.precision=bf16-true: with model={name} bf16-mixed and 32-true are allowed")
+    if trainer.get("strategy") not in (None, "auto", "ddp"):
+        raise ValueError(f"trainer.strategy={trainer['strategy']}: with model={name} auto and ddp are allowed")
+    if algorithm.get("engine", "learner") != "learner":
+        raise ValueError(f"algorithm.engine={algorithm['engine']}: with model={name} only learner is allowed")
 
-        return load_actor(base, checkpoint)
-    if build_supervision(cfg).phases:
-        raise ValueError(
-            f"supervision={cfg['supervision']['name']}: a policy without language learns from rewards alone; with "
-            "algorithm=cnn_ppo supervision=none"
-        )
-    from vlmreason.training.reinforced.cnn_ppo import make_actor
 
-    task, levels = build_task(cfg), cfg["algorithm"]["levels"]
-    for level in levels or ():
+def build_example(cfg: Config) -> Example:
+    """What a network is made for: the first problem of the task or turn of the environment. Raises ValueError."""
+    from vlmreason.envs.base import Env
+
+    task, algorithm = build_task(cfg), cfg.get("algorithm", {})
+    for level in algorithm.get("levels") or ():
         check_level(task, level)
-    view: Any = cfg["env"]["view"] if "env" in cfg else "image"
-    return make_actor(base, task, levels, view, build_algorithm(cfg), int(cfg.get("seed", 0)))
+    level = (algorithm.get("levels") or task.levels)[0]
+    state = task.start(level, "train", 0) if isinstance(task, Env) else task.sample(level, "train", 0).state
+    options = task.options(state)
+    if not options:
+        raise ValueError(
+            f"model={cfg['model']['name']}: {task.name} offers no options to choose from, its answers are text; a task "
+            "or an environment with options is expected, as env=number_line"
+        )
+    views = cfg.get("evaluation", {}).get("views") or ["image"]
+    view: Any = (
+        cfg["env"]["view"] if "env" in cfg else algorithm.get("view") or (views[0] if len(views) == 1 else "image")
+    )
+    image = task.draw(state) if view == "image" else None
+    return Example(Prompt(task.prompt(state, view), image), options, int(cfg.get("seed", 0)))
 
 
 def build_adapter(cfg: Config) -> Any:
@@ -371,7 +398,7 @@ def _class(data: Config, group: str) -> Any:
     """The class that a section names by `_target_`; of a choice that has moved since a file was written, by `name`."""
     from hydra.utils import get_class
 
-    target, known = str(data.get("_target_")), catalog.targets(group)
+    target, known = str(data.get("_target_", "vlmreason.")), catalog.targets(group)
     if target.startswith("vlmreason.") and target not in known.values():
         target = known.get(str(data.get("name")), target)
     try:

@@ -74,8 +74,15 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+RENAMED = {"algorithm=cnn_ppo": "model=cnn algorithm=ppo_small"}
+"""Words that were understood once, and those that stand for them now."""
+
+
 def check_words(command: str, words: list[str]) -> None:
     """Options and the form of settings, before Hydra sees them. Raises ValueError."""
+    for word in words:
+        if word in RENAMED:
+            raise ValueError(f"{word}: is written {RENAMED[word]} now")
     known = {*catalog.FLAGS, *catalog.SHORT_FLAGS}
     actions = catalog.actions(command)
     if actions and words and "=" not in words[0] and not words[0].startswith(("-", "~")):

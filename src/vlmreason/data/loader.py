@@ -93,7 +93,7 @@ class StepData(Dataset[Step]):
             "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),
             "num_tokens": sum(map(len, encoded)),
             "num_pairs": sum(len(e) ** 2 for e in encoded),
-            "num_padded": sum(micro["input_ids"].numel() for micro in micro_batches),
+            "num_padded": sum(micro["segments"].numel() for micro in micro_batches),
             "num_images": sum(e.image is not None for e in encoded),
             "num_examples": len(encoded),
         }

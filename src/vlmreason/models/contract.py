@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vlmreason.pictures import Picture
 
@@ -184,3 +184,20 @@ class Settings(Protocol):
 
     def load(self, trained: Path | None = None) -> Any:
         """Make the model, with the weights of a run's directory where it is given. Raises ValueError."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a network is made for: a prompt of its problems and the options of their answers; `seed`: of its weights."""
+
+    prompt: Prompt
+    options: tuple[str, ...]
+    seed: int
+
+
+@runtime_checkable
+class NetworkSettings(Settings, Protocol):
+    """As Settings, of a network over the options of a task: it begins untrained, and is then as large as they ask."""
+
+    def untrained(self, example: Example) -> Any:
+        """Make the network. Raises ValueError where it cannot see such prompts."""

@@ -24,6 +24,7 @@ from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scores import judge, judged_cell
 from vlmreason.files import read_json, read_jsonl, write_text_atomic
+from vlmreason.runs import upgraded
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 
 FORMAT = 1
@@ -84,7 +85,7 @@ class Record:
             if data["format"] != FORMAT:
                 raise ValueError(f"{path}: a record of format {data['format']}; this version reads {FORMAT}")
             self.run: str = data["run"]
-            self.config: Mapping[str, Any] = data["config"]
+            self.config: Mapping[str, Any] = upgraded(data["config"])
             self.provenance: Mapping[str, Any] = data["provenance"]
             self.cost: Mapping[str, Any] = data["cost"]
             self.analyses: Mapping[str, Any] = data["analyses"]

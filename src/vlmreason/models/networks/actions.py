@@ -1,8 +1,8 @@
 """A policy without language over what a frozen model sees: one of a few actions, chosen from features.
 
 The baseline "CNN-based RL" of appendix C.2: features of the model's own vision tower and of the prompt's text, two
-layers, one more onto the actions. It has what training by reinforcement and evaluation ask of a Learner; its responses
-have one token, the number of the action, and its text is the JSON object that environments read.
+layers, one more onto the actions. It has what training and evaluation ask of a model (models/contract.py). Responses
+have one token, the number of the action; their texts are the task's options, in an environment JSON objects.
 
 A picture's features are those of its patches, in their places (pooled to `grid` x `grid` where there are more): their
 mean would lose which number stands where. A text's are the frozen embeddings of its tokens, summed as they are and with
@@ -12,9 +12,10 @@ waves of their positions. Both are taken relative to one prompt of the environme
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,16 +23,48 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlmreason.dialogue.build import Dialogue
 from vlmreason.files import write_json_atomic
-from vlmreason.models.contract import Generation, Prompt, Sample, TokenScores
+from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt, Sample, TokenScores
 from vlmreason.models.networks.features import ActorSettings, FrozenFeatures
 from vlmreason.models.vlm.learner import Learner, draw, random_numbers
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 from vlmreason.streams import stream
-from vlmreason.structure import first_line, structure
+from vlmreason.structure import check_positive, first_line, structure
 
 FILE, WEIGHTS = "policy.json", "policy.safetensors"
 """What a run keeps of the policy; the frozen model is that of the run's configuration."""
+
+
+@dataclass(frozen=True)
+class Cnn:
+    """conf/model/cnn.yaml; `base`: the settings of the frozen model."""
+
+    name: str
+    width: int
+    grid: int
+    base: Any
+
+    def __post_init__(self) -> None:
+        check_positive(self, "width", "grid", where="model.")
+
+    def untrained(self, example: Example) -> ActionLearner:
+        """A new policy over the options of an example. Raises ValueError where the base has no features."""
+        own = ActorSettings(example.options, self.width, self.grid, pictures=example.prompt.image is not None)
+        return new_actor(self._base(), own, example.prompt, example.seed)
+
+    def load(self, trained: Path | None = None) -> ActionLearner:
+        """A policy that a run has kept. Raises ValueError."""
+        if trained is None:
+            raise ValueError(f"model={self.name}: a new one is made for the options of a task, and there is none here")
+        return load_actor(self._base(), trained)
+
+    def _base(self) -> Learner:
+        base = self.base.load()
+        if base.model is None:
+            base.trained_parameters("all")  # raises: there is nothing to see with
+        found: Learner = base
+        return found
 
 
 @dataclass(frozen=True)
@@ -40,6 +73,11 @@ class Move:
 
     features_F: Tensor
     action: int
+    image: None = None
+
+    @property
+    def segments(self) -> list[int]:
+        return [SEGMENT_IDS[ANSWER]]
 
     def __len__(self) -> int:
         return 1
@@ -77,7 +115,7 @@ class PolicyNetwork(nn.Module):
 
 
 class ActionLearner:
-    """As much of a Learner as reinforcement and evaluation need; `model` is the policy, what it sees with is frozen."""
+    """The policy as a model that trains and answers; `model` is the network, what it sees with is frozen."""
 
     prefixes: Mapping[str, tuple[str, ...]] = {"vision_tower": (), "projector": ("",), "language_model": ()}
     num_positions: int | None = None
@@ -85,7 +123,14 @@ class ActionLearner:
     def __init__(self, features: FrozenFeatures, settings: ActorSettings, model: PolicyNetwork) -> None:
         self.features, self.settings, self.model = features, settings, model
         self.source = features.base.source
-        self.processor = _Moves(features)
+        self.processor = _Moves(features, settings.options)
+
+    packable = False
+
+    def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
+        """Nothing can be adapted. Raises ValueError."""
+        if settings.name != "none" or settings.frozen:
+            raise ValueError("adapter: has no effect on a network, which is trained whole; adapter=none")
 
     def trained_parameters(self, train: object = "all") -> list[tuple[str, nn.Parameter]]:
         return list(self.model.named_parameters())
@@ -102,6 +147,26 @@ class ActionLearner:
             )
         _, logits_BA = self.model(self.features(prompts))
         return [Generation(self._write(number), 1, True) for number in logits_BA.argmax(dim=1).tolist()]
+
+    @torch.no_grad()
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
+        """How likely options are among all that the policy knows. Raises ValueError for one that it does not."""
+        if not prompts:
+            return []
+        logs_BA = F.log_softmax(self.model(self.features(prompts))[1], dim=1).tolist()
+        number = self.processor.number
+        return [[Choice(row[number(text)], 1) for text in some] for row, some in zip(logs_BA, options, strict=True)]
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Vectors (B, D) of prompts: the policy's last layer before its actions."""
+        return self.context(prompts)
+
+    def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross entropy (B) and segment number (B) of the answer of each dialogue of a batch."""
+        _, logits_BA = self.model(batch["features_BF"])
+        losses_B = F.cross_entropy(logits_BA, batch["actions_B"], reduction="none")
+        return losses_B, batch["segments"][:, 0]
 
     @torch.no_grad()
     def sample(
@@ -138,19 +203,19 @@ class ActionLearner:
     def save(self, directory: Path) -> None:
         """Write the policy; the frozen model is not copied."""
         directory.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(directory / FILE, vars(self.settings) | {"actions": list(self.settings.actions)})
+        write_json_atomic(directory / FILE, vars(self.settings) | {"options": list(self.settings.options)})
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         save_file(tensors, directory / WEIGHTS)
 
     def _write(self, number: int) -> str:
-        return json.dumps({self.settings.key: self.settings.actions[number]}, ensure_ascii=False)
+        return self.settings.options[number]
 
 
 def new_actor(base: Learner, settings: ActorSettings, reference: Prompt, seed: int) -> ActionLearner:
     """An untrained policy; `reference`: any prompt of the environment. Raises ValueError."""
     features = FrozenFeatures(base, settings)
     [found_F] = features([reference])
-    model = PolicyNetwork(len(found_F), len(settings.actions), settings.width, seed)
+    model = PolicyNetwork(len(found_F), len(settings.options), settings.width, seed)
     model.reference_F.copy_(found_F)
     return ActionLearner(features, settings, model)
 
@@ -159,12 +224,16 @@ def load_actor(base: Learner, directory: Path) -> ActionLearner:
     """A saved policy on its frozen model. Raises ValueError where a file is missing or damaged."""
     path, weights = directory / FILE, directory / WEIGHTS
     try:
-        settings = structure(ActorSettings, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, json.JSONDecodeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if "key" in data:  # as it was written when only environments had options
+            key, actions = data.pop("key"), data.pop("actions")
+            data["options"] = [json.dumps({key: action}) for action in actions]
+        settings = structure(ActorSettings, data, str(path))
+    except (OSError, json.JSONDecodeError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({first_line(error)})") from error
     try:
         tensors = load_file(weights)
-        model = PolicyNetwork(len(tensors["reference_F"]), len(settings.actions), settings.width, 0)
+        model = PolicyNetwork(len(tensors["reference_F"]), len(settings.options), settings.width, 0)
         model.load_state_dict(tensors)
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{weights}: not the weights of {FILE} ({first_line(error)})") from error
@@ -186,10 +255,22 @@ class _Config:
 class _Moves:
     """What a Processor is for dialogues."""
 
-    def __init__(self, features: FrozenFeatures) -> None:
+    def __init__(self, features: FrozenFeatures, options: Sequence[str]) -> None:
         self.features = features
+        self._numbers = {option: number for number, option in enumerate(options)}
 
-    def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: object) -> Move:
+    def number(self, option: str) -> int:
+        """Number of an option. Raises ValueError for one that the network does not have."""
+        if option not in self._numbers:
+            known = ", ".join(map(repr, self._numbers))
+            raise ValueError(f"{option!r}: this network knows the options {known}, and no other answer")
+        return self._numbers[option]
+
+    def encode(self, dialogue: Dialogue) -> Move:
+        """A dialogue whose response is one of the options. Raises ValueError."""
+        return Move(self.features([Prompt(dialogue.prompt, dialogue.image)])[0], self.number(dialogue.response.text))
+
+    def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Any] | None) -> Move:
         [action] = ids
         return Move(self.features([prompt])[0], action)
 
@@ -197,4 +278,5 @@ class _Moves:
         return {
             "features_BF": torch.stack([example.features_F for example in examples]),
             "actions_B": torch.tensor([example.action for example in examples]),
+            "segments": torch.tensor([example.segments for example in examples]),
         }

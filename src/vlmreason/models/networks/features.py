@@ -21,11 +21,10 @@ _CACHE_BYTES = 2**27
 
 @dataclass(frozen=True)
 class ActorSettings:
-    """`actions`: in the order of their numbers; `key`: of the JSON object; `width`: of both layers; `grid`: places of a
-    picture's features along a side; `pictures`: whether prompts have one."""
+    """`options`: in the order of their numbers; `width`: of both layers; `grid`: places of a picture's features along a
+    side; `pictures`: whether prompts have one."""
 
-    actions: tuple[str, ...]
-    key: str
+    options: tuple[str, ...]
     width: int
     grid: int
     pictures: bool
@@ -83,7 +82,7 @@ class FrozenFeatures:
         layer = getattr(config, "vision_feature_layer", None)
         if pixels is None or pixels.ndim != 4 or not isinstance(layer, int) or not hasattr(inner, "vision_tower"):
             raise ValueError(
-                f"algorithm=cnn_ppo: the features of model_type={config.model_type} have no fixed places; models of "
+                f"model.base: the features of model_type={config.model_type} have no fixed places; models of "
                 "LLaVA's layout with one tower have (nano, nano_scenes, llava_1_5_7b)"
             )
         tower = inner.vision_tower

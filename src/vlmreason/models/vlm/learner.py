@@ -60,6 +60,12 @@ class Learner:
         self.adapter = AdapterSettings()
 
     @property
+    def packable(self) -> bool:
+        """Whether several dialogues may share a row."""
+        found: bool = self.processor.pictures.packable
+        return found
+
+    @property
     def num_positions(self) -> int | None:
         """Most tokens of a prompt with its response; None: the model says no bound."""
         found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

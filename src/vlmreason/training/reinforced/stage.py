@@ -15,7 +15,6 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.engine.strategies import SHARDED
-from vlmreason.training.reinforced.cnn_ppo import CnnPPOSettings
 from vlmreason.training.reinforced.grpo import GroupRelativePolicyOptimization, GRPOSettings
 from vlmreason.training.reinforced.policy import Scene, Server
 from vlmreason.training.reinforced.ppo import PPOSettings, ProximalPolicyOptimization
@@ -24,7 +23,6 @@ from vlmreason.training.reinforced.settings import ReinforcementSettings
 ALGORITHMS: dict[str, type[ReinforcementSettings]] = {
     "ppo": PPOSettings,
     "grpo": GRPOSettings,
-    "cnn_ppo": CnnPPOSettings,
 }
 
 
@@ -52,8 +50,6 @@ class ReinforcedStage(Stage):
         self.optimizer = structure(OptimizerSettings, {**vars(optimizer), **settings.optimizer}, "algorithm.optimizer")
         self.learner, self.settings, self.scene, self.trainer = learner, settings, scene, trainer
         self.generation_batch, self.reference, self.engine = generation_batch, reference, engine
-        if isinstance(settings, CnnPPOSettings):
-            settings.check(trainer)
         for level in scene.levels:
             scene.env.start(level, "train", 0)
         if isinstance(scene.env, Revision) and scene.env.attempts > 1:

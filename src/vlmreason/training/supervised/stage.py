@@ -66,14 +66,15 @@ def choose_packing(settings: TrainerSettings, learner: Learner) -> Packing | Non
 
     Other kernels compute what a mask of dialogues hides, and without one leave out half: padding is cheaper there.
     """
-    packable = learner.processor.pictures.packable
+    if not learner.packable:
+        if settings.packing in ("auto", "off"):
+            return None
+        raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
     flash = learner.model.config._attn_implementation.startswith("flash_attention")
     if settings.packing == "auto":
-        return "row" if flash and packable else None
+        return "row" if flash else None
     if settings.packing == "off":
         return None
-    if not packable:
-        raise ValueError(f"trainer.packing={settings.packing}: this model takes one dialogue per row; allowed is off")
     if flash and settings.packing == "rows":  # the library tells dialogues apart in a single row only
         raise ValueError("trainer.packing=rows: model.attention=flash_attention_2 needs row, or off")
     return settings.packing

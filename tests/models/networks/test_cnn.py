@@ -1,39 +1,47 @@
 """The policy without language: what it sees, that it learns, that a run evaluates and keeps it."""
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.acting import COMMON, OWN
+from support.acting import settings_of
 from support.program import Done, runner
 from support.tiny import ADAMW, TRAINER, plan, tiny_learner
 
 from vlmreason.envs.number_line import NumberLine, NumberLineSizes, NumberLineState
-from vlmreason.models.contract import Prompt
+from vlmreason.models.contract import Example, Prompt
 from vlmreason.models.nano.model import load_nano
-from vlmreason.models.networks.actions import ActionLearner, load_actor
+from vlmreason.models.networks.actions import ActionLearner, Cnn, load_actor
 from vlmreason.models.vlm.learner import Learner
-from vlmreason.structure import structure
 from vlmreason.training.engine.runner import train
-from vlmreason.training.reinforced.cnn_ppo import CnnPPOSettings, make_actor
 from vlmreason.training.reinforced.policy import Scene
 from vlmreason.training.reinforced.stage import ReinforcedStage
 
 SHORT = NumberLine(NumberLineSizes(max_number=3, picture=(144, 144), font=20))
 
 
-def settings_of(**changes: Any) -> CnnPPOSettings:
-    data = {
-        key: value for key, value in {**COMMON, **OWN["ppo"]}.items() if key not in ("thought_weight", "max_new_tokens")
-    }
-    return structure(CnnPPOSettings, {"name": "cnn_ppo", **data, "width": 16, "grid": 6, **changes}, "algorithm")
+SIZES = {"name": "cnn", "width": 16, "grid": 6}
 
 
 def actor_of(view: Any = "text", base: Learner | None = None, **changes: Any) -> ActionLearner:
-    return make_actor(base or tiny_learner(), SHORT, None, view, settings_of(**changes), 0)
+    state = SHORT.start(SHORT.levels[0], "train", 0)
+    own = Cnn(**{**SIZES, **changes}, base=Loaded(base or tiny_learner()))
+    return own.untrained(Example(prompt_of(state, view), SHORT.options(state), 0))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings of a model that is there already."""
+
+    learner: Learner
+
+    def load(self) -> Learner:
+        return self.learner
 
 
 def prompt_of(state: NumberLineState, view: Any) -> Prompt:
@@ -82,10 +90,10 @@ def test_it_learns_and_the_model_that_it_sees_with_stays(tmp_path: Path) -> None
     base = Learner(*load_nano())
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
     settings = settings_of(
-        updates=12, epochs=4, minibatches=2, parallel=16, turns=8, width=64, checkpoint_every=100, value_lr=3e-3,
+        "ppo", updates=12, epochs=4, minibatches=2, parallel=16, turns=8, checkpoint_every=100, value_lr=3e-3,
         optimizer={"lr": 3e-3},
     )  # fmt: skip
-    actor = make_actor(base, SHORT, None, "text", settings, 0)
+    actor = actor_of("text", base, width=64)
     stage = ReinforcedStage(actor, settings, Scene(SHORT, SHORT.levels[:1], "text"), ADAMW, TRAINER, 64, tiny_learner)
     train(actor, {}, plan(), SHORT.name, 0, ADAMW, TRAINER, tmp_path, further=[stage])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -103,13 +111,48 @@ def test_it_learns_and_the_model_that_it_sees_with_stays(tmp_path: Path) -> None
     assert sum(right) >= 0.9 * len(STATES)
 
 
+def test_it_chooses_what_it_writes() -> None:
+    actor = actor_of()
+    torch.manual_seed(0)
+    actor.model.head.weight.data.normal_()
+    prompts = [prompt_of(state, "text") for state in STATES]
+    options = [SHORT.options(state) for state in STATES]
+    found = actor.choose(prompts, options)
+    for written, texts, row in zip(actor.generate(prompts), options, found, strict=True):
+        assert written.text == max(zip(texts, row, strict=True), key=lambda pair: pair[1].logprob)[0]
+        assert sum(math.exp(one.logprob) for one in row) == pytest.approx(1)
+        assert [one.num_tokens for one in row] == [1, 1]
+    backwards = actor.choose(prompts, [texts[::-1] for texts in options])
+    assert [row[::-1] for row in backwards] == found
+    with pytest.raises(ValueError, match="'up': this network knows the options"):
+        actor.choose(prompts[:1], [["up"]])
+
+
+def test_a_policy_from_when_only_environments_had_options_opens(tmp_path: Path) -> None:
+    base = tiny_learner()
+    actor = actor_of(base=base)
+    actor.save(tmp_path)
+    data = json.loads((tmp_path / "policy.json").read_text())
+    assert data.pop("options") == ['{"action": "+"}', '{"action": "-"}']
+    (tmp_path / "policy.json").write_text(json.dumps(data | {"key": "action", "actions": ["+", "-"]}))
+    prompts = [prompt_of(state, "text") for state in STATES]
+    assert load_actor(base, tmp_path).generate(prompts) == actor.generate(prompts)
+
+
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
     monkeypatch.chdir(tmp_path)
     return runner(monkeypatch, capsys)
 
 
-WORDS = ["train", "algorithm=cnn_ppo", "trainer.progress=false", "evaluation.num=6", "trainer.evaluate_num=4"]
+WORDS = [
+    "train",
+    "model=cnn",
+    "algorithm=ppo_small",
+    "trainer.progress=false",
+    "evaluation.num=6",
+    "trainer.evaluate_num=4",
+]
 SMALL = [
     "algorithm.nano.updates=2",
     "algorithm.nano.parallel=2",
@@ -128,21 +171,32 @@ def test_a_run_is_trained_and_evaluated(program: Callable[..., Done], tmp_path: 
     assert {text for episode in episodes for text in episode} <= {'{"action": "+"}', '{"action": "-"}'}
     [cell] = json.loads((folder / "summary.json").read_text())["cells"]
     assert cell["unparsed"] == 0
+    words = [f"run={folder}", "evaluation.num=6", "accelerator=cpu"]
+    done = program("evaluate", *words, "evaluation.how=choose")
+    assert done.code == 0, done.err
+    chosen = Path(done.last_line)
+    assert chosen != folder
+    assert json.loads((chosen / "summary.json").read_text())["correct"] == cell["correct"]
+    [line, *_] = (chosen / "predictions" / file.name).read_text().splitlines()
+    assert [one["text"] for one in json.loads(line)["options"][0]] == ['{"action": "+"}', '{"action": "-"}']
     assert any("accuracy/standard/image" in line for line in (folder / "metrics.jsonl").read_text().splitlines())
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["env=number_line"], "supervision=expert: a policy without language"),
-        (["supervision=none"], "algorithm=cnn_ppo: table_readout is answered by text"),
-        (["env=number_line", "supervision=none", "adapter=lora"], "adapter: has no effect"),
+        ([], "model=cnn: table_readout offers no options to choose from, its answers are text"),
+        (["env=number_line", "supervision=none", "adapter=lora"], "adapter"),
         (["env=number_line", "supervision=none", "trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
-        (["env=number_line", "supervision=none", "algorithm.width=0"], "algorithm.width=0: 1 or more"),
-        (["env=number_line", "supervision=none", "+algorithm.thought_weight=0.5"], "thought_weight=0.5: has no effect"),
+        (["env=number_line", "supervision=none", "trainer.strategy=fsdp"], "trainer.strategy=fsdp: with model=cnn"),
+        (["env=number_line", "supervision=none", "model.width=0"], "model.width=0: 1 or more"),
+        (["env=number_line", "supervision=none", "model.base.name=nono"], "model.base.name=nono: allowed are"),
+        (["env=number_line", "supervision=none", "model.base.name=cnn"], "model.base.name=cnn"),
+        (["env=number_line", "supervision=none", "algorithm=cnn_ppo"], "is written model=cnn algorithm=ppo_small now"),
+        (["env=number_line"], "this network knows the options"),
     ],
 )
 def test_what_does_not_fit_is_said(program: Callable[..., Done], words: list[str], says: str) -> None:
     done = program(*WORDS, *SMALL, *words)
-    assert done.code == 2
+    assert done.code == 2, done.err
     assert says in done.err
