@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlmreason.answering.rollout import Table
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.data.export import ExportSettings, export
+from vlmreason.envs.revision import Revision
 from vlmreason.evaluation.evaluate import evaluate
 from vlmreason.evaluation.problems import ProblemFile
 from vlmreason.models.contract import Generation
@@ -168,6 +170,17 @@ def test_a_set_is_evaluated_and_written_out_like_any_task(folder: Path, tmp_path
         warnings.simplefilter("error")
         path = export(task, ExportSettings("plain", "test", num), tmp_path / "files", {}, 1, progress=False)
     assert len(ProblemFile(path, task)) == num
+
+
+def test_reinforcement_goes_round_and_needs_a_split_for_training(folder: Path) -> None:
+    task = swatches(folder / "index.jsonl")
+    num = task.num_problems("plain", "train")
+    rollouts = Table(Revision(task), ("plain",), "image", {}, 8, 1.0, 0, 4)
+    first, again = (rollouts.begin(number).state for number in (1, num + 1))
+    assert first == again and first.problem == states(task, "train")[1]
+    write(folder / "test.csv", rows())
+    with pytest.raises(ValueError, match="task=swatches level=plain split=train: there is no problem"):
+        Revision(swatches(folder / "{split}.csv")).start("plain", "train", 0)
 
 
 def test_checksums_name_the_damaged_file(folder: Path) -> None:

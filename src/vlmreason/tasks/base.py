@@ -90,7 +90,10 @@ class Task(ABC, Generic[State]):
         return Problem(self.name, level, split, index, self._state(level, split, index))
 
     def num_problems(self, level: str, split: str) -> int | None:
-        """Count the different problems of a level and split where they are read from a file; None: without bound."""
+        """Count the different problems of a level and split where they are read from a file; None: without bound.
+
+        `sample` gives the first ones again after the last.
+        """
         return None
 
     def first(self, level: str, split: str, num: int) -> range:
