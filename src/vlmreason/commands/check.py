@@ -41,6 +41,7 @@ def run(cfg: dict[str, Any]) -> None:
 
     from vlmreason.data.loader import StepData
     from vlmreason.data.mixture import mixtures
+    from vlmreason.models.vlm.learner import Learner
     from vlmreason.training.engine import memory, strategies
     from vlmreason.training.engine.optimizers import phase_optimizers
     from vlmreason.training.supervised.check import check_phase
@@ -55,4 +56,6 @@ def run(cfg: dict[str, Any]) -> None:
         size = supervision.phases[name].batch_size or scale.batch_size
         data = StepData(mixture, tasks, learner.processor, size, scale.micro_tokens, scale.max_length)
         train, kind = supervision.phase(name).train, optimizers[name].name
-        print(json.dumps(found | memory.report(learner, train, trainer, kind, num, data, device)))
+        if isinstance(learner, Learner):  # a network needs next to nothing
+            found |= memory.report(learner, train, trainer, kind, num, data, device)
+        print(json.dumps(found))

@@ -157,12 +157,14 @@ class Trainable(Protocol):
     """A model that examples with their responses are trained into, by the stage of supervised training.
 
     model: the torch module; prefixes: of the names of its parameters, by part; processor: what makes a batch of
-    dialogues (`encode` one, `collate` several, as vlmreason.models.vlm.processor.Processor does).
+    dialogues (`encode` one, `collate` several, as vlmreason.models.vlm.processor.Processor does); packable: whether
+    several of them may share a row.
     """
 
     model: Any
     prefixes: Prefixes
     processor: Any
+    packable: bool
 
     def trained_parameters(self, train: Literal["all"] | Sequence[str]) -> list[tuple[str, Any]]:
         """List what trains in a phase of these parts, with names. Raises ValueError where nothing would."""

@@ -62,6 +62,15 @@ def peak_tflops(device_name: str) -> float | None:
     return next((peak for name, peak in PEAK_TFLOPS.items() if f" {name} " in words), None)
 
 
+def _per_pair(model: nn.Module) -> float:
+    """Operations per pair of tokens of a language model's attention; a network over classes has none."""
+    if not hasattr(model, "config"):
+        return 0.0
+    config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return float(12 * config.num_hidden_layers * config.num_attention_heads * width)
+
+
 class FlopCounter:
     """Operations of the steps of a phase in which the parameters `trained` (with their names) train.
 
@@ -72,10 +81,8 @@ class FlopCounter:
         named = list(trained)
         own = {id(parameter) for _, parameter in named}
         tower_trains = any(part_of(name, learner.prefixes) == "vision_tower" for name, _ in named)
-        config = learner.model.config.get_text_config()
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.per_token, self.per_target = 0.0, 0.0
-        self.per_pair: float = 12.0 * config.num_hidden_layers * config.num_attention_heads * width
+        self.per_pair = _per_pair(learner.model)
         self._seen: float | Tensor = 0.0
         self._lengths: list[tuple[Tensor, Tensor]] = []
         self._hooks: list[Any] = []
@@ -84,7 +91,7 @@ class FlopCounter:
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
                 num = module.weight.numel()
                 of_weight = 2.0 * (id(module.weight) in own)
-                if module is learner.model.lm_head:
+                if module is getattr(learner.model, "lm_head", None):
                     self.per_target = num * (4.0 + of_weight)
                 elif part_of(f"{name}.", learner.prefixes) == "language_model":
                     self.per_token += num * (4.0 + of_weight)

@@ -13,6 +13,7 @@ import torch
 from vlmreason.data.loader import StepData
 from vlmreason.data.mixture import Mixture
 from vlmreason.dialogue.build import build_dialogue
+from vlmreason.models.contract import Trainable
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import IGNORED, Encoded
 from vlmreason.models.vlm.text import Written
@@ -21,14 +22,16 @@ from vlmreason.tasks.base import Task
 
 
 def check_phase(
-    learner: Learner, mixture: Mixture, tasks: Mapping[str, Task[Any]], num: int, max_length: int
+    learner: Trainable, mixture: Mixture, tasks: Mapping[str, Task[Any]], num: int, max_length: int
 ) -> dict[str, float | int | str]:
     """Check the first `num` examples of a phase; returns what was found.
 
     Keys: phase, examples, with_image, longest (tokens), max_length, response_tokens (mean), loss (of the
-    untouched model), chance (loss of a uniform guess). Raises ValueError for the first fault.
+    untouched model), chance (loss of a uniform guess of a token; a network over classes has no tokens). Raises
+    ValueError for the first fault.
     """
-    _check_template(learner)
+    if isinstance(learner, Learner):
+        _check_template(learner)
     num = min(num, len(mixture))
     data = StepData(mixture, tasks, learner.processor, num, num * max_length, max_length)
     encoded = [data.encode(i) for i in range(num)]
@@ -36,8 +39,10 @@ def check_phase(
         ref = mixture[i]
         task = tasks[ref.task]
         dialogue = build_dialogue(task, task.sample(ref.level, ref.split, ref.index), ref.view, ref.thought_kept)
-        _check_example(learner, example, dialogue.response.text, f"{dialogue.id} ({ref.view})")
-    batch = {k: v.to(learner.model.device) for k, v in learner.processor.collate(encoded).items()}
+        if isinstance(learner, Learner):
+            _check_example(learner, example, dialogue.response.text, f"{dialogue.id} ({ref.view})")
+    device = next(learner.model.parameters()).device
+    batch = {k: v.to(device) for k, v in learner.processor.collate(encoded).items()}
     try:
         with torch.no_grad():
             losses_N, _ = learner.token_losses(batch)
@@ -45,7 +50,7 @@ def check_phase(
         raise ValueError(f"phase {mixture.phase}: the model refuses the batch ({first_line(error)})") from error
     if not torch.isfinite(losses_N).all():
         raise ValueError(f"phase {mixture.phase}: the loss of the first batch is not finite")
-    return {
+    found: dict[str, float | int | str] = {
         "phase": mixture.phase,
         "examples": num,
         "with_image": sum(e.image is not None for e in encoded),
@@ -53,8 +58,12 @@ def check_phase(
         "max_length": max_length,
         "response_tokens": round(losses_N.numel() / num, 1),
         "loss": round(float(losses_N.mean()), 4),
-        "chance": round(math.log(learner.model.get_output_embeddings().weight.shape[0]), 4),
     }
+    return found | {"chance": _chance(learner)} if isinstance(learner, Learner) else found
+
+
+def _chance(learner: Learner) -> float:
+    return round(math.log(learner.model.get_output_embeddings().weight.shape[0]), 4)
 
 
 def _check_template(learner: Learner) -> None:
