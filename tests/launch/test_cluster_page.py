@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_readme import PROGRAM, check_configuration, composed
 
 from vlmreason import places
-from vlmreason.assembly import build, catalog, compose, errors, planning
+from vlmreason.assembly import build, catalog, compose, errors, planning, sweeps
 from vlmreason.commands import job, sweep
 from vlmreason.launch import profiles
 from vlmreason.launch.state import Outcome
@@ -48,7 +48,7 @@ def test_commands_compose(line: str) -> None:
             own = build.settings(sweep.Settings, plain)
             assert own.plan or own.dir or artifacts.chosen(own.experiment or ())
             if own.profile:
-                sweep._profile(own.profile)
+                sweeps.launch_profile(own.profile)
             if own.plan:
                 first = next(planning.read_plan(own.plan).jobs())
                 compose.freeze([*first, *own.set], "train")

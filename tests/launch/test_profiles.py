@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from support.launching import write_yaml
 
-from vlmreason.assembly import catalog
-from vlmreason.commands import sweep
+from vlmreason.assembly import catalog, sweeps
 from vlmreason.launch import slurm
 from vlmreason.launch.profiles import Local, Slurm, make_profile, read_profile
 
@@ -46,10 +45,10 @@ def test_mistakes_in_a_profile(data: object, names: str) -> None:
 def test_a_profile_changes_no_run(tmp_path: Path) -> None:
     path = write_yaml(tmp_path / "mine.yaml", kind="local", trainer={"precison": "32-true"})
     with pytest.raises(ValueError, match=r"trainer\.precison: is no launch setting; there are .*devices"):
-        sweep._profile(str(path))
+        sweeps.launch_profile(str(path))
     path = write_yaml(tmp_path / "mine.yaml", kind="local", trainer={"device": 2})
     with pytest.raises(ValueError, match="did you mean 'devices'"):
-        sweep._profile(str(path))
+        sweeps.launch_profile(str(path))
 
 
 def test_one_process_per_gpu() -> None:

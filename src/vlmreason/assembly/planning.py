@@ -157,7 +157,7 @@ def read_plan(word: str) -> Plan:
     return plan
 
 
-def _varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
+def varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
     """The settings in which jobs differ."""
     values: dict[str, set[str | None]] = {}
     tables = [dict(override.partition("=")[::2] for override in overrides) for overrides in all_overrides]
@@ -166,16 +166,16 @@ def _varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
     return [key for key, found in values.items() if len(found) > 1]
 
 
-def _steps(cfg: dict[str, Any]) -> dict[str, int]:
+def steps(cfg: dict[str, Any]) -> dict[str, int]:
     """Steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
     from vlmreason.assembly import build
     from vlmreason.data.mixture import mixtures
 
     batch_size = build.build_scale(cfg).batch_size
     supervision = build.build_supervision(cfg)
-    steps = {
+    found = {
         name: -(-len(mixture) // (supervision.phases[name].batch_size or batch_size))
         for name, mixture in mixtures(supervision, cfg["task"]["name"], cfg["seed"]).items()
     }
     algorithm = cfg.get("algorithm", {})
-    return steps | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})
+    return found | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})

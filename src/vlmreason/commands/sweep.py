@@ -27,13 +27,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmreason.assembly import compose, planning
-from vlmreason.assembly.planning import _steps, _varying, read_plan
+from vlmreason.assembly import planning, sweeps
 
 CONFIG = "sweep"
 ACTIONS = ("plan", "submit", "status", "resume")
@@ -93,23 +91,27 @@ def run(cfg: dict[str, Any]) -> Path | None:
         _status(folder, own)
         return None
     if own.action in ("start", "plan"):
-        profile = _profile(own.profile or "local") if own.action == "start" else None
-        planned = _of_plan(own) if own.experiment is None else _of_experiments(own, scale, folder, profile)
+        profile = sweeps.launch_profile(own.profile or "local") if own.action == "start" else None
+        planned = (
+            sweeps.jobs_of_plan(own.plan, own.set)
+            if own.experiment is None
+            else _of_experiments(own, scale, folder, profile)
+        )
         if not planned:
             print("nothing to plan")
             return None
         if own.experiment is not None and not own.dir:
             folder = planning.free_folder(_first_folder(own, scale))
-        sweep, configs = _sweep(Path(own.plan).stem if own.plan else folder.name, planned)
+        sweep, configs = sweeps.make_sweep(Path(own.plan).stem if own.plan else folder.name, planned)
         with directory.locked(folder):
-            _freeze(folder, sweep, configs)
+            sweeps.freeze(folder, sweep, configs)
             if profile:
                 _submit(folder, own, profile)
         return folder
     directory.read_sweep(folder)  # before a lock file is made there
     with directory.locked(folder):
         if own.action == "submit":
-            _submit(folder, own, _profile(own.profile or "local"))
+            _submit(folder, own, sweeps.launch_profile(own.profile or "local"))
         else:
             _resume(folder, own)
     return folder
@@ -146,65 +148,6 @@ def _first_folder(own: Settings, scale: str) -> Path:
     return Path("outputs", "sweeps", planning.name(artifacts.chosen(own.experiment or ()), scale)).resolve()
 
 
-def _profile(word: str) -> Any:
-    """A launch profile by its name or file."""
-    from vlmreason import runs
-    from vlmreason.assembly import catalog
-    from vlmreason.launch.profiles import read_profile
-    from vlmreason.structure import nearest, structure
-
-    path = catalog.sweep_file("profile", word)
-    profile = read_profile(path)
-    allowed = [key.removeprefix("trainer.") for key in runs.not_identity() if key.startswith("trainer.")]
-    for key in profile.trainer:
-        if key not in allowed:
-            hint = nearest(key, allowed)
-            raise ValueError(f"{path}: trainer.{key}: is no launch setting; there are {', '.join(allowed)}{hint}")
-    if profile.trainer:
-        from vlmreason.training.engine.settings import TrainerSettings
-
-        sizes = {"batch_size": 1, "micro_tokens": 1, "max_length": 1}  # of the job
-        try:
-            structure(TrainerSettings, {**profile.launch_trainer, **sizes}, "trainer")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    return profile
-
-
-def _of_plan(own: Settings) -> list[planning.Planned]:
-    """Every run of a plan once, composed and checked."""
-    from vlmreason import runs
-    from vlmreason.launch import status
-
-    if own.plan is None:
-        raise ValueError("plan: must be given (plan=...)")
-    plan = read_plan(own.plan)
-    first: dict[str, int] = {}
-    repeated: list[int] = []
-    planned: list[planning.Planned] = []
-    all_overrides = [[*overrides, *own.set] for overrides in plan.jobs()]
-    keys = _varying(all_overrides)
-    for place, overrides in enumerate(all_overrides):
-        planning.show_progress("composing job", place, len(all_overrides))
-        try:
-            cfg = compose.freeze(overrides, plan.command)
-        except ValueError as error:
-            which = " ".join(word for word in overrides if word.partition("=")[0] in keys)
-            raise ValueError(f"plan={own.plan}{f', {which}' if which else ''}: {error}") from error
-        digest = runs.config_hash(cfg)
-        if digest in first:
-            repeated.append(first[digest])
-            continue
-        first[digest] = len(planned)
-        planned.append(planning.Planned(overrides, cfg))
-    if repeated:
-        what = f"{status.num_jobs(len(repeated))} of the plan"
-        print(
-            f"vlmreason: {what} left out: the same run as another one, the first as job {repeated[0]}", file=sys.stderr
-        )
-    return planned
-
-
 def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> list[planning.Planned]:
     """What experiments lack and no sweep has planned yet. What waits in `folder` is sent, where there is a profile."""
     from vlmreason.launch import directory, status
@@ -223,56 +166,6 @@ def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> li
         there = {row.run_dir for row in rows}
         planned = [job for job in planned if str(job.place) not in there]
     return planned
-
-
-def _sweep(name: str, planned: Sequence[planning.Planned]) -> tuple[Any, list[str]]:
-    """The sweep (launch.directory.Sweep) and the YAML of its configurations."""
-    import yaml
-
-    from vlmreason import places, provenance, runs
-    from vlmreason.launch import directory
-
-    keys = _varying([job.overrides for job in planned])
-    jobs: list[directory.Job] = []
-    for number, job in enumerate(planned):
-        words = dict(override.partition("=")[::2] for override in job.overrides)
-        jobs.append(
-            directory.Job(
-                number=number,
-                run=job.place.name,
-                hash=runs.config_hash(job.config),
-                run_dir=str(job.place),
-                overrides=tuple(job.overrides),
-                varying={key: words[key] for key in keys if key in words},
-                steps=_steps(job.config),
-                then=job.then,
-            )
-        )
-    sweep = directory.Sweep(
-        name=name,
-        command="train",
-        cwd=str(Path.cwd()),
-        digest=directory.source_digest(places.conf_dir()),
-        source=provenance.source(),
-        jobs=tuple(jobs),
-    )
-    return sweep, [yaml.dump(job.config, Dumper=_dumper(), sort_keys=False) for job in planned]
-
-
-def _freeze(folder: Path, sweep: Any, configs: list[str]) -> None:
-    from vlmreason import places
-    from vlmreason.launch import directory, status
-
-    if directory.write_sweep(folder, sweep, configs, places.conf_dir()):
-        print("vlmreason: the source has changed since this was planned; the jobs keep the frozen one", file=sys.stderr)
-    print(f"{status.num_jobs(len(sweep.jobs))} planned")
-
-
-def _dumper() -> Any:
-    """Writes a list that stands in two places twice, instead of a reference."""
-    import yaml
-
-    return type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
 
 
 def _submit(folder: Path, own: Settings, profile: Any) -> None:
@@ -299,8 +192,8 @@ def _resume(folder: Path, own: Settings) -> None:
     if not numbers:
         print(f"nothing to resume: {status.counts(rows)}")
         return
-    profile = _profile(own.profile) if own.profile else submission.last_profile(folder, numbers)
-    where = submission.send(folder, sweep, numbers, profile or _profile("local"))
+    profile = sweeps.launch_profile(own.profile) if own.profile else submission.last_profile(folder, numbers)
+    where = submission.send(folder, sweep, numbers, profile or sweeps.launch_profile("local"))
     print(f"{len(numbers)} of {status.num_jobs(len(rows))} resumed ({status.counts(rows)} before): {where}")
 
 
