@@ -109,7 +109,8 @@ scale: 1.0  # of the counts
 TRAIN = [
     "train", "env=number_line", "env.view=text", "env.cot=false", "env.start.nano=256", "env.nano.max_number=1",
     "scale.batch_size=16", "optimizer=adamw", "optimizer.lr=0.05", "trainer.precision=32-true",
-    "trainer.progress=false", "trainer.accelerator=cpu", "trainer.num_workers=0", "trainer.evaluate_every=8", "trainer.evaluate_num=8",
+    "trainer.progress=false", "trainer.accelerator=cpu", "trainer.num_workers=0",
+    "trainer.evaluate_every=8", "trainer.evaluate_num=8",
     "evaluation.num=12",
 ]  # fmt: skip
 
