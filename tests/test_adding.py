@@ -1,7 +1,6 @@
-"""What docs/adding.md promises, done in a temporary folder: one folder and one YAML make a task family of full rights."""
+"""What docs/adding.md promises, done in a temporary folder: one folder and one YAML make a whole task family."""
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.program import Done
 from support.tiny import tiny_learner
+
+from vlmreason.assembly import catalog
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 SMALL = (
@@ -20,7 +21,9 @@ SMALL = (
 
 
 @pytest.fixture
-def typed(program: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def typed(
+    program: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
     """`typed("train", ...)`: what the program prints, with the folders of docs/examples added as a user adds them."""
     shutil.copytree(EXAMPLES, tmp_path / "mine", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.syspath_prepend(tmp_path / "mine")
@@ -32,6 +35,7 @@ def typed(program: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.Monk
         return done.out
 
     yield run
+    catalog.use_conf_dirs([])
     for name in [name for name in sys.modules if name.partition(".")[0] == "dots"]:
         del sys.modules[name]
 
@@ -48,20 +52,15 @@ def test_a_task_family(typed: Callable[..., str], tmp_path: Path) -> None:
     assert {(cell["level"], cell["view"]) for cell in summary["cells"]} == {
         (level, view) for level in ("simple", "hard") for view in ("text", "image")
     }
-    out = typed("evaluate", f"run={run}", "evaluation.how=choose", "evaluation.num=6", "evaluation.levels=[hard]")
-    answers = [
-        json.loads(line)
-        for path in Path(out.splitlines()[-1]).glob("predictions/hard-text.jsonl")
-        for line in path.read_text().splitlines()
-    ]
-    assert len(answers) == 6 and all(re.fullmatch(r"Answer: [0-6]", answer["response"]) for answer in answers)
-
     assert "lost" in typed("analyze", f"run={run}", "what=failures") and (run / "analysis" / "failures.json").is_file()
     typed("analyze", f"run={run}", "what=attribution", "num=2")
     [level, _] = json.loads((run / "analysis" / "attribution.json").read_text())["results"]
     assert set(level["regions"]) == {"dots"}
 
-    acting = ("algorithm.updates=1", "algorithm.groups=2", "algorithm.group_size=2", "algorithm.max_new_tokens=8")
+    acting = (
+        *(f"algorithm.nano.{key}" for key in ("updates=1", "groups=2", "group_size=2")),
+        "algorithm.max_new_tokens=8",
+    )
     run = Path(typed("train", *chosen, "supervision=mix", "algorithm=grpo", *acting).splitlines()[-1])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["phase"] == "grpo"

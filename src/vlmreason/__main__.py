@@ -34,6 +34,7 @@ def _dispatch(words: list[str]) -> int:
         _check_command(words[0])
         if {"-h", "--help"} & set(words[1:]):
             return _help(words[:1])
+        catalog.use_conf_dirs(words[1:])
         errors.check_words(words[0], words[1:])
         settings = catalog.as_settings(words[0], words[1:])
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -16,6 +17,19 @@ def conf_dir() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise ValueError(f"conf/: no configuration beside {HERE}; install the package again")
+
+
+_further: list[Path] = []
+
+
+def conf_dirs() -> list[Path]:
+    """List the folders of configuration files: the package's, then those of `--config-dir`."""
+    return [conf_dir(), *_further]
+
+
+def use_conf_dirs(folders: Iterable[Path]) -> None:
+    """Read configuration files in these folders too, in place of further ones of before."""
+    _further[:] = [folder.absolute() for folder in folders]
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hydra import initialize_config_dir
 
-from vlmreason import places
+from vlmreason import places, runs
 from vlmreason.assembly import build, catalog
 from vlmreason.assembly.compose import Composer, freeze
 from vlmreason.scale import Scale
@@ -161,3 +161,18 @@ def test_a_name_that_is_not_there_is_still_refused(words: list[str], message: st
 def phase_optimizers_of(cfg: dict[str, Any]) -> None:
     for phase in build.build_supervision(cfg).phases.values():
         structure(OptimizerSettings, {**cfg["optimizer"], **phase.optimizer})
+
+
+def test_a_run_from_elsewhere_imports_nothing_that_it_names(composed, tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    cfg = composed("train", f"out={tmp_path}")
+    for group in ("task", "model"):
+        folder = runs.open_run(cfg)
+        text = (folder / "config.yaml").read_text()
+        target = cfg[group]["_target_"]
+        (folder / "config.yaml").write_text(text.replace(target, "trap.Trap"))
+        with pytest.raises(ValueError, match=rf"{group}\._target_=trap\.Trap: no choice of conf/{group} has it"):
+            build.read_run(folder)
+        (folder / "config.yaml").write_text(text)
+        assert build.read_run(folder) == cfg

@@ -16,4 +16,6 @@ def find(task: CountDots, state: Row, response: str, thought: str) -> Finding:
     steps = right_steps(task.thought(state), thought)
     counted = steps is not None and steps[0] == steps[1]
     failure = None if score.correct else "wrong_answer" if counted else "lost_count"
-    return Finding(score.correct, failure, None if score.correct or steps is None else steps[0], float(not score.correct))
+    return Finding(
+        score.correct, failure, None if score.correct or steps is None else steps[0], float(not score.correct)
+    )

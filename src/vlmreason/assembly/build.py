@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlmreason import runs
 from vlmreason.assembly import catalog
 from vlmreason.assembly.scales import choose_sizes
 from vlmreason.models.contract import Example, NetworkSettings, Prompt
@@ -355,6 +356,23 @@ def task_identity(cfg: Config) -> dict[str, Any]:
     """What decides a task's problems and texts beside its name: sizes, wording and further keys."""
     task = {key: value for key, value in cfg["task"].items() if key != "_target_"}
     return {"task_config": task | {"trace": task.get("trace") or cfg["scale"]["trace"]}}
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The configuration of a run directory, wherever it comes from.
+
+    Its `_target_`s must be those of choices that there are (with --config-dir: of the user's own too): nothing that a
+    file from elsewhere names is imported. Raises ValueError.
+    """
+    config = runs.read_config(folder)
+    for group in ("task", "model"):
+        target = str(config.get(group, {}).get("_target_", ""))
+        if not target.startswith("vlmreason.") and target not in catalog.targets(group).values():
+            raise ValueError(
+                f"{folder / 'config.yaml'}: {group}._target_={target}: no choice of conf/{group} has it; of your own "
+                "code the folder must be named, --config-dir DIR"
+            )
+    return config
 
 
 def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:

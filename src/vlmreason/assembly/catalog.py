@@ -177,13 +177,30 @@ def docstring(command: str) -> str:
 @functools.cache
 def groups() -> dict[str, tuple[str, ...]]:
     """Every group (a folder in a folder is written "supervision/phase") and its choices."""
-    found = {}
-    for folder in sorted(path for path in places.conf_dir().rglob("*") if path.is_dir()):
-        name = folder.relative_to(places.conf_dir()).as_posix()
-        choices = tuple(sorted(path.stem for path in folder.glob("*.yaml")))
-        if choices and name.partition("/")[0] != "hydra":
-            found[name] = choices
-    return found
+    found: dict[str, set[str]] = {}
+    for place in places.conf_dirs():
+        for folder in sorted(path for path in place.rglob("*") if path.is_dir()):
+            name = folder.relative_to(place).as_posix()
+            if name.partition("/")[0] != "hydra":
+                found.setdefault(name, set()).update(path.stem for path in folder.glob("*.yaml"))
+    return {name: tuple(sorted(choices)) for name, choices in sorted(found.items()) if choices}
+
+
+def use_conf_dirs(words: Sequence[str]) -> None:
+    """Know the choices in the folders that `--config-dir` names, as Hydra does."""
+    pairs = [
+        (word.partition("=")[0], word.partition("=")[2] or after)
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+    ]
+    places.use_conf_dirs(Path(folder) for flag, folder in pairs if flag in ("--config-dir", "-cd"))
+    for cached in (groups, file_lines, _load, targets):
+        cached.cache_clear()
+
+
+def conf_file(name: str) -> Path:
+    """Where `<name>.yaml` lies: in the first folder of configuration that has it, else in the package's."""
+    paths = [place / f"{name}.yaml" for place in places.conf_dirs()]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def defaults(config: str) -> list[Default]:
@@ -346,7 +363,7 @@ def _default_comments(config: str) -> dict[str, str]:
 
 @functools.cache
 def file_lines(name: str) -> tuple[str, ...]:
-    path = places.conf_dir() / f"{name}.yaml"
+    path = conf_file(name)
     return tuple(path.read_text().splitlines()) if path.is_file() else ()
 
 
@@ -399,6 +416,6 @@ def file_content(group: str, name: str) -> Any:
     """The content of a file of conf/ over that of those of its group that it builds on."""
     from omegaconf import OmegaConf
 
-    own: Any = OmegaConf.load(places.conf_dir() / group / f"{name}.yaml")
+    own: Any = OmegaConf.load(conf_file(f"{group}/{name}"))
     others = [other for other in own.pop("defaults", []) if isinstance(other, str) and other != "_self_"]
     return OmegaConf.merge(*(file_content(group, other) for other in others), own)

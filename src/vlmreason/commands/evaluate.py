@@ -33,12 +33,11 @@ def run(cfg: dict[str, Any]) -> Path:
     """Generate what is missing, score, print the table; returns the folder of the results."""
     import sys
 
-    from vlmreason import runs
     from vlmreason.assembly import build
 
     own = build.settings(Settings, cfg)
     run_folder = Path(own.run)
-    cfg = build.with_run(cfg, runs.read_config(run_folder), sys.argv[2:])
+    cfg = build.with_run(cfg, build.read_run(run_folder), sys.argv[2:])
     task, evaluation = build.evaluated(build.build_task(cfg)), build.build_evaluation(cfg)
     from vlmreason.evaluation.evaluate import evaluate, evaluation_dir
     from vlmreason.evaluation.table import format_table

@@ -33,7 +33,6 @@ def run(cfg: dict[str, Any]) -> Path:
     import os
     import shutil
 
-    from vlmreason import runs
     from vlmreason.assembly import build
     from vlmreason.files import write_json_atomic
     from vlmreason.runs import checkpoint_digest, find_checkpoint
@@ -42,7 +41,7 @@ def run(cfg: dict[str, Any]) -> Path:
     run_folder, out = Path(own.run), Path(own.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out={out}: is there and not empty; choose another folder")
-    trained = runs.read_config(run_folder)
+    trained = build.read_run(run_folder)
     checkpoint = find_checkpoint(run_folder, own.phase)
     adapted = build.build_adapter(trained).name != "none"
     if not own.merge and not adapted:
