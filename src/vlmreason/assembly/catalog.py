@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ def use_conf_dirs(words: Sequence[str]) -> None:
     """Know the choices in the folders that `--config-dir` names, as Hydra does."""
     pairs = [
         (word.partition("=")[0], word.partition("=")[2] or after)
-        for word, after in zip(words, [*words[1:], ""], strict=True)
+        for word, after in itertools.zip_longest(words, words[1:], fillvalue="")
     ]
     places.use_conf_dirs(Path(folder) for flag, folder in pairs if flag in ("--config-dir", "-cd"))
     for cached in (groups, file_lines, _load, targets):
