@@ -6,13 +6,14 @@ Everything is best effort and quick; what cannot be found is None. Nothing heavy
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,17 @@ def source() -> dict[str, Any]:
         "diff_cut": len(diff) > MAX_DIFF_CHARS,
         "untracked": untracked,
     }
+
+
+def code_digest(apart: Collection[str] = ()) -> str:
+    """12 hexadecimal digits of all files of the package's rooms but those named."""
+    found, package = hashlib.blake2b(digest_size=6), Path(vlmreason.__file__).resolve().parent
+    rooms = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    for room in sorted(room for room in rooms if room.stem not in apart):
+        for path in sorted(room.rglob("*")) if room.is_dir() else [room]:
+            if path.is_file() and path.suffix != ".pyc":
+                found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def versions() -> dict[str, str | None]:

@@ -49,7 +49,12 @@ def not_identity() -> frozenset[str]:
 
 def config_hash(cfg: Config) -> str:
     """12 hexadecimal digits of a resolved configuration (`build.choose_sizes` applied)."""
-    text = json.dumps(_canonical(_identity(cfg)), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return digest(_identity(cfg))
+
+
+def digest(value: object) -> str:
+    """Hash plain data to 12 hexadecimal digits, whatever the order of its keys."""
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

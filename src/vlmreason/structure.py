@@ -26,17 +26,23 @@ def structure(kind: type[T], data: object, where: str = "") -> T:
     return typing.cast(T, _value(kind, data, where))
 
 
-def speed(default: Any = dataclasses.MISSING) -> Any:
+def speed(default: Any = dataclasses.MISSING, rounds: bool = False) -> Any:
     """Mark a dataclass field as one that changes how fast a run is or where its output goes, never what it computes.
 
-    Such a setting is no part of a run's identity (`speed_settings`).
+    Such a setting is no part of a run's identity (`speed_settings`). `rounds`: it may change the order of sums, and so
+    the last bits of a result.
     """
-    return dataclasses.field(default=default, metadata={"speed": True})
+    return dataclasses.field(default=default, metadata={"speed": True, "rounds": rounds})
 
 
 def speed_settings(kind: type) -> list[str]:
     """Name the fields of a dataclass that are marked by `speed`."""
     return [field.name for field in dataclasses.fields(kind) if field.metadata.get("speed")]
+
+
+def exact_settings(kind: type) -> list[str]:
+    """Name the fields of a dataclass that decide a result to the last bit."""
+    return [f.name for f in dataclasses.fields(kind) if not f.metadata.get("speed") or f.metadata["rounds"]]
 
 
 def read_yaml(path: Path) -> Any:

@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.raises(SystemExit) as end:
             main()
         assert not end.value.code
-    [run] = out.iterdir()
+    [run] = out.glob("*-s0-*")
     other = run / TEXT
     (other / "predictions").mkdir(parents=True)
     shutil.copy(run / "evaluation.json", other)
@@ -149,7 +149,7 @@ def test_likelihood_of_an_environment(program: Callable[..., Done], tmp_path: Pa
     """Whole test episodes, shown as the environment is; nothing is computed again that is there."""
     small = [word for word in SMALL if not word.startswith(("task=", "supervision=", "scale.num"))]
     assert program("train", "env=number_line", "env.start.nano=8", *small, f"out={tmp_path}").code == 0
-    [run] = tmp_path.iterdir()
+    [run] = tmp_path.glob("*-s0-*")
     words = ("analyze", f"run={run}", "what=likelihood", "num=6", "batch_size=2", "temperature=0.5", "accelerator=cpu")
     done = program(*words)
     assert done.code == 0, done.err

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             with pytest.raises(SystemExit) as end:
                 main()
             assert not end.value.code
-            [found[name]] = out.iterdir()
+            [found[name]] = out.glob("*-s0-*")
     return found
 
 

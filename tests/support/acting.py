@@ -72,6 +72,7 @@ def reinforced_run(
     """
     env, learner = env or nano_task("number_line"), learner or tiny_learner()  # type: ignore[assignment]
     trainer = {key: changes.pop(key) for key in list(changes) if key in vars(TRAINER)}
+    shared = changes.pop("shared", None)
     own = {key: trainer.pop(key) for key in ("evaluate_every", "checkpoint_every") if key in trainer}
     settings = structure(TrainerSettings, vars(TRAINER) | trainer)
     stage = stage_of(name, learner, env, trainer=settings, **changes, **own)
@@ -80,5 +81,5 @@ def reinforced_run(
     run_dir.mkdir(parents=True, exist_ok=True)
     return train(
         learner, {env.name: env}, plan(**(phases if num_examples else {})), env.name, 0, ADAMW, settings, run_dir,
-        evaluate=evaluate, further=[stage],
+        evaluate=evaluate, further=[stage], shared=shared,
     )  # fmt: skip

@@ -108,7 +108,14 @@ TWO_PHASES = {
 
 def tiny_run(run_dir: Path, phases: Mapping[str, Mapping[str, Any]] = TWO_PHASES, **changes: Any) -> Path:
     """Train a fresh tiny model in `run_dir`; `changes`: keys of the trainer, or an argument of `train`."""
-    arguments = {"seed": 0, "optimizer": ADAMW, "make_logger": lambda: False, "evaluate": None, "learner": None}
+    arguments = {
+        "seed": 0,
+        "optimizer": ADAMW,
+        "make_logger": lambda: False,
+        "evaluate": None,
+        "learner": None,
+        "shared": None,
+    }
     arguments |= {key: changes.pop(key) for key in list(changes) if key in arguments}
     learner = arguments.pop("learner") or tiny_learner()
     settings = structure(TrainerSettings, vars(TRAINER) | changes)

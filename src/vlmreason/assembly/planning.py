@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vlmreason import runs
-from vlmreason.assembly import build, compose
+from vlmreason.assembly import beginnings, build, compose
 from vlmreason.studies import artifacts
 from vlmreason.studies.library import Library
 from vlmreason.studies.needs import needs
@@ -58,6 +59,37 @@ def jobs(names: Sequence[str], scale: str, folder: str, extra: Sequence[str] = (
     more = f", {trained} more trained, without all that is measured afterwards" if trained else ""
     print(f"{len(every) - len(unmet)} of {len(every)} runs are there already{more}")
     return planned
+
+
+def share_beginnings(planned: Sequence[Planned]) -> tuple[list[Planned], str]:
+    """Order jobs so that what trains first phases for others comes first and what waits for them last.
+
+    Says how many phases are trained once and what that saves; "" where jobs share none.
+    """
+    chains = [beginnings.names(job.config) if job.run_dir is None else {} for job in planned]
+    places = [
+        [(job.config["out"], name) for name in chain.values()] for job, chain in zip(planned, chains, strict=True)
+    ]
+    number = Counter(itertools.chain.from_iterable(places))
+    shared = [[place for place in chain if number[place] > 1] for chain in places]
+    made: set[tuple[str, str]] = set()
+    ranks = [1] * len(planned)  # 0: trains for others, 1: has nothing to do with them, 2: waits, then trains, 3: waits
+    for job in sorted(range(len(planned)), key=lambda job: -len(shared[job])):
+        if shared[job]:
+            waits, trains = bool(made.intersection(shared[job])), bool(set(shared[job]) - made)
+            ranks[job] = (2 if trains else 3) if waits else 0
+            made.update(shared[job])
+    if not made:
+        return list(planned), ""
+    sizes = [[phase["num_examples"] for phase in job.config["supervision"]["phases"].values()] for job in planned]
+    once = dict(itertools.chain.from_iterable(map(zip, places, sizes)))
+    saved = sum((number[place] - 1) * once[place] for place in made)
+    whole = sum(map(sum, sizes))
+    num = sum(map(bool, shared))
+    return [planned[job] for job in sorted(range(len(planned)), key=ranks.__getitem__)], (
+        f"{num} of them share {len(made)} first phase{'s' * (len(made) > 1)}, trained once: {saved:,} of {whole:,} "
+        f"examples ({saved / whole:.0%}) are saved"
+    )
 
 
 def in_sweeps(folder: Path, planned: Sequence[Planned]) -> Iterator[tuple[Path, list[Any]]]:

@@ -1,7 +1,8 @@
 """Send one batch through processor and model before hours are spent on a run.
 
 Takes the settings of `train`. Looks at placeholder and feature counts, whether the loss mask decodes to the
-response, and the lengths against their limits; estimates the memory that each device needs.
+response, and the lengths against their limits; estimates the memory that each device needs; tells which phases
+another run has trained already.
 
 Examples:
   vlmreason check task=grid_navigation supervision=mix_plus
@@ -30,7 +31,7 @@ def run(cfg: dict[str, Any]) -> None:
     import math
 
     from vlmreason import runs
-    from vlmreason.assembly import build
+    from vlmreason.assembly import beginnings, build
 
     own = build.settings(Settings, cfg)
     task, supervision, scale = build.build_task(cfg), build.build_supervision(cfg), build.build_scale(cfg)
@@ -50,6 +51,7 @@ def run(cfg: dict[str, Any]) -> None:
     build.build_stages(cfg, learner, runs.run_directory(cfg))
     optimizers = phase_optimizers(optimizer, supervision, learner)
     device = torch.device("cuda" if strategies.on_gpu(trainer.accelerator) else "cpu")
+    ready = beginnings.find(cfg, learner.source)
     num = math.prod(strategies.processes(trainer.devices, trainer.num_nodes, trainer.accelerator))
     for name, mixture in mixtures(supervision, task.name, own.seed).items():
         found = check_phase(learner, mixture, tasks, own.num, scale.max_length)
@@ -58,4 +60,4 @@ def run(cfg: dict[str, Any]) -> None:
         train, kind = supervision.phase(name).train, optimizers[name].name
         if isinstance(learner, Learner):  # a network needs next to nothing
             found |= memory.report(learner, train, trainer, kind, num, data, device)
-        print(json.dumps(found))
+        print(json.dumps(found | {"taken_from": ready.run if ready and name in ready.phases else None}))

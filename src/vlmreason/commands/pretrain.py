@@ -27,14 +27,15 @@ def run(cfg: dict[str, Any]) -> Path | None:
     import functools
 
     from vlmreason import runs
-    from vlmreason.assembly import build
+    from vlmreason.assembly import beginnings, build
 
     own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
     from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary
     from vlmreason.models.vlm.learner import Learner
     from vlmreason.training.engine import strategies
-    from vlmreason.training.engine.runner import Lost, Stopped, train
+    from vlmreason.training.engine.console import Lost, Stopped
+    from vlmreason.training.engine.runner import train
     from vlmreason.training.supervised.pretrain import skill_accuracy
 
     build.quieten()
@@ -43,7 +44,11 @@ def run(cfg: dict[str, Any]) -> Path | None:
     logger = build.build_logger(cfg, folder)
     measure = functools.partial(skill_accuracy, tasks=tasks)
     try:
-        train(learner, tasks, supervision, None, own.seed, optimizer, trainer, folder, logger, measure)
+        with beginnings.build_beginnings(cfg, None, folder) as shared:
+            train(
+                learner, tasks, supervision, None, own.seed, optimizer, trainer, folder, logger, measure,
+                shared=shared,
+            )  # fmt: skip
     except Stopped as stopped:
         if not strategies.is_first() and not isinstance(stopped, Lost):
             return None  # the first process says it

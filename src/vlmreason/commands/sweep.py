@@ -102,9 +102,12 @@ def run(cfg: dict[str, Any]) -> Path | None:
             return None
         if own.experiment is not None and not own.dir:
             folder = planning.free_folder(_first_folder(own, scale))
+        planned, saving = planning.share_beginnings(planned)
         sweep, configs = sweeps.make_sweep(Path(own.plan).stem if own.plan else folder.name, planned)
         with directory.locked(folder):
             sweeps.freeze(folder, sweep, configs)
+            if saving:
+                print(saving)
             if profile:
                 _submit(folder, own, profile)
         return folder

@@ -33,7 +33,7 @@ class Settings:
 def run(cfg: dict[str, Any]) -> Path | None:
     """Train, evaluate, print the table; returns the run directory, None in all but the first of several processes."""
     from vlmreason import runs
-    from vlmreason.assembly import build, errors
+    from vlmreason.assembly import beginnings, build, errors
 
     own = build.settings(Settings, cfg)
     task, supervision = build.build_task(cfg), build.build_supervision(cfg)
@@ -44,7 +44,8 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.files import read_jsonl
     from vlmreason.runs import checkpoint_digest
     from vlmreason.training.engine import strategies, throughput
-    from vlmreason.training.engine.runner import Lost, Stopped, train
+    from vlmreason.training.engine.console import Lost, Stopped
+    from vlmreason.training.engine.runner import train
 
     asked = build.evaluated(task)
     curves = dataclasses.replace(evaluation, num=trainer.evaluate_num)
@@ -59,10 +60,11 @@ def run(cfg: dict[str, Any]) -> Path | None:
     logger = build.build_logger(cfg, folder)
     while_training = functools.partial(measure, task=asked, settings=curves)
     try:
-        final = train(
-            learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training,
-            stages,
-        )  # fmt: skip
+        with beginnings.build_beginnings(cfg, learner.source, folder) as shared:
+            final = train(
+                learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training,
+                stages, shared,
+            )  # fmt: skip
     except Stopped as stopped:
         if not strategies.is_first() and not isinstance(stopped, Lost):
             return None  # the first process says it
@@ -86,7 +88,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     strategies.leave()
     if rank:
         return None
-    if speed := throughput.read(folder):
+    if (speed := throughput.read(folder)) and speed["seconds"]:
         print(throughput.sentence(speed))
     if "algorithm" in cfg:
         lines = (line.data for line in read_jsonl(folder / "metrics.jsonl"))

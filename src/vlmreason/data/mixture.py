@@ -18,6 +18,7 @@ different instances in a different order.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -148,6 +149,18 @@ class Mixture:
         source, instance, view = self._interleaved(number) if self._cycle else self._shuffled(number)
         kept = source.thought_kept * self._thought_kept(number)
         return ExampleRef(source.task, source.level, "train", source.first + instance, source.views[view], kept)
+
+    def identity(self) -> dict[str, Any]:
+        """Give what decides the examples, and nothing else: equal ones make the same examples in the same order."""
+        return {
+            "phase": self.phase,
+            "seed": self.seed,
+            "num_examples": self.num_examples,
+            "order": self._order,
+            "thought": [self._full_end, self._none_start],
+            "cycle": self._cycle,
+            "sources": [dataclasses.asdict(source) for source in self._sources],
+        }
 
     def describe(self) -> list[dict[str, Any]]:
         """One row per part, task and view: phase, part, task, level, view, examples, instances, epochs, thought.

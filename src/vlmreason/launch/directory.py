@@ -58,13 +58,14 @@ class Sweep:
         """In which way the runs of another plan are not those of this one."""
         if self.command != other.command:
             return f"of the command {self.command}"
-        for mine, theirs in zip(self.jobs, other.jobs, strict=False):
-            if mine.hash != theirs.hash:
-                return f"its job {mine.number} is {mine.run}"
-            if mine.then != theirs.then:
-                return f"its job {mine.number} does something else after training"
         if len(self.jobs) != len(other.jobs):
             return f"with {len(self.jobs)} jobs instead of {len(other.jobs)}"
+        theirs = {job.hash: job for job in other.jobs}  # their order is no part of it
+        for mine in self.jobs:
+            if mine.hash not in theirs:
+                return f"its job {mine.number} is {mine.run}"
+            if mine.then != theirs[mine.hash].then:
+                return f"its job {mine.number} does something else after training"
         return None
 
 

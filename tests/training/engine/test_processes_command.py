@@ -51,7 +51,7 @@ def test_killed_and_continued_by_torchrun(tmp_path: Path) -> None:
     assert out == ""
     [sentence] = said.splitlines()
     assert sentence.startswith("vlmreason: another process of this run has died or cannot be reached: stopped in phase")
-    [folder] = tmp_path.glob("out/*")
+    [folder] = tmp_path.glob("out/table_readout-*")
     assert sentence.endswith(f"; the same command goes on in {folder}")
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vlmreason"]

@@ -13,6 +13,14 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from vlmreason.training.engine.phase import PhaseModule
 
 
+class Stopped(Exception):
+    """The run was told to stop and has saved its state; the same command goes on."""
+
+
+class Lost(Stopped):
+    """Another process of the run has died; the last checkpoint is there."""
+
+
 class StopRequest:
     """The first SIGINT, SIGTERM or SIGUSR2 asks for a stop at the next step; a second SIGINT stops at once."""
 

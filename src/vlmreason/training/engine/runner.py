@@ -34,21 +34,14 @@ from vlmreason.models.vlm.learner import Learner
 from vlmreason.supervision import Supervision
 from vlmreason.tasks.base import Task
 from vlmreason.training.engine import memory, precision, strategies, throughput
+from vlmreason.training.engine.beginnings import Beginnings
 from vlmreason.training.engine.checkpoints import Writer
-from vlmreason.training.engine.console import ProgressBar, StopRequest
+from vlmreason.training.engine.console import Lost, ProgressBar, Stopped, StopRequest
 from vlmreason.training.engine.keeper import Evaluate, RunKeeper, RunState, save_whole
 from vlmreason.training.engine.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.engine.phase import PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised.stage import SupervisedStage
-
-
-class Stopped(Exception):
-    """The run was told to stop and has saved its state; the same command goes on."""
-
-
-class Lost(Stopped):
-    """Another process of the run has died; the last checkpoint is there."""
 
 
 def train(
@@ -63,9 +56,11 @@ def train(
     make_logger: Callable[[], Logger | bool] = lambda: False,
     evaluate: Evaluate | None = None,
     further: Sequence[Stage] = (),
+    shared: Beginnings | None = None,
 ) -> Path:
     """Train the phases of the supervision, then `further` ones; returns the directory of the final model.
 
+    `shared`: first phases that other runs have trained, or may take from this one.
     Raises Stopped, ValueError, OSError.
     Everything that can be checked is checked before the first step, of all phases.
     """
@@ -83,11 +78,16 @@ def train(
     ]
     stages += further
     names = tuple(stage.name for stage in stages)
-    steps_before = itertools.accumulate((stage.num_steps for stage in stages), initial=0)
+    if shared and stages:
+        shared.take(names)
+    steps_before = dict(
+        zip(names, itertools.accumulate((stage.num_steps for stage in stages), initial=0), strict=False)
+    )
     writer = Writer(run_dir / "checkpoints" / "steps", settings.keep_checkpoints)
     state, checkpoint, faults = RunState.load(run_dir, writer.folder, names)
     final = run_dir / "checkpoints" / "final"
-    if state.finished and final.is_dir():
+    taken = shared is not None and shared.taken is not None
+    if state.finished and final.is_dir() and not taken:
         return final
     if not stages:
         if strategies.is_first() and not final.is_dir():
@@ -99,13 +99,17 @@ def train(
         learner.model.disable_input_require_grads()  # else frozen towers are passed backward for nothing
     half = precision.is_half(learner.model)
     logger = make_logger()
+    if shared and taken and isinstance(logger, Logger):
+        for name, step, figures in shared.lines():
+            logger.log_metrics(figures, step=steps_before[name] + step)
+        logger.save()
     stop = StopRequest()
     with stop, writer:
-        for stage, num_before in zip(stages, steps_before, strict=False):
-            if stage.name in state.done:
-                continue
+        for stage in stages:
             trained = [parameter for _, parameter in learner.trained_parameters(stage.train)]
             precision.prepare(learner.model, trained, settings.precision, settings.strategy in strategies.SHARDED)
+            if stage.name in state.done:
+                continue
             first_step = state.step if state.phase == stage.name else 0
             narrow = half and settings.precision == "bf16-mixed"
             place = PhaseSettings(stage.name, stage.train, first_step, seed, lambda: stop.requested, narrow)
@@ -114,7 +118,17 @@ def train(
             changed = {parameter for train in before for parameter, _ in learner.trained_parameters(train)}
             pace = stage.pace(settings)
             keeper = RunKeeper(
-                run_dir, state, stage, pace, stop, evaluate, num_before, writer, changed, checkpoint, faults
+                run_dir,
+                state,
+                stage,
+                pace,
+                stop,
+                evaluate,
+                steps_before[stage.name],
+                writer,
+                changed,
+                checkpoint,
+                faults,
             )
             trainer = _trainer(pace, run_dir, stage, first_step, logger, keeper, half)
             where = f"in phase {stage.name} after step %d of {stage.num_steps}"
@@ -131,6 +145,8 @@ def train(
                 if not strategies.lost(error):
                     raise
                 raise Lost(f"{strategies.LOST}: stopped {where % module.step}") from error
+            if shared and stage.name in state.done:
+                shared.finish(stage.name, stage is stages[-1])
             if module.step < stage.num_steps and not module.stopping:
                 raise RuntimeError(f"stopped {where % module.step}")
             if module.stopping:

@@ -20,7 +20,8 @@ class TrainerSettings:
     Counts of steps are optimizer steps; 0 switches evaluation while training off; `evaluate_num` is its number of
     problems per level and view. `micro_tokens` bounds the padded tokens of one forward pass. `num_threads`: of the
     CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
-    `peak_tflops`: of one device; null: known from its name, else there is no utilisation.
+    `peak_tflops`: of one device; null: known from its name, else there is no utilisation. `reuse`: whether first phases
+    are shared with other runs (training/engine/beginnings.py).
     """
 
     batch_size: int
@@ -30,20 +31,21 @@ class TrainerSettings:
     accelerator: str = speed("auto")
     devices: int | str = speed("auto")
     num_nodes: int | str = speed("auto")
-    strategy: StrategyName = speed("auto")
+    strategy: StrategyName = speed("auto", rounds=True)
     num_workers: int | str = speed(1)
     num_threads: int | None = speed(None)
-    gradient_checkpointing: bool = speed(False)
+    gradient_checkpointing: bool = speed(False, rounds=True)
     peak_tflops: float | None = speed(None)
     log_every: int = 10
     checkpoint_every: int = speed(50)
     keep_checkpoints: int = speed(2)
     snapshots: int = speed(0)
-    packing: Literal["auto", "off", "rows", "row"] = speed("off")
+    packing: Literal["auto", "off", "rows", "row"] = speed("off", rounds=True)
     timeout_minutes: float = speed(30)
     evaluate_every: int = 0
     evaluate_num: int = 50
     progress: bool = speed(True)
+    reuse: bool = speed(True)
 
     def __post_init__(self) -> None:
         names = ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints")

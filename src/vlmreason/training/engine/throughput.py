@@ -219,9 +219,17 @@ def _peak_memory(device: torch.device) -> float:
 
 
 def write(run_dir: Path) -> None:
-    """Write throughput.json, the figures of a whole run, from its timing.jsonl."""
+    """Write throughput.json, the figures of what a run has trained itself, from its timing.jsonl.
+
+    Phases that it took from another run are named with the seconds that they took there.
+    """
     found = [json.loads(line) for line in (run_dir / "timing.jsonl").read_text(encoding="utf-8").splitlines()]
-    write_json_atomic(run_dir / "throughput.json", summarize(found))
+    reused = {line["phase"]: 0.0 for line in found if line.get("reused")}
+    for line in found:
+        if line.get("reused"):
+            reused[line["phase"]] += line.get("seconds", 0.0)
+    own = summarize([line for line in found if not line.get("reused")])
+    write_json_atomic(run_dir / "throughput.json", own | ({"reused_seconds": reused} if reused else {}))
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:
@@ -233,6 +241,8 @@ def read(run_dir: Path) -> dict[str, Any] | None:
 def summarize(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of a whole run from the lines of its timing.jsonl: means over its seconds."""
     lines = [line for line in found if "seconds" in line]
+    if not lines:
+        return {"seconds": 0.0}
     seconds = sum(line["seconds"] for line in lines)
     summary: dict[str, Any] = {"seconds": seconds}
     for key in lines[0]:
@@ -246,7 +256,7 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
-    """The summary of a run in one line for people."""
+    """The summary of a run that has trained, in one line for people."""
     used = f"{summary['tflops']:.3g} TFLOP/s" if summary["mfu"] is None else f"{summary['mfu']:.1%} MFU"
     return (
         f"{summary['tokens_per_s']:,.0f} tokens/s, {summary['images_per_s']:,.1f} images/s, {used}, "
