@@ -53,13 +53,21 @@ def changed(cfg: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
     return found
 
 
+def test_a_network_is_made_for_its_levels(composed: Composed) -> None:
+    found = composed("train", *GAME, "model=cnn")
+    assert names_of.names(found)["expert"] != names_of.names(composed("train", *GAME))["expert"]
+    acting = {**found, "algorithm": {"name": "ppo", "levels": None}}
+    assert names_of.names(acting) == names_of.names(found)
+    assert names_of.names(changed(acting, "algorithm.levels", ["hard"])) != names_of.names(found)
+
+
 SAME = {
     "supervision.phases.main.num_examples": 600, "supervision.phases.main.optimizer": {"lr": 0.5},
     "supervision.phases.main.batch_size": 8, "supervision.phases.main.thought": "remove", "supervision.name": "mine",
     "evaluation.num": 3, "evaluation.conversion": "force", "evaluation.views": ["text"], "scale.num_problems": 7,
     "scale.max_response_tokens": 9, "logger.name": "wandb", "out": "elsewhere", "trainer.evaluate_num": 3,
     "trainer.num_workers": 0, "trainer.checkpoint_every": 7, "trainer.progress": False, "task.trace": "terse",
-    "model._target_": "elsewhere.Model",
+    "model._target_": "vlmreason.before.Nano",
 }  # fmt: skip
 LORA = {"name": "lora", "frozen": [], "parts": ["language_model"], "r": 2, "alpha": 4, "dropout": 0.0}
 OTHER = {

@@ -16,6 +16,7 @@ from typing import Any
 
 from vlmreason import runs
 from vlmreason.assembly import build
+from vlmreason.models.contract import NetworkSettings
 from vlmreason.structure import exact_settings, structure
 
 Config = Mapping[str, Any]
@@ -42,6 +43,9 @@ def names(cfg: Config, **further: Any) -> dict[str, str]:
     if trainer.evaluate_every:
         common |= {key: getattr(trainer, key) for key in _OTHERWISE[1:]} | _section(cfg.get("task", {}), "asked")
         common |= {"evaluation": _exact(build.build_evaluation(cfg))} if "evaluation" in cfg else {}
+    if "model" in cfg and isinstance(build.build_model(cfg), NetworkSettings):  # it is made for an example of the task
+        common |= _section(cfg["task"], "example") | {"levels": cfg.get("algorithm", {}).get("levels")}
+        common |= {"env": cfg.get("env")}
     found, phases = {}, []
     for name, mixture in mixtures(supervision, own, cfg["seed"]).items():
         phase = supervision.phase(name)
