@@ -237,8 +237,7 @@ def test_a_phase_has_its_own_batch_size(tmp_path: Path) -> None:
 def test_dialogues_share_a_row_where_attention_skips_the_others() -> None:
     def packing(wanted: str, attention: str, packable: bool = True) -> str | None:
         learner: Any = SimpleNamespace(
-            processor=SimpleNamespace(pictures=SimpleNamespace(packable=packable)),
-            model=SimpleNamespace(config=SimpleNamespace(_attn_implementation=attention)),
+            packable=packable, model=SimpleNamespace(config=SimpleNamespace(_attn_implementation=attention))
         )
         return stage.choose_packing(dataclasses.replace(TRAINER, packing=wanted), learner)
 
