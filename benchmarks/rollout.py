@@ -17,7 +17,7 @@ import torch
 from drawing import machine
 from omegaconf import OmegaConf
 
-from vlmreason.answering.rollout import Slots, Table
+from vlmreason.answering.rollout import Rollouts, Slots
 from vlmreason.assembly.build import load_task, quieten
 from vlmreason.envs.base import Env
 from vlmreason.models.contract import Prompt
@@ -61,7 +61,7 @@ def steps_per_second(env: Env, num: int = 400) -> float:
 
 def rollout_rate(learner: Learner, env: Env, parallel: int, num: int) -> float:
     """Turns per second of wall time of `parallel` episodes side by side."""
-    slots = Slots(Table(env, env.levels[:1], "image", {}, 40, 0.5, 0, 128), parallel)
+    slots = Slots(Rollouts(env, env.levels[:1], "image", {}, 40, 0.5, 0, 128), parallel)
     started = time.perf_counter()
     slots.collect(learner, max(1, num // parallel), 0)
     return max(1, num // parallel) * parallel / (time.perf_counter() - started)

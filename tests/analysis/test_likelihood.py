@@ -10,7 +10,7 @@ import torch
 from support.tiny import nano_task, shared_learner, tiny_learner
 
 from vlmreason.analysis.likelihood import Settings, measure, play
-from vlmreason.answering.rollout import Table
+from vlmreason.answering.rollout import Rollouts
 from vlmreason.envs.revision import Revision
 from vlmreason.intervals import clustered_mean, clustered_share, wilson_interval
 from vlmreason.models.contract import Sample
@@ -64,7 +64,7 @@ def test_a_sample_of_a_model_by_its_own_probabilities() -> None:
         learner.model.get_output_embeddings().weight.mul_(3.0)  # not all tokens alike
     [found] = measure(learner, Revision(nano_task()), settings(num=1, levels=("simple",), temperature=0.7, seed=3))
     torch.manual_seed(3)
-    table = Table(Revision(nano_task()), ("simple",), "text", {}, 12, 0.7, 3, 4, "test")
+    table = Rollouts(Revision(nano_task()), ("simple",), "text", {}, 12, 0.7, 3, 4, "test")
     [[turn]] = play(learner, table, 1)
     prompt = learner.processor.prompt_ids(turn.prompt.text, None)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_responses_without_an_action_are_counted_and_have_no_answer() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_episodes_are_played_to_their_ends(batch_size: int) -> None:
-    table = Table(ENV, ENV.levels, "text", {}, 12, 1.0, 0, batch_size, "validation")
+    table = Rollouts(ENV, ENV.levels, "text", {}, 12, 1.0, 0, batch_size, "validation")
     learner = Says(json.dumps({"action": "+"}), json.dumps({"action": "-"}))
     episodes = play(learner, table, 30)
     assert sum(map(len, episodes)) >= 30

@@ -8,7 +8,7 @@ import torch
 from support.acting import play
 from support.tiny import nano_task, tiny_learner
 
-from vlmreason.answering.rollout import Slots, Table, encode
+from vlmreason.answering.rollout import Rollouts, Slots, encode
 from vlmreason.envs.base import Outcome, given
 from vlmreason.models.contract import Sample
 from vlmreason.segments import SEGMENT_IDS
@@ -49,7 +49,7 @@ def table_of(env, view="text", **changes):
         "seed": 0,
         "batch_size": 2,
     }
-    return Table(env, view=view, **(keys | changes))
+    return Rollouts(env, view=view, **(keys | changes))
 
 
 @pytest.mark.parametrize("view", ["text", "image"])

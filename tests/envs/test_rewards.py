@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from support.tiny import nano_task
 
-from vlmreason.answering.rollout import Table
+from vlmreason.answering.rollout import Rollouts
 from vlmreason.envs.base import Env, Outcome
 from vlmreason.envs.revision import Revision
 from vlmreason.envs.rewards import GENERAL, further, offered
@@ -33,7 +33,7 @@ class Script:
 
 
 def table_of(env, /, **weights):
-    return Table(env, env.levels[:1], "text", weights, 12, 1.0, 0, 1)
+    return Rollouts(env, env.levels[:1], "text", weights, 12, 1.0, 0, 1)
 
 
 SCRIPTS = {3: "unread half other expert", 4: "other expert half unread"}

@@ -1,18 +1,18 @@
 """Policies that act by text, tiny, for the tests of reinforcement learning."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from support.tiny import ADAMW, TRAINER, nano_task, plan, tiny_learner
-from vlmreason.answering.rollout import Table, Turn
+from vlmreason.answering.rollout import Rollouts, Turn
 from vlmreason.envs.base import Env
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.training.engine.phase import PhaseSettings
 from vlmreason.training.engine.runner import train
 from vlmreason.training.engine.settings import TrainerSettings
-from vlmreason.training.reinforced.policy import Scene
 from vlmreason.training.reinforced.settings import ReinforcementSettings
 from vlmreason.training.reinforced.stage import ALGORITHMS, ReinforcedStage
 
@@ -40,8 +40,13 @@ def stage_of(
 ) -> ReinforcedStage:
     """A stage with the settings above; `levels`: not the environment's first one alone; `server`: its engine."""
     levels, server = changes.pop("levels", env.levels[:1]), changes.pop("server", None)
-    scene = Scene(env, levels, view)  # type: ignore[arg-type]
-    return ReinforcedStage(learner, settings_of(name, **changes), scene, ADAMW, trainer, 4, tiny_learner, server)
+    settings = settings_of(name, **changes)
+    rollouts = rollouts_of(env, levels, view, settings, sys.maxsize if server else 4)
+    return ReinforcedStage(learner, settings, rollouts, ADAMW, trainer, tiny_learner, server)
+
+
+def rollouts_of(env: Env[Any], levels: Any, view: Any, settings: ReinforcementSettings, batch_size: int) -> Rollouts:
+    return Rollouts(env, levels, view, settings.rewards, settings.max_new_tokens, settings.temperature, 0, batch_size)
 
 
 def policy_of(name: str, learner: Learner, env: Env[Any], **changes: Any) -> Any:
@@ -57,9 +62,9 @@ def play(
     learner: Learner, env: Env[Any], num: int, view: str = "text", max_new_tokens: int = 12, **changes: Any
 ) -> list[Turn]:
     """Turns of `num` episodes side by side until these many are there."""
-    table = Table(env, env.levels[:1], view, changes.get("weights", {}), max_new_tokens, 1.0, 0, 4)  # type: ignore[arg-type]
-    episodes = {slot: table.begin(slot) for slot in range(num)}
-    return list(table.play(changes.get("engine", learner), episodes, 0).values())
+    rollouts = Rollouts(env, env.levels[:1], view, changes.get("weights", {}), max_new_tokens, 1.0, 0, 4)  # type: ignore[arg-type]
+    episodes = {slot: rollouts.begin(slot) for slot in range(num)}
+    return list(rollouts.play(changes.get("engine", learner), episodes, 0).values())
 
 
 def reinforced_run(

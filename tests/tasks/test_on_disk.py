@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmreason.answering.rollout import Table
+from vlmreason.answering.rollout import Rollouts
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.data.export import ExportSettings, export
 from vlmreason.envs.revision import Revision
@@ -175,7 +175,7 @@ def test_a_set_is_evaluated_and_written_out_like_any_task(folder: Path, tmp_path
 def test_reinforcement_goes_round_and_needs_a_split_for_training(folder: Path) -> None:
     task = swatches(folder / "index.jsonl")
     num = task.num_problems("plain", "train")
-    rollouts = Table(Revision(task), ("plain",), "image", {}, 8, 1.0, 0, 4)
+    rollouts = Rollouts(Revision(task), ("plain",), "image", {}, 8, 1.0, 0, 4)
     first, again = (rollouts.begin(number).state for number in (1, num + 1))
     assert first == again and first.problem == states(task, "train")[1]
     write(folder / "test.csv", rows())

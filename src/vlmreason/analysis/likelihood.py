@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmreason.analysis.subjects import Over, Weights
 from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
-from vlmreason.answering.rollout import Episode, Table, Turn, encode
+from vlmreason.answering.rollout import Episode, Rollouts, Turn, encode
 from vlmreason.envs.base import Env
 from vlmreason.envs.revision import Revision
 from vlmreason.intervals import Mean, Share, clustered_mean, clustered_share
@@ -87,14 +87,14 @@ def measure(learner: Learner, env: Env[Any], settings: Settings) -> list[Likelih
     """The likelihood of a learner's responses on each level of an environment.
 
     A response that holds no action leads to what it leads to in training (equation 4.1, or the environment's
-    penalty). Raises ValueError for a model that writes no text of its own, and as `Learner.sample` and `Table.play`.
+    penalty). Raises ValueError for a model that writes no text of its own, and as `Learner.sample` and `Rollouts.play`.
     """
     if not isinstance(learner, Learner):
         raise ValueError("what=likelihood: needs a model that is here and writes its thoughts and actions as text")
     return [_likelihood(learner, env, level, settings) for level in settings.levels or env.levels]
 
 
-def play(learner: Learner, table: Table, num: int, num_episodes: int | None = None) -> list[list[Turn]]:
+def play(learner: Learner, rollouts: Rollouts, num: int, num_episodes: int | None = None) -> list[list[Turn]]:
     """The turns of whole episodes, with `num` or more in all, of `num_episodes` at most.
 
     A further episode begins as long as those that did will not have as many turns at their next one. How long an
@@ -104,12 +104,12 @@ def play(learner: Learner, table: Table, num: int, num_episodes: int | None = No
     turns: list[list[Turn]] = []
     running: dict[int, Episode] = {}
     while True:
-        while len(running) < table.batch_size and len(turns) < most and sum(map(len, turns)) + len(running) < num:
-            running[len(turns)] = table.begin(len(turns))
+        while len(running) < rollouts.batch_size and len(turns) < most and sum(map(len, turns)) + len(running) < num:
+            running[len(turns)] = rollouts.begin(len(turns))
             turns.append([])
         if not running:
             return turns
-        for number, turn in table.play(learner, running).items():
+        for number, turn in rollouts.play(learner, running).items():
             turns[number].append(turn)
             if turn.outcome.done:
                 del running[number]
@@ -117,9 +117,9 @@ def play(learner: Learner, table: Table, num: int, num_episodes: int | None = No
 
 def _likelihood(learner: Learner, env: Env[Any], level: str, settings: Settings) -> Likelihood:
     s = settings
-    table = Table(env, (level,), s.view, {}, s.max_new_tokens, s.temperature, s.seed, s.batch_size, s.split)
+    rollouts = Rollouts(env, (level,), s.view, {}, s.max_new_tokens, s.temperature, s.seed, s.batch_size, s.split)
     there = env.num_problems(level, s.split)
-    episodes = play(learner, table, s.num, there if there is None else len(env.first(level, s.split, there)))
+    episodes = play(learner, rollouts, s.num, there if there is None else len(env.first(level, s.split, there)))
     if len(episodes) == there and sum(map(len, episodes)) < s.num:
         told = f"level {level}: all {there} episodes of the split {s.split} are played, fewer than {s.num} responses"
         warnings.warn(told, stacklevel=1)

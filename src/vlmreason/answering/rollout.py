@@ -63,7 +63,7 @@ class Seconds:
 
 
 @dataclass
-class Table:
+class Rollouts:
     """The environment with the choices that all its episodes share.
 
     weights: of rewards by name, in place of their entries' own. Raises ValueError for one that is not offered.
@@ -152,8 +152,8 @@ class Table:
 class Slots:
     """Endless episodes in slots, for updates that cut through them (PPO)."""
 
-    def __init__(self, table: Table, num: int) -> None:
-        self.table, self.num = table, num
+    def __init__(self, rollouts: Rollouts, num: int) -> None:
+        self.rollouts, self.num = rollouts, num
         self.mine: list[int] = list(range(num))
         self.played: dict[int, int] = {}
         self.running: dict[int, Episode] = {}
@@ -165,7 +165,7 @@ class Slots:
         """`num_turns` turns of each of this process's slots."""
         found: dict[int, list[Turn]] = {slot: [] for slot in self.mine}
         for number in range(num_turns):
-            for slot, turn in self.table.play(engine, self.episodes(), update, number).items():
+            for slot, turn in self.rollouts.play(engine, self.episodes(), update, number).items():
                 found[slot].append(turn)
                 if turn.outcome.done:
                     self.played[slot] = self.played.get(slot, 0) + 1
@@ -176,7 +176,7 @@ class Slots:
         """Those that are being played, with new ones where one has ended."""
         for slot in self.mine:
             if slot not in self.running:
-                self.running[slot] = self.table.begin(slot + self.num * self.played.get(slot, 0))
+                self.running[slot] = self.rollouts.begin(slot + self.num * self.played.get(slot, 0))
         return {slot: self.running[slot] for slot in self.mine}
 
     def state(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class Slots:
             self.running.pop(slot, None)
             if "episode" in held:
                 data = dict(held["episode"])
-                self.running[slot] = Episode(**data | {"state": self.table.env.state_from_json(data["state"])})
+                self.running[slot] = Episode(**data | {"state": self.rollouts.env.state_from_json(data["state"])})
 
 
 def encode(processor: Processor, env: Env[Any], turn: Turn) -> Encoded:

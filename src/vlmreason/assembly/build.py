@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,8 +82,8 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
     """
     if "algorithm" not in cfg:
         return []
+    from vlmreason.answering.rollout import Rollouts
     from vlmreason.envs.base import Env
-    from vlmreason.training.reinforced.policy import Scene
     from vlmreason.training.reinforced.stage import ReinforcedStage
 
     data, task, evaluation = dict(cfg["algorithm"]), build_task(cfg), build_evaluation(cfg)
@@ -98,7 +99,6 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
         raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
     for level in levels or ():
         check_level(env, level)
-    scene = Scene(env, tuple(levels or env.levels[:1]), view or "image")
     phases = list(build_supervision(cfg).phases)
     start = folder / "checkpoints" / phases[-1] if phases else None
     trainer, engine = build_trainer(cfg), None
@@ -107,12 +107,12 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
 
         vllm_engine.check(learner, settings, trainer)
         engine = vllm_engine.VllmEngine(learner, settings.vllm)
-    return [
-        ReinforcedStage(
-            learner, settings, scene, build_optimizer(cfg), trainer, evaluation.batch_size,
-            lambda: build_learner(cfg, start), engine,
-        )
-    ]  # fmt: skip
+    rollouts = Rollouts(
+        env, tuple(levels or env.levels[:1]), view or "image", settings.rewards, settings.max_new_tokens,
+        settings.temperature, int(cfg["seed"]), sys.maxsize if engine else evaluation.batch_size,
+    )  # fmt: skip
+    optimizer = build_optimizer(cfg)
+    return [ReinforcedStage(learner, settings, rollouts, optimizer, trainer, lambda: build_learner(cfg, start), engine)]
 
 
 def build_algorithm(cfg: Config) -> Any:

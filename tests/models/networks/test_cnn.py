@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.acting import settings_of
+from support.acting import rollouts_of, settings_of
 from support.program import Done, runner
 from support.tiny import ADAMW, TRAINER, plan, tiny_learner
 
@@ -19,7 +19,6 @@ from vlmreason.models.nano.model import load_nano
 from vlmreason.models.networks.actions import ActionLearner, Cnn, load_actor
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.training.engine.runner import train
-from vlmreason.training.reinforced.policy import Scene
 from vlmreason.training.reinforced.stage import ReinforcedStage
 
 SHORT = NumberLine(NumberLineSizes(max_number=3, picture=(144, 144), font=20))
@@ -94,7 +93,8 @@ def test_it_learns_and_the_model_that_it_sees_with_stays(tmp_path: Path) -> None
         optimizer={"lr": 3e-3},
     )  # fmt: skip
     actor = actor_of("text", base, width=64)
-    stage = ReinforcedStage(actor, settings, Scene(SHORT, SHORT.levels[:1], "text"), ADAMW, TRAINER, 64, tiny_learner)
+    rollouts = rollouts_of(SHORT, SHORT.levels[:1], "text", settings, 64)
+    stage = ReinforcedStage(actor, settings, rollouts, ADAMW, TRAINER, tiny_learner)
     train(actor, {}, plan(), SHORT.name, 0, ADAMW, TRAINER, tmp_path, further=[stage])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["return"] < 0

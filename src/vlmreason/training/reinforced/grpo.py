@@ -100,12 +100,12 @@ class GroupRelativePolicyOptimization(Policy):
         for group in range(self.global_rank, settings.groups, world):
             for member in range(settings.group_size):
                 slot = group * settings.group_size + member
-                episodes[slot] = self.table.begin(self.step * settings.groups + group)
+                episodes[slot] = self.rollouts.begin(self.step * settings.groups + group)
         turns: list[Turn] = []
         self._groups, self._group_of = {}, []
         number = 0
         while episodes:
-            for slot, turn in self.table.play(self.engine, episodes, self.step, number).items():
+            for slot, turn in self.rollouts.play(self.engine, episodes, self.step, number).items():
                 turns.append(turn)
                 group, member = divmod(slot, settings.group_size)
                 self._group_of.append((group, member))

@@ -8,20 +8,17 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from vlmreason.answering.rollout import Engine, Table, Turn, encode
-from vlmreason.envs.base import Env
+from vlmreason.answering.rollout import Engine, Rollouts, Turn, encode
 from vlmreason.models.contract import TokenScores
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import Encoded
 from vlmreason.streams import stream
 from vlmreason.structure import nearest
-from vlmreason.tasks.base import Modality
 from vlmreason.training.engine import strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
@@ -39,15 +36,6 @@ class Server(Engine, Protocol):
         """Within it the engine draws with the weights that the learner has now."""
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Where a policy acts: the environment, its levels in turn, how they are shown."""
-
-    env: Env[Any]
-    levels: Sequence[str]
-    view: Modality
-
-
 class Policy(PhaseModule):
     """A phase in which a learner acts and is changed by what its actions bring. A step is one update.
 
@@ -61,22 +49,16 @@ class Policy(PhaseModule):
         learner: Learner,
         optimizer: OptimizerSettings,
         settings: ReinforcementSettings,
-        scene: Scene,
+        rollouts: Rollouts,
         phase: PhaseSettings,
         micro_tokens: int,
-        batch_size: int,
         engine: Server | None = None,
     ) -> None:
-        """`micro_tokens`: padded tokens of one pass; `batch_size`: responses that the learner generates together;
-        `engine`: what generates them in its place, and makes its batches itself."""
+        """`micro_tokens`: padded tokens of one pass; `engine`: what generates responses in the learner's place."""
         super().__init__(learner, optimizer, settings.updates, phase)
-        self.algorithm, self.scene, self.micro_tokens = settings, scene, micro_tokens
+        self.algorithm, self.rollouts, self.micro_tokens = settings, rollouts, micro_tokens
         self.engine: Engine = engine or learner
         self.serving = engine.serving if engine else nullcontext
-        self.table = Table(
-            scene.env, scene.levels, scene.view, settings.rewards, settings.max_new_tokens, settings.temperature,
-            phase.seed, sys.maxsize if engine else batch_size,
-        )  # fmt: skip
         self.num_passes = float(settings.epochs)  # of the latest update
         self._warned: set[str] = set()
 
@@ -103,10 +85,10 @@ class Policy(PhaseModule):
 
     def training_step(self, batch: Any, _: int) -> None:
         started = time.perf_counter()
-        self.table.seconds.generate = self.table.seconds.environment = 0.0
+        self.rollouts.seconds.generate = self.rollouts.seconds.environment = 0.0
         with strategies.usable(self.model), self.computing(), self.serving():
             turns = self.roll_out()
-        encoded = [encode(self.learner.processor, self.scene.env, turn) for turn in turns]
+        encoded = [encode(self.learner.processor, self.rollouts.env, turn) for turn in turns]
         if self.step == self.phase.first_step:
             self._warn_of_unknown_rewards(turns)
         rolled_out = time.perf_counter()
@@ -124,8 +106,8 @@ class Policy(PhaseModule):
         self.last |= {f"alarm_{name}": 1.0 for name in self._alarms()}
         self.seconds_in_step = time.perf_counter() - started
         self.timing = {
-            "seconds_generate": self.table.seconds.generate,
-            "seconds_environment": self.table.seconds.environment,
+            "seconds_generate": self.rollouts.seconds.generate,
+            "seconds_environment": self.rollouts.seconds.environment,
             "seconds_update": time.perf_counter() - rolled_out,
         }
 

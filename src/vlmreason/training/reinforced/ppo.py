@@ -102,7 +102,7 @@ class ProximalPolicyOptimization(Policy):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.slots = Slots(self.table, self.algorithm.parallel)
+        self.slots = Slots(self.rollouts, self.algorithm.parallel)
         self.value_head = ValueHead(self.model.config.get_text_config().hidden_size, self.phase.seed)  # type: ignore[union-attr, operator]
         self.extra = {"value_head": self.value_head}
         self._held: Mapping[str, Any] | None = None
@@ -154,8 +154,8 @@ class ProximalPolicyOptimization(Policy):
 
     def _values_of_next(self) -> Tensor:
         """Values (S) of the states that come next in this process's slots, by the exact prompts of theirs."""
-        prompts = [self.table.prompt(episode.state) for episode in self.slots.episodes().values()]
-        size = self.table.batch_size
+        prompts = [self.rollouts.prompt(episode.state) for episode in self.slots.episodes().values()]
+        size = self.rollouts.batch_size
         parts = [
             self.value_head(self.learner.context(prompts[first : first + size]))
             for first in range(0, len(prompts), size)

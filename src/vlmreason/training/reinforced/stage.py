@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from vlmreason.answering.rollout import Rollouts
 from vlmreason.envs.revision import Revision
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import structure
@@ -16,7 +17,7 @@ from vlmreason.training.engine.phase import PhaseModule, PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.engine.strategies import SHARDED
 from vlmreason.training.reinforced.grpo import GroupRelativePolicyOptimization, GRPOSettings
-from vlmreason.training.reinforced.policy import Scene, Server
+from vlmreason.training.reinforced.policy import Server
 from vlmreason.training.reinforced.ppo import PPOSettings, ProximalPolicyOptimization
 from vlmreason.training.reinforced.settings import ReinforcementSettings
 
@@ -35,10 +36,9 @@ class ReinforcedStage(Stage):
         self,
         learner: Learner,
         settings: ReinforcementSettings,
-        scene: Scene,
+        rollouts: Rollouts,
         optimizer: OptimizerSettings,
         trainer: TrainerSettings,
-        generation_batch: int,
         reference: Callable[[], Learner],
         engine: Server | None = None,
     ) -> None:
@@ -48,12 +48,12 @@ class ReinforcedStage(Stage):
             raise ValueError(f"trainer.strategy={trainer.strategy}: algorithm={settings.name} needs ddp, or auto")
         self.name, self.num_steps, self.train = settings.name, settings.updates, "all"
         self.optimizer = structure(OptimizerSettings, {**vars(optimizer), **settings.optimizer}, "algorithm.optimizer")
-        self.learner, self.settings, self.scene, self.trainer = learner, settings, scene, trainer
-        self.generation_batch, self.reference, self.engine = generation_batch, reference, engine
-        for level in scene.levels:
-            scene.env.start(level, "train", 0)
-        if isinstance(scene.env, Revision) and scene.env.attempts > 1:
-            _check_room(learner, scene, scene.env.attempts, settings.max_new_tokens)
+        self.learner, self.settings, self.rollouts, self.trainer = learner, settings, rollouts, trainer
+        self.reference, self.engine = reference, engine
+        for level in rollouts.levels:
+            rollouts.env.start(level, "train", 0)
+        if isinstance(rollouts.env, Revision) and rollouts.env.attempts > 1:
+            _check_room(learner, rollouts, rollouts.env.attempts)
 
     def pace(self, settings: TrainerSettings) -> TrainerSettings:
         own = self.settings
@@ -66,8 +66,8 @@ class ReinforcedStage(Stage):
         return range(first_step, self.num_steps)
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
-        common = (self.learner, self.optimizer, self.settings, self.scene, phase)
-        sizes = (self.trainer.micro_tokens, self.generation_batch, self.engine)
+        common = (self.learner, self.optimizer, self.settings, self.rollouts, phase)
+        sizes = (self.trainer.micro_tokens, self.engine)
         if isinstance(self.settings, GRPOSettings):
             return GroupRelativePolicyOptimization(*common, *sizes, reference=self.reference)
         return ProximalPolicyOptimization(*common, *sizes)
@@ -76,7 +76,7 @@ class ReinforcedStage(Stage):
         return (
             f"phase {self.name}: {device} has too little memory; smaller are "
             f"scale.micro_tokens={settings.micro_tokens} (tokens of a pass), "
-            f"evaluation.batch_size={self.generation_batch} (responses generated together) and "
+            f"evaluation.batch_size={self.rollouts.batch_size} (responses generated together) and "
             f"algorithm.max_new_tokens={self.settings.max_new_tokens}"
             + (
                 f" and algorithm.vllm.gpu_memory_utilization={self.settings.vllm.gpu_memory_utilization}"
@@ -86,18 +86,16 @@ class ReinforcedStage(Stage):
         )
 
 
-def _check_room(learner: Learner, scene: Scene, attempts: int, length: int) -> None:
-    """Raises ValueError where the prompt of the last attempt, after responses of `length` tokens, leaves no room."""
-    context = learner.num_positions
+def _check_room(learner: Learner, rollouts: Rollouts, attempts: int) -> None:
+    """Raises ValueError where the prompt of the last attempt, after the longest responses, leaves no room."""
+    context, length = learner.num_positions, rollouts.max_new_tokens
     if context is None:
         return
-    for level in scene.levels:
-        first = scene.env.start(level, "train", 0)
-        second = scene.env.turn(first, "", random.Random(0)).state
-        image = scene.env.draw(first) if scene.view == "image" else None
-        begin, later = (
-            len(learner.processor.prompt_ids(scene.env.prompt(state, scene.view), image)) for state in (first, second)
-        )
+    for level in rollouts.levels:
+        first = rollouts.env.start(level, "train", 0)
+        second = rollouts.env.turn(first, "", random.Random(0)).state
+        prompts = [rollouts.prompt(state) for state in (first, second)]
+        begin, later = (len(learner.processor.prompt_ids(prompt.text, prompt.image)) for prompt in prompts)
         need = begin + (attempts - 1) * (later - begin + length) + length
         if need > context:
             raise ValueError(
