@@ -54,7 +54,7 @@ def typed(
 def test_a_task_family(typed: Callable[..., str], tmp_path: Path) -> None:
     """It is generated, trained, evaluated both ways, analysed, reinforced and drawn, and nothing else is edited."""
     typed("generate", "task=count_dots", "level=hard", "split=test", "num=4", "out=problems")
-    rows = [json.loads(line) for line in (tmp_path / "problems" / "metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "problems" / "test" / "metadata.jsonl").read_text().splitlines()]
     assert all(row["answer"] == f"Answer: {row['text'].count('*')}" for row in rows) and len(rows) == 4
 
     chosen = ("task=count_dots", f"model.checkpoint={tmp_path / 'base'}", *SMALL)

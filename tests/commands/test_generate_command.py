@@ -46,21 +46,38 @@ def task():
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != export_module.STATE_FILE}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != export_module.STATE_FILE]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_folder_holds_every_field_and_the_pictures(task, tmp_path: Path) -> None:
     path = export(task, ExportSettings("hard", "test", 11), tmp_path / "a", {}, num_workers=2)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert path.name == "metadata.jsonl"
+    assert path == tmp_path / "a" / "test" / "metadata.jsonl"
     assert [row["index"] for row in rows] == list(range(11))
     for row in rows:
         problem = task.sample("hard", "test", row["index"])
         assert list(row) == FIELDS
-        assert task.state_from_json(row["meta"]) == problem.state
+        assert task.state_from_json(json.loads(row["meta"])) == problem.state
         assert row["thought"] + row["answer"] == "".join(task.thought(problem.state)) + task.answer(problem.state)
         picture = np.asarray(Image.open(path.parent / row["file_name"]))
         assert np.array_equal(picture, task.draw(problem.state))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["table_readout", "grid_navigation", "visual_analogy"])
+def test_datasets_reads_every_split_and_field(program, name: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for split, num in (("train", 9), ("validation", 3), ("test", 4)):
+        assert program("generate", f"task={name}", f"split={split}", f"num={num}", "out=d").code == 0
+    read = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
+    assert {split: rows.num_rows for split, rows in read.items()} == {"train": 9, "validation": 3, "test": 4}
+    for split, rows in read.items():
+        lines = (tmp_path / "d" / split / "metadata.jsonl").read_text().splitlines()
+        for row, line in zip(rows, map(json.loads, lines), strict=True):
+            picture = Image.open(tmp_path / "d" / split / line.pop("file_name"))
+            assert np.array_equal(np.asarray(row.pop("image")), np.asarray(picture))
+            assert row == line
 
 
 @pytest.mark.parametrize("format", ["folder", "llava", "vlmevalkit"])
@@ -113,7 +130,8 @@ def test_continued_after_an_interruption_without_doing_anything_twice(
     monkeypatch.setattr(export_module, "_write_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(task, settings, broken, {}, num_workers=1)
-    assert json.loads((broken / export_module.STATE_FILE).read_text())["done"] == 24
+    state = (broken / "train" if format == "folder" else broken) / export_module.STATE_FILE
+    assert json.loads(state.read_text())["done"] == 24
     monkeypatch.setattr(export_module, "_write_all", original)
 
     made = []
@@ -138,7 +156,7 @@ def test_continued_after_a_kill(tmp_path: Path) -> None:
     """The whole process group is killed at some moment; the same command ends with the same files."""
     words = [sys.executable, "-m", "vlmreason", "generate", "num=1500", "workers=2"]
     killed = subprocess.Popen([*words, f"out={tmp_path / 'a'}"], start_new_session=True, stdout=subprocess.DEVNULL)
-    while killed.poll() is None and not (tmp_path / "a" / ".generate.json").exists():
+    while killed.poll() is None and not (tmp_path / "a" / "test" / ".generate.json").exists():
         time.sleep(0.02)
     try:
         killed.wait(timeout=0.4)
@@ -173,16 +191,43 @@ def test_a_foreign_folder_is_refused(task, tmp_path: Path) -> None:
     assert content(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+def test_an_export_without_folders_of_splits_is_refused_and_kept(task, tmp_path: Path) -> None:
+    export(task, ExportSettings("simple", "test", 2, "llava"), tmp_path, {}, num_workers=1)
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match="holds an export outside of a folder of its split"):
+        export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
+    assert content(tmp_path) == before
+
+
+def test_splits_share_an_image_folder_and_a_card_beside_them_stays(task, tmp_path: Path) -> None:
+    export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
+    (tmp_path / "README.md").write_text("What this is.")
+    for _ in range(2):
+        export(task, ExportSettings("hard", "train", 3), tmp_path, {}, num_workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "test", "train"]
+
+
+@pytest.mark.parametrize("format", ["folder", "vlmevalkit"])
+def test_a_problem_without_a_picture_is_one_sentence(program, format: str, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I."}]
+    (tmp_path / "data.json").write_text(json.dumps([{"id": str(i), "conversations": turns} for i in range(40)]))
+    words = ("generate", "task=llava_data", "task.data=data.json", "task.held_out=0.3", "level=instruction")
+    done = program(*words, f"format={format}", "out=a")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"format={format}: llava_data-instruction-test-0 has no picture" in done.err
+    assert program(*words, "format=llava", "out=b").code == 0
+
+
 def test_a_damaged_state_is_one_sentence(task, tmp_path: Path) -> None:
     export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
-    (tmp_path / export_module.STATE_FILE).write_text('{"holds":')
+    (tmp_path / "test" / export_module.STATE_FILE).write_text('{"holds":')
     with pytest.raises(ValueError, match="damaged"):
         export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
 
 
 def test_command_and_sweep(program, tmp_path: Path) -> None:
     done = program("generate", "num=3", "out=one")
-    assert (done.code, done.last_line) == (0, "one/metadata.jsonl")
+    assert (done.code, done.last_line) == (0, "one/test/metadata.jsonl")
     assert not (tmp_path / "outputs").exists()
     done = program("generate", "-m", "level=simple,hard", "split=train,test", "num=2", "out=all/${level}_${split}")
     assert done.code == 0
@@ -199,7 +244,7 @@ def test_a_failing_job_of_a_sweep_leaves_the_others_alone(program, tmp_path: Pat
     assert done.code == 2
     assert "vlmreason: job 0: level=simpel: table_readout has" in done.err
     assert "Traceback" not in done.err
-    assert (tmp_path / "hard" / "metadata.jsonl").is_file()
+    assert (tmp_path / "hard" / "test" / "metadata.jsonl").is_file()
 
 
 def test_a_job_sees_its_own_command_line(program, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,11 +269,11 @@ def test_hydras_own_options(program) -> None:
 
 def test_score_reads_what_generate_wrote(program, tmp_path: Path) -> None:
     program("generate", "num=6", "level=hard", "out=p")
-    rows = [json.loads(line) for line in (tmp_path / "p" / "metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "p" / "test" / "metadata.jsonl").read_text().splitlines()]
     answers = [{"id": row["id"], "response": row["thought"] + row["answer"]} for row in rows]
     answers[0]["response"] = "no idea"
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    done = program("score", "problems=p/metadata.jsonl", "predictions=answers.jsonl")
+    done = program("score", "problems=p/test/metadata.jsonl", "predictions=answers.jsonl")
     assert done.code == 0
     summary = json.loads(done.out)
     assert (summary["num"], summary["correct"], summary["unparsed"]) == (6, 5, 1)

@@ -71,6 +71,8 @@ def test_problems_of_a_file_are_the_sampled_ones(place):
     sampled = SampledProblems(TASK, TASK.levels, "test", 3)
     assert list(from_file) == list(sampled) == IDS
     assert dict(from_file) == dict(sampled) == dict(zip(IDS, PROBLEMS, strict=True))
+    write(place / "text.jsonl", [problem_line(p, meta=json.dumps(state_to_json(p.state))) for p in PROBLEMS])
+    assert dict(ProblemFile(place / "text.jsonl", TASK)) == dict(sampled)
     for wrong in ("adding-simple-test-3", "adding-simple-test-01", "adding-simple-train-0", "adding-simple-test-", ""):
         assert wrong not in sampled and wrong not in from_file
 
@@ -164,6 +166,8 @@ def test_endless_line_is_refused_without_reading_it_whole(place, monkeypatch):
         (b'{"id": "adding', "cut off"),
         (problem_line(PROBLEMS[0], id="x", meta={"values": ["a"]}), "meta is no problem of adding"),
         (problem_line(PROBLEMS[0], id="x", meta=None), "meta is no problem of adding"),
+        (problem_line(PROBLEMS[0], id="x", meta="[" * 100_000), "meta is no problem of adding"),
+        (problem_line(PROBLEMS[0], id="x", meta='"text"'), "meta is no problem of adding"),
         (problem_line(PROBLEMS[0], id="x", index="0"), "index='0'"),
     ],
 )

@@ -154,6 +154,6 @@ def test_hydras_own_launcher(vlmreason: Any, tmp_path: Path) -> None:
     words = ("generate", "-m", "hydra/launcher=submitit_local", "num=2", "workers=1", "out=a,b")
     assert vlmreason(*words).code == 0
     for name in ("a", "b"):
-        assert len((tmp_path / name / "metadata.jsonl").read_text().splitlines()) == 2
+        assert len((tmp_path / name / "test" / "metadata.jsonl").read_text().splitlines()) == 2
     done = vlmreason(*words[:3], "num=2", "workers=1", "out=a,b", "level=simpel")
     assert done.code != 0

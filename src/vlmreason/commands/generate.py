@@ -1,6 +1,6 @@
 """Write problems to files for other tools: pictures, texts, prompts, traces, answers.
 
-  folder      Hugging Face image folder: metadata.jsonl and one PNG per problem
+  folder      Hugging Face image folder: <split>/metadata.jsonl and one PNG per problem; splits share a folder
   llava       conversation JSON, the form that LLaVA-style trainers read
   vlmevalkit  TSV with base64 pictures, the form that VLMEvalKit evaluates
 

@@ -3,7 +3,7 @@
 Needs no model. Prints the summary as one JSON object and writes it beside the predictions.
 
 Examples:
-  vlmreason score task=table_readout problems=tables/metadata.jsonl predictions=answers.jsonl
+  vlmreason score task=table_readout problems=tables/test/metadata.jsonl predictions=answers.jsonl
 """
 
 from __future__ import annotations

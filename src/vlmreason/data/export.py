@@ -1,11 +1,11 @@
 """Problems of a task written out for other people's tools, by all cores, continued after an interruption.
 
-folder      Hugging Face image folder: `metadata.jsonl`, one object per problem, and a PNG per problem beside it
+folder      Hugging Face image folder: `<split>/metadata.jsonl`, one object per problem, and a PNG per problem beside it
 llava       conversation JSON: `conversations.json`, a list of {id, image, conversations}, and the PNGs
 vlmevalkit  TSV with index, id, image (base64 PNG), question, answer, category (the level), split
 
 Problem i is written i-th whatever the number of processes, so the result is the same byte for byte. Records
-go to a hidden partial file that gets its name at the end; `.generate.json` says what the folder holds
+go to a hidden partial file that gets its name at the end; `.generate.json` beside it says what is held there
 and how far it is. Memory does not grow with the number of problems.
 """
 
@@ -75,8 +75,9 @@ def export(
 ) -> Path:
     """Write the first `num` problems of a level and split to `folder`; return the file of records.
 
-    `identity` (JSON) says what else decides the content: the task's sizes and wording. A folder that was
-    begun with the same settings is continued, one that holds anything else is refused with ValueError.
+    An image folder takes one export per split, which `datasets` reads from the folder's name. `identity` (JSON) says
+    what else decides the content: the task's sizes and wording. A folder that was begun with the same settings is
+    continued, one that holds anything else is refused with ValueError.
     `progress` None: a bar when stderr is a terminal. On Ctrl-C what is in work is finished and kept, then
     KeyboardInterrupt goes on.
     """
@@ -85,6 +86,9 @@ def export(
     task.sample(settings.level, settings.split, 0)  # impossible levels and sizes end here, before a folder is made
     settings = dataclasses.replace(settings, num=len(task.first(settings.level, settings.split, settings.num)))
     held = {"task": task.name, "version": task.version, **identity, **dataclasses.asdict(settings)}
+    if settings.format == "folder":
+        _check_splits(folder)
+        folder = folder / settings.split
     target = folder / _file_name(task, settings)
     with _only_writer(folder):
         state = _open(folder, held)
@@ -97,6 +101,20 @@ def _file_name(task: Task[Any], settings: ExportSettings) -> str:
     if settings.format == "vlmevalkit":
         return f"{task.name}_{settings.level}_{settings.split}.tsv"
     return {"folder": "metadata.jsonl", "llava": "conversations.json"}[settings.format]
+
+
+def _check_splits(folder: Path) -> None:
+    """Refuse a folder with anything but exports of splits in it. Raises ValueError."""
+    if (folder / STATE_FILE).exists():
+        why = f"holds an export outside of a folder of its split ({', '.join(SPLITS)})"
+        raise ValueError(f"out={folder}: {why}; choose another one")
+    if folder.is_dir() and not any((folder / split / STATE_FILE).exists() for split in SPLITS):
+        _check_fresh(folder, SPLITS)
+
+
+def _check_fresh(folder: Path, allowed: tuple[str, ...]) -> None:
+    if any(entry.name not in allowed and not entry.name.endswith(".tmp") for entry in folder.iterdir()):
+        raise ValueError(f"out={folder}: the folder is not empty and was not made by generate; choose another one")
 
 
 @contextlib.contextmanager
@@ -123,8 +141,7 @@ def _open(folder: Path, held: dict[str, Any]) -> dict[str, Any]:
     path = folder / STATE_FILE
     held = json.loads(json.dumps(held))
     if not path.exists():
-        if any(entry.name != path.name and not entry.name.endswith(".tmp") for entry in folder.iterdir()):
-            raise ValueError(f"out={folder}: the folder is not empty and was not made by generate; choose another one")
+        _check_fresh(folder, (path.name,))
         state = {"holds": held, "done": 0, "bytes": 0}
         write_json_atomic(path, state)
         return state
@@ -275,10 +292,10 @@ def _folder_row(task: Task[Any], problem: Problem[Any], folder: Path) -> dict[st
         "text": task.text(state),
         "prompt_text": task.prompt(state, "text"),
         "prompt_image": task.prompt(state, "image"),
-        "file_name": _write_picture(task, problem, folder),
+        "file_name": _save(_picture(task, problem, "folder"), problem, folder),
         **{kind: response.text_of(kind) for kind in kinds_of(task)},
         CONVERT: task.convert(state),
-        "meta": state_to_json(state),
+        "meta": json.dumps(state_to_json(state)),  # a text: columns of other tools hold one type, deep down too
     }
 
 
@@ -292,13 +309,17 @@ def _llava_row(task: Task[Any], problem: Problem[Any], view: View, folder: Path)
 
 def _vlmevalkit_row(task: Task[Any], problem: Problem[Any]) -> tuple[str, ...]:
     state = problem.state
-    image = base64.b64encode(png_bytes(task.draw(state))).decode()
+    image = base64.b64encode(png_bytes(_picture(task, problem, "vlmevalkit"))).decode()
     question, answer = task.prompt(state, "image"), task.answer(state)
     return (str(problem.index), problem.id, image, question, answer, problem.level, problem.split)
 
 
-def _write_picture(task: Task[Any], problem: Problem[Any], folder: Path) -> str:
-    return _save(task.draw(problem.state), problem, folder)
+def _picture(task: Task[Any], problem: Problem[Any], format: Format) -> Picture:
+    """The picture that the format cannot do without. Raises ValueError for a problem that has none."""
+    picture: Picture | None = task.draw(problem.state)
+    if picture is None:
+        raise ValueError(f"format={format}: {problem.id} has no picture, which only format=llava can write")
+    return picture
 
 
 def _save(picture: Picture, problem: Problem[Any], folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ class SampledProblems(Mapping[str, Problem[Any]]):
 class ProblemFile(Mapping[str, Problem[Any]]):
     """The problems of a `metadata.jsonl` (`generate format=folder`): `id, task, level, split, index, meta` count.
 
-    The file is read once to learn where each problem stands, and again when a problem is asked for. Raises
-    ValueError naming file and line.
+    `meta` is an object or its JSON text. The file is read once to learn where each problem stands, and again when a
+    problem is asked for. Raises ValueError naming file and line.
     """
 
     def __init__(self, path: Path, task: Task[Any]) -> None:
@@ -93,9 +94,10 @@ class ProblemFile(Mapping[str, Problem[Any]]):
         if not isinstance(index, int) or isinstance(index, bool):
             raise ValueError(f"{where}: index={shorten(index)}: a number is expected")
         try:
-            state = self.task.state_from_json(line.data.get("meta"))
+            meta = line.data.get("meta")
+            state = self.task.state_from_json(json.loads(meta) if isinstance(meta, str) else meta)
             self.task.answer(state)
-        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{where}: meta is no problem of {self.task.name}: {error}") from None
         return Problem(self.task.name, self._levels[id], split, index, state)
 
