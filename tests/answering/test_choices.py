@@ -13,7 +13,8 @@ from support.adding import Adding, FakeLearner, Numbers, gold, read_state
 
 from vlmreason.answering.choices import check_options, choose
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.evaluation.evaluate import Share, evaluate, evaluation_dir, measure, prediction_path
+from vlmreason.evaluation.evaluate import Share, evaluate, measure, prediction_path
+from vlmreason.evaluation.further import evaluation_dir
 from vlmreason.evaluation.predictions import read_predictions
 from vlmreason.models.contract import Choice, Prompt
 
@@ -117,7 +118,7 @@ def test_what_is_chosen_is_kept_apart_from_what_is_written(tmp_path: Path) -> No
     evaluate(FakeLearner(gold), Choosing(), written, tmp_path, IDENTITY, progress=False)
     assert "how" not in json.loads((tmp_path / "evaluation.json").read_text())
     assert "options" not in prediction_path(tmp_path, "hard", "text").read_text()
-    assert evaluation_dir(tmp_path, Choosing(), written, IDENTITY) == tmp_path
+    assert evaluation_dir(tmp_path, Choosing(), written, IDENTITY, own=written) == tmp_path
     place = evaluation_dir(tmp_path, Choosing(), CHOOSE, IDENTITY)
     assert place != tmp_path
     longer = dataclasses.replace(CHOOSE, max_new_tokens=7)  # the length of what is not written

@@ -63,10 +63,20 @@ def test_a_model_is_asked_both_ways(program: Callable[..., Done], tmp_path: Path
     written = evaluated(program, *words, "scale=nano", "scale.max_response_tokens=4")
     assert written != run and all("options" not in line for line in lines(written))
     assert evaluated(program, *words, "scale=nano", CHOOSE) == run
+    fewer = program(*words, "scale=nano", CHOOSE, "evaluation.num=2", "evaluation.views=[image]")
+    assert fewer.last_line.startswith(f"{run}/evaluations/visual_analogy-final-choose-n2-")
+    assert lines(Path(fewer.last_line)) == [line for line in chosen if line["view"] == "image"][:2]
+    listed = program("evaluate", f"run={run}", "list=true")
+    assert listed.out.splitlines()[:-1] == fewer.out.splitlines()[-6:-1] and "-final-generate-n" not in listed.out
+    assert [line.split()[0] for line in listed.out.splitlines()[2:-1]] == [
+        "visual_analogy-final-choose-n3", Path(fewer.last_line).name, written.name,
+    ]  # fmt: skip
     assert before == {path: path.read_bytes() for path in run.glob("*.json")}
 
     record = library.local_record(run, build.evaluated_task)
-    assert {(one.own, one.how) for one in record.evaluations} == {(True, "choose"), (False, "generate")}
+    assert {(one.own, one.how) for one in record.evaluations} == {
+        (True, "choose"), (False, "choose"), (False, "generate"),
+    }  # fmt: skip
     for how, wanted in (("auto", summary["cells"][0]), ("choose", summary["cells"][0]), ("generate", None)):
         measure = read_measure({"what": "part:option", "how": how})
         cell = wanted or json.loads((written / "summary.json").read_text())["cells"][0]

@@ -7,7 +7,8 @@ import pytest
 from support.adding import Adding, FakeLearner, by_parity, cut_off, gold, gold_via_text, spoiled
 
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.evaluation.evaluate import evaluate, evaluation_dir, prediction_path
+from vlmreason.evaluation.evaluate import evaluate, prediction_path
+from vlmreason.evaluation.further import evaluation_dir, format_evaluations, take_over
 from vlmreason.evaluation.table import format_table
 
 IDENTITY = {"checkpoint": "abc", "config": {"task": "adding"}}
@@ -116,16 +117,68 @@ def test_another_evaluation_is_refused(tmp_path, changes, named):
     assert files(tmp_path) == before
 
 
-def test_evaluations_of_a_run_lie_apart_but_for_the_same_one(tmp_path):
-    def place(identity=IDENTITY, **settings):
-        return evaluation_dir(tmp_path, Adding(), EvaluationSettings(**settings), identity)
+OWN = EvaluationSettings(num=10)
 
-    new = place()
-    assert new.parent == tmp_path / "evaluations" and new.name.startswith("adding-")
-    assert place(num=3, batch_size=7, views=("text",)) == new
-    assert len({new, place(conversion="force"), place(split="train"), place({"checkpoint": "abd"})}) == 4
+
+def place(run_dir, identity=IDENTITY, phase="final", **settings):
+    settings = EvaluationSettings(**{"num": 10} | settings)
+    return evaluation_dir(run_dir, Adding(), settings, identity, phase, OWN)
+
+
+def test_evaluations_of_a_run_lie_apart_but_for_its_own(tmp_path):
+    new = place(tmp_path)
+    assert new.parent == tmp_path / "evaluations" and new.name.startswith("adding-final-free-n10-")
+    assert place(tmp_path, batch_size=7) == new
+    others = [
+        {"conversion": "force"}, {"split": "train"}, {"identity": {"checkpoint": "abd"}}, {"num": 3},
+        {"views": ("text",)}, {"levels": ("hard",)}, {"prefill": "So"}, {"identity": {"checkpoint": "e"}, "phase": "a"},
+    ]  # fmt: skip
+    names = {new.name, *(place(tmp_path, **other).name for other in others)}
+    assert len(names) == 9
+    words = ("force-n10", "free-train-n10", "free-n3", "free-prefill-n10", "adding-a-free")
+    assert all(any(word in name for name in names) for word in words)
     run(FakeLearner(gold), tmp_path)
-    assert place() == tmp_path and place(conversion="force") != tmp_path
+    assert place(tmp_path) == tmp_path
+    assert all(place(tmp_path, **other) != tmp_path for other in others)
+
+
+@pytest.mark.parametrize("changes", [{"num": 3}, {"levels": ("simple",)}, {"views": ("image",)}, {"num": 14}])
+def test_a_further_evaluation_changes_nothing_and_asks_for_what_is_new(tmp_path, changes):
+    run(FakeLearner(by_parity), tmp_path / "run")
+    before = files(tmp_path / "run")
+    run(FakeLearner(by_parity), tmp_path / "alone", **changes)
+    folder, learner = place(tmp_path / "run", **changes), FakeLearner(by_parity)
+    settings = EvaluationSettings(**{"num": 10} | changes)
+    for _ in range(2):
+        take_over(folder, tmp_path / "run", Adding(), settings, IDENTITY)
+        run(learner, folder, **changes)
+        assert place(tmp_path / "run", **changes) == folder
+    assert learner.num_asked == (16 if "num" in changes and changes["num"] > 10 else 0)
+    assert files(folder) == files(tmp_path / "alone")
+    assert {name: data for name, data in files(tmp_path / "run").items() if "evaluations" not in name} == before
+
+
+def test_an_evaluation_that_is_named_otherwise_is_found(tmp_path):
+    old = tmp_path / "evaluations" / "adding-01234567"
+    run(FakeLearner(gold), old, conversion="force")
+    assert place(tmp_path, conversion="force") == old != place(tmp_path, conversion="force", num=3)
+
+
+def test_all_evaluations_stand_in_one_table(tmp_path):
+    assert format_evaluations(tmp_path) == ""
+    run(FakeLearner(gold), tmp_path)
+    small, broken = place(tmp_path, num=3, levels=("hard",)), place(tmp_path, conversion="force")
+    run(FakeLearner(spoiled), small, num=3, levels=("hard",))
+    with pytest.raises(KeyboardInterrupt):
+        run(FakeLearner(gold, fail_after=1), broken, conversion="force")
+    header, _, own, *further = format_evaluations(tmp_path).splitlines()
+    assert header.split()[:5] == ["evaluation", "levels", "views", "problems", "accuracy"]
+    assert own.split()[:7] == ["adding-final-free-n10", "(its", "own)", "simple,hard", "text,image", "40", "100.0"]
+    assert [line.split()[0] for line in further] == sorted([small.name, broken.name])
+    [line] = [line for line in further if small.name in line]
+    assert line.split()[1:5] == ["hard", "text,image", "6", "0.0"]
+    [line] = [line for line in further if broken.name in line]
+    assert "not finished" in line
 
 
 def test_predictions_of_unknown_origin_are_refused(tmp_path):

@@ -80,6 +80,16 @@ def test_a_record_says_what_the_files_say(outputs: Path) -> None:
     assert record.evaluation("grid_navigation", "auto") is None
 
 
+def test_of_several_evaluations_the_own_one_counts_then_the_largest(outputs: Path) -> None:
+    record = library.local_record(the_run(outputs), build.evaluated_task)
+    [own] = record.data["evaluations"]
+    small = {**own, "own": False, "cells": own["cells"][:1]}
+    others = [{**one, "task": "other"} for one in (small, {**own, "own": False}, small)]
+    both = Record({**record.data, "evaluations": [small, own, *others]}, Path("both"))
+    assert both.evaluation(None, "auto") is both.evaluations[1]
+    assert both.evaluation("other", "auto") is both.evaluations[3]
+
+
 def test_evaluations_while_training_are_kept_in_short(outputs: Path) -> None:
     """A column per figure; of 60 evaluations of three levels less than 10 kB."""
     run = the_run(outputs)

@@ -6,5 +6,6 @@ problems.py      the problems a file of responses is scored against: re-sampled,
 scores.py        the verdict on each response, in a file beside it
 scoring.py       verdicts added up per level and view; summary.json
 groups.py        verdicts added up by the groups that problems belong to
+further.py       the evaluations of a run: where each is kept, and all of them as a table
 table.py         a summary as a table to print
 """

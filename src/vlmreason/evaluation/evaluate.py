@@ -12,9 +12,7 @@ problem each, into files of their own, which the first one then appends to the f
 from __future__ import annotations
 
 import glob
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,6 @@ from vlmreason.evaluation.predictions import (
     Prediction,
     PredictionFile,
     claim,
-    holds,
     prediction_path,
     read_predictions,
 )
@@ -71,7 +68,7 @@ def evaluate(
     wanted = SampledProblems(task, levels, settings.split, settings.num)
     cells = {(level, view): prediction_path(out_dir, level, view) for level in levels for view in settings.views}
     if share.rank == 0:
-        claim(out_dir, _full_identity(task, settings, identity), list(cells.values()))
+        claim(out_dir, full_identity(task, settings, identity), list(cells.values()))
         for (level, _), path in cells.items():
             _merge(path, SampledProblems(task, (level,), settings.split))
     share.wait()
@@ -137,19 +134,8 @@ def measure(model: Model, task: Task[Any], settings: EvaluationSettings) -> dict
     return found
 
 
-def evaluation_dir(
-    run_dir: Path, task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]
-) -> Path:
-    """Where an evaluation of a run is kept: the run directory if it holds the very same one, else a directory
-    of its own in `evaluations/`, named after the task and a hash of everything that decides the responses."""
-    full = _full_identity(task, settings, identity)
-    if holds(run_dir, full):
-        return run_dir
-    text = json.dumps(full, sort_keys=True)
-    return run_dir / "evaluations" / f"{task.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
-
-
-def _full_identity(task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]) -> dict[str, object]:
+def full_identity(task: Task[Any], settings: EvaluationSettings, identity: Mapping[str, object]) -> dict[str, object]:
+    """List all that decides the responses: the content of evaluation.json."""
     return {"task": task.name, "task_version": task.version, **identity, **settings.decisive}
 
 

@@ -16,14 +16,25 @@ MAX_ROWS = 12  # values of a kind of group that are shown one by one
 
 def format_table(summary: Summary) -> str:
     """One row per (level, view): accuracy with interval (%), counts, and the mean number of generated tokens."""
-    rows = [_HEADER, *(_row(cell) for cell in summary.cells)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-    lines = ["  ".join(_align(i, text, widths[i]) for i, text in enumerate(row)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = columns(_HEADER, [_row(cell) for cell in summary.cells], left=2).splitlines()
     lines += _group_lines(summary.groups)
     if summary.total.missing:
         lines.append(f"{summary.total.missing} of {summary.total.num} have no response and count as incorrect")
     return "\n".join(lines)
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Set rows in columns under a ruled header; the first `left` ones are aligned to the left, the others right."""
+    all_rows = [header, *rows]
+    widths = [max(len(row[i]) for row in all_rows) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i < left else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in all_rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def _group_lines(groups: Sequence[Grouped]) -> list[str]:
@@ -92,7 +103,3 @@ def _row(cell: Cell) -> tuple[str, ...]:
         str(cell.cut_off),
         "-" if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}",
     )
-
-
-def _align(column: int, text: str, width: int) -> str:
-    return text.ljust(width) if column < 2 else text.rjust(width)

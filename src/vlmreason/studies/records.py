@@ -121,18 +121,22 @@ class Record:
     def evaluation(self, task: str | None, conversion: str, how: str = "auto") -> Evaluation | None:
         """The final model's evaluation on a task (None: its own), with a conversion and asked so (auto: the run's own).
 
-        Of responses that came about otherwise than the run's own (written, chosen), any conversion is as good.
+        Of responses that came about otherwise than the run's own (written, chosen), any conversion is as good. Of
+        several the run's own comes first, then the one with the most problems.
         """
         wanted = task or self.config["task"]["name"]
         own = next(((e.conversion, e.how) for e in self.evaluations if e.own), ("free", "generate"))
         how = own[1] if how == "auto" else how
-        for evaluation in self.evaluations:
-            fits = evaluation.conversion == (own[0] if conversion == "auto" else conversion)
-            if (evaluation.task, evaluation.how, evaluation.phase) == (wanted, how, "final") and (
-                fits or (conversion == "auto" and how != own[1])
-            ):
-                return evaluation
-        return None
+        fitting = [
+            e
+            for e in self.evaluations
+            if (e.task, e.how, e.phase) == (wanted, how, "final")
+            and (
+                e.conversion == (own[0] if conversion == "auto" else conversion)
+                or (conversion == "auto" and how != own[1])
+            )
+        ]
+        return max(fitting, key=lambda e: (e.own, sum(len(cell.right) for cell in e.cells)), default=None)
 
     def write(self, path: Path) -> None:
         text = json.dumps(self.data, sort_keys=True, separators=(",", ":"), allow_nan=False)
