@@ -63,6 +63,16 @@ EDGES = {
 }
 """Where a library may be imported; one that is not named here may be imported anywhere."""
 
+WALLS = {
+    "training": {"evaluation", "analysis"},
+    "analysis": {"evaluation", "training"},
+    "evaluation": {"training", "analysis"},
+    "models": {"tasks", "envs", "data"},
+    "studies": {"models", "training", "analysis", "report"},
+    "report": {"models", "training", "evaluation"},
+}
+"""Rooms that a room does without although they lie below it, or beside it: a command or `assembly` joins them."""
+
 MEGABYTE = 1_000_000
 BASES = ("src/vlmreason/models/nano/base/", "src/vlmreason/models/nano/scenes/")
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".cfg", ""}
@@ -126,6 +136,22 @@ def test_imports_go_down() -> None:
     assert len(ours) > 50
     upwards = [str(found) for found in ours if height[room(found.target)] > height[room(found.module)]]
     assert not upwards
+
+
+@pytest.mark.parametrize("name", WALLS)
+def test_rooms_do_without_each_other(name: str) -> None:
+    through = [
+        str(found)
+        for found in IMPORTS
+        if room(found.module) == name and found.target in MODULES and room(found.target) in WALLS[name]
+    ]
+    assert not through
+
+
+def test_files_are_short() -> None:
+    lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert not {module: length for module, length in lengths.items() if length > 500}
+    assert sum(length for module, length in lengths.items() if room(module) == "commands") < 1800
 
 
 def test_there_are_no_import_circles() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from support.tiny import TRACES, nano_task
 
-from vlmreason.analysis.failures import Failures, analyze_files, check_task, judge
+from vlmreason.analysis.failures import Failures, Settings, check_task, judge, run
+from vlmreason.analysis.subjects import Responses
 from vlmreason.evaluation.predictions import Prediction
+from vlmreason.evaluation.problems import read_answered
 from vlmreason.intervals import mean, ratio, share
 from vlmreason.tasks.analogies.failures import ROWS
 from vlmreason.tasks.analogies.panels import RELATIONS, solve
@@ -35,6 +37,10 @@ def gold(task: Task[Any], state: Any, converted: bool = False) -> str:
 
 def found(task: Task[Any], state: Any, response: str) -> Finding:
     return judge(task, state, response)
+
+
+def analyze_files(task: Task[Any], split: str, paths: list[Path]) -> list[Failures]:
+    return run(Responses(task, read_answered(task, split, paths)), Settings())
 
 
 def hard(name: str, index: int = 0, trace: str | None = None) -> tuple[Task[Any], Any]:

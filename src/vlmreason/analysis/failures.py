@@ -1,4 +1,4 @@
-"""Failure analysis (appendix K) of an evaluation, from its files alone: no model is needed.
+"""Failure analysis (appendix K) of the responses of an evaluation: no model is needed.
 
 Every response is judged by its task (`Task.finding`, in the folder of its family) and added up per level and view:
 counts and shares with Wilson's interval, means with Student's, ratios of sums.
@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmreason.analysis.subjects import Over, Responses
 from vlmreason.analysis.text_tables import Data, _align, _mean, _percent
 from vlmreason.dialogue.parse import split_response
-from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
-from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.intervals import Mean, Ratio, Share, mean, ratio, share
 from vlmreason.segments import THOUGHT
-from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
-from vlmreason.tasks.findings import Finding
+from vlmreason.tasks.base import Task
+from vlmreason.tasks.findings import Answered, Finding
 
 T = TypeVar("T")
 OVER: Over = "responses"
@@ -60,33 +57,17 @@ class Failures:
 
 
 def run(subject: Responses, settings: Settings) -> list[Failures]:
-    """The failures in the responses of an evaluation. Raises ValueError."""
-    return analyze_files(subject.task, subject.split, subject.paths, settings.num_worst)
+    """Say what went wrong in the responses of an evaluation: an entry per level and view, in the task's order.
 
-
-def analyze_files(task: Task[Any], split: str, paths: Iterable[Path], num_worst: int = 5) -> list[Failures]:
-    """The failures in predictions files, one entry per level and view, in the order of the task's levels.
-
-    Raises ValueError for a damaged file, for ids that are no problems of the task's, and for a task without findings.
+    Raises ValueError for a task without findings.
     """
+    task = subject.task
     check_task(task)
-    problems = SampledProblems(task, task.levels, split)
-    found: dict[tuple[str, str | None], list[tuple[Prediction, Finding]]] = {}
-    for path in paths:
-        seen: set[tuple[str, str | None]] = set()
-        for prediction in read_predictions(path):
-            if prediction.id not in problems:
-                raise ValueError(f"{path}: {shorten(prediction.id)} is no {split} problem of {task.name}")
-            if (prediction.id, prediction.view) in seen:
-                raise ValueError(f"{path}: {shorten(prediction.id)} stands in the file twice")
-            seen.add((prediction.id, prediction.view))
-            response = prediction.response
-            readable = response is not None and len(response) <= MAX_RESPONSE_CHARS
-            state = problems[prediction.id].state
-            finding = judge(task, state, response if readable and response else "")
-            found.setdefault((problems.level(prediction.id), prediction.view), []).append((prediction, finding))
+    found: dict[tuple[str, str | None], list[tuple[Answered, Finding]]] = {}
+    for one in subject.answered:
+        found.setdefault((one.level, one.view), []).append((one, judge(task, one.state, one.response)))
     order = sorted(found, key=lambda place: (task.levels.index(place[0]), place[1] != "text"))
-    return [summarize(*place, found[place], num_worst) for place in order]
+    return [summarize(*place, found[place], settings.num_worst) for place in order]
 
 
 def check_task(task: Task[Any]) -> None:
@@ -99,9 +80,7 @@ def judge(task: Task[Any], state: Any, response: str) -> Finding:
     return task.finding(state, response, split_response(task, state, response).text_of(THOUGHT))
 
 
-def summarize(
-    level: str, view: str | None, found: Sequence[tuple[Prediction, Finding]], num_worst: int = 5
-) -> Failures:
+def summarize(level: str, view: str | None, found: Sequence[tuple[Answered, Finding]], num_worst: int = 5) -> Failures:
     """Add up the findings of one level and view (one or more)."""
     findings = [finding for _, finding in found]
     num_wrong = sum(not finding.correct for finding in findings)
@@ -111,13 +90,13 @@ def summarize(
     means = {name: _known(finding.means[name] for finding in findings) for name in findings[0].means}
     ratio_names = dict.fromkeys(name for finding in findings for name in finding.ratios)
     ratios = {name: [finding.ratios[name] for finding in findings if name in finding.ratios] for name in ratio_names}
-    wrong = [(prediction.id, finding) for prediction, finding in found if not finding.correct]
+    wrong = [(one.id, finding) for one, finding in found if not finding.correct]
     return Failures(
         level=level,
         view=view,
         num=len(findings),
         incorrect=share(num_wrong, len(findings)),
-        cut_off=sum(prediction.finished is False for prediction, _ in found),
+        cut_off=sum(one.finished is False for one, _ in found),
         failures={kind: share(count, num_wrong) for kind, count in kinds.most_common()},
         first_error=mean(first),
         first_errors=dict(sorted(Counter(first).items())),

@@ -11,24 +11,23 @@ An analysis is a module of this folder with a function `run`, and is found by it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.tasks.base import Task
+from vlmreason.tasks.findings import Answered
 
 Over = Literal["responses", "checkpoints", "model"]
 
 
 @dataclass(frozen=True)
 class Responses:
-    """Those of one evaluation: files of predictions, the task as it was evaluated, the split."""
+    """Those of one evaluation, one at a time, and the task as it was evaluated."""
 
     task: Task[Any]
-    split: str
-    paths: tuple[Path, ...]
+    answered: Iterable[Answered]
 
 
 @dataclass(frozen=True)

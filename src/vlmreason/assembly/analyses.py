@@ -34,7 +34,7 @@ def analyze(
 
     `given`: keys of the analysis that the user gave, of the `known` ones of the command.
     """
-    module, trained = find(what), runs.read_config(run)
+    module, trained = find(what), build.read_run(run)
     where = _PLACES[module.OVER]
     fields = dataclasses.fields(module.Settings)
     allowed = [where, *(field.name for field in fields if field.name in known)]
@@ -94,6 +94,7 @@ def _made(path: Path, asked: Mapping[str, Any], compute: Callable[[], list[Any]]
 def _responses(run: Path, trained: Mapping[str, Any], folder: str | None, what: str) -> tuple[Any, dict[str, Any], str]:
     """The responses of an evaluation, what decides them, and the name of the result."""
     from vlmreason.analysis.subjects import Responses
+    from vlmreason.evaluation.problems import read_answered
 
     found = _evaluation_folder(run, folder)
     record = _read_record(found)
@@ -102,7 +103,8 @@ def _responses(run: Path, trained: Mapping[str, Any], folder: str | None, what: 
     if not any(path.stat().st_size for path in paths):
         raise ValueError(f"{found}: there are no predictions; `vlmreason evaluate` makes them")
     inputs = {"evaluation": record, "predictions": {path.name: _digest(path) for path in paths}}
-    return Responses(task, str(record["split"]), tuple(paths)), inputs, f"{what}-{found.name}" if folder else what
+    subject = Responses(task, read_answered(task, str(record["split"]), paths))
+    return subject, inputs, f"{what}-{found.name}" if folder else what
 
 
 def _evaluation_folder(run: Path, name: str | None) -> Path:

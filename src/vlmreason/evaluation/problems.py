@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmreason.evaluation.predictions import shorten
+from vlmreason.evaluation.predictions import read_predictions, shorten
 from vlmreason.files import Line, has_rest, read_jsonl
-from vlmreason.tasks.base import Problem, Task
+from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Problem, Task
+from vlmreason.tasks.findings import Answered
 
 _UNBOUNDED = 10**15
+
+
+def read_answered(task: Task[Any], split: str, paths: Iterable[Path]) -> Iterator[Answered]:
+    """Read the responses of predictions files with their problems.
+
+    Raises ValueError for a damaged file, for ids that are no problems of the task's, and for one that stands twice.
+    """
+    problems = SampledProblems(task, task.levels, split)
+    for path in paths:
+        seen: set[tuple[str, str | None]] = set()
+        for p in read_predictions(path):
+            if p.id not in problems:
+                raise ValueError(f"{path}: {shorten(p.id)} is no {split} problem of {task.name}")
+            if (p.id, p.view) in seen:
+                raise ValueError(f"{path}: {shorten(p.id)} stands in the file twice")
+            seen.add((p.id, p.view))
+            readable = p.response is not None and len(p.response) <= MAX_RESPONSE_CHARS
+            response = p.response if readable and p.response else ""
+            yield Answered(p.id, problems.level(p.id), p.view, problems[p.id].state, response, p.finished)
 
 
 class SampledProblems(Mapping[str, Problem[Any]]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,21 @@ class Finding:
     shares: Mapping[str, bool | None] = field(default_factory=dict)
     means: Mapping[str, float | None] = field(default_factory=dict)
     ratios: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A problem of an evaluation with its response; "" where there is none that can be read.
+
+    finished: whether the model ended it itself; None: not known.
+    """
+
+    id: str
+    level: str
+    view: str | None
+    state: Any
+    response: str
+    finished: bool | None
 
 
 def right_steps(steps: Sequence[str], thought: str) -> tuple[int, int] | None:
