@@ -35,7 +35,7 @@ class Artifact:
     @property
     def label(self) -> str:
         """`Figure 5` of `figure 5, section 4`."""
-        return re.split(r"\s*[,(]", self.result.experiment.place)[0].capitalize()
+        return re.split("[,(]", self.result.experiment.place)[0].rstrip().capitalize()
 
     @property
     def picture(self) -> Path | None:

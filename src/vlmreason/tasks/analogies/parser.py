@@ -24,7 +24,8 @@ class _Parser:
             rf"(?<!\w)(?:(?i:({rows}))|(?i:option\s?)?([A-D]))[\s:]{{1,3}}\(?(?i:({names})[\s,]{{1,3}}({relations}))(?!\w)"
         )
         self._name = re.compile(rf"(?<!\w)({_any_of(phrases.attributes)})(?!\w)")
-        self._verdict = re.compile(rf"[\s>-]*(?<!\w)(?:{relations}|{re.escape(wording.none)})\s*\Z", re.IGNORECASE)
+        self._verdict = re.compile(rf"(?<!\w)(?:{relations}|{re.escape(wording.none)})\Z", re.IGNORECASE)
+        self._longest = max(map(len, (*self._relations, wording.none)))
         heads = {**{head.strip(): row for row, head in phrases.heads.items()}}
         heads[wording.summary.partition("{")[0].strip()] = "summary"
         self._heads = heads
@@ -82,9 +83,20 @@ class _Parser:
             pieces = self._name.split(thought[begin:end])
             items: dict[str, str] = {}
             for name, item in zip(pieces[1::2], pieces[2::2], strict=True):
-                items.setdefault(name, self._verdict.sub("", item.strip(" \n:-")).strip())
+                items.setdefault(name, self._listed(item.strip(" \n:-")).strip())
             sections[row] = items
         return sections
+
+    def _listed(self, item: str) -> str:
+        """An item without the verdict at its end and the blanks and arrows before it; in linear time."""
+        text = item.rstrip()
+        verdict = self._verdict.search(text, max(0, len(text) - self._longest))
+        if verdict is None:
+            return item
+        end = verdict.start()
+        while end and (text[end - 1].isspace() or text[end - 1] in ">-"):
+            end -= 1
+        return text[:end]
 
 
 _OPTION = re.compile(r"(?<!\w)(?i:option)\s{0,3}:?\s{0,3}\(?([A-D])(?!\w)")

@@ -88,12 +88,12 @@ class GridNavigation(Task[GridState]):
         _check_wording(self.wording)
         self._tried: dict[tuple[str, Cell, str], str] = {}
         self._marker = re.compile(re.escape(self.wording.answer.removesuffix("{moves}").strip()), re.IGNORECASE)
-        listed = _pattern(self.wording.listed, {"name": r"[a-z]+", "cell": _CELL})
+        listed = _pattern(self.wording.listed, {"name": _NAME, "cell": _CELL})
         several = f"(?:{listed}(?:{re.escape(self.wording.list_joint)}{listed})*)?"
         named = {"start": f"(?P<start>{_CELL})", "destination": f"(?P<destination>{_CELL})"}
         self._head = re.compile(_pattern(self.wording.head.strip(), named | {"objects": f"(?P<objects>{several})"}))
         self._listed = re.compile(
-            _pattern(self.wording.listed, {"name": r"(?P<name>[a-z]+)", "cell": f"(?P<cell>{_CELL})"})
+            _pattern(self.wording.listed, {"name": f"(?P<name>{_NAME})", "cell": f"(?P<cell>{_CELL})"})
         )
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> GridState:
@@ -272,7 +272,8 @@ class GridNavigation(Task[GridState]):
         return state
 
 
-_CELL = r"\(\d{1,3},\d{1,3}\)"
+_CELL = r"\([0-9]{1,3},[0-9]{1,3}\)"
+_NAME = "[a-z]{1,40}"  # bounded, so that no response is slow to read
 _IS_CELL = re.compile(_CELL)
 
 
