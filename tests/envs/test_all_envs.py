@@ -99,6 +99,22 @@ def test_there_are_environments():
     assert "number_line" in NAMES
 
 
+@pytest.mark.parametrize("zero", ["\u0660", "\uff10"])
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_digits_of_other_scripts_do_not_count(name, scale, zero):
+    env = shipped(name, scale)
+    digits = str.maketrans(string.digits, "".join(chr(ord(zero) + digit) for digit in range(10)))
+    for state in starts(env, 3):
+        expert, rng = env.expert(state), random.Random(1)
+        response = expert.translate(digits)
+        if response == expert or (
+            names_actions(env) and not set(read_object(expert, env.answer_key)[env.answer_key]) & set(string.digits)
+        ):
+            continue
+        assert not env.score(state, response).correct
+        assert env.turn(state, expert, rng).parsed and not env.turn(state, response, rng).parts.get("step_accuracy")
+
+
 @pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes")  # only what gymnasium.make made
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("modality", ["image", "text"])

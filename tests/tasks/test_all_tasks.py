@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from vlmreason.streams import SPLITS, split_of
 from vlmreason.tasks.base import state_to_json
 
 NUM = 8
+FULL_WIDTH = "".join(chr(0xFF10 + digit) for digit in range(10))
 CASES = [(name, scale, level) for name in TASKS for scale in SCALES for level in shipped(name, scale).levels]
 PAPER_CASES = [case for case in CASES if case[0] not in SKILLS]
 
@@ -99,6 +101,17 @@ def test_scores_have_the_same_parts_whatever_the_response(name, scale, level):
             assert not score.correct
             assert set(score.parts) == parts and all(0 <= value <= 1 for value in score.parts.values())
         assert not task.score(problem.state, "").parsed
+
+
+@pytest.mark.parametrize("digits", ["\u0660\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668\u0669", FULL_WIDTH])
+@pytest.mark.parametrize("name", TASKS)
+def test_digits_of_other_scripts_do_not_count(name, digits):
+    task = shipped(name)
+    for level in task.levels:
+        state = task.sample(level, "test", 0).state
+        answer = task.answer(state).translate(str.maketrans(string.digits, digits))
+        assert answer.isascii() or not task.score(state, answer).correct
+    assert task.score(state, task.answer(state)).correct
 
 
 @pytest.mark.parametrize("name", TASKS)

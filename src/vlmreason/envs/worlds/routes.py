@@ -271,8 +271,8 @@ def _route(data: object, where: str) -> Route:
 
 _LINE = re.compile(r'"([a-z_]{1,64})"\s?:\s?"(.{0,1000})",?')
 _SEEN = re.compile(rf"(?:The destination )?(.+) is on your ({'|'.join(SIDES)})")
-_HEADING = re.compile(r"(\d{1,3}) \([a-z]{4,9}\)")
-_DISTANCE = re.compile(r"(\d{1,6})(?:\.\d{1,9})? meters")
+_HEADING = re.compile(r"([0-9]{1,3}) \([a-z]{4,9}\)")
+_DISTANCE = re.compile(r"([0-9]{1,6})(?:\.[0-9]{1,9})? meters")
 
 
 def _blocks(text: object, where: str) -> list[dict[str, str]]:

@@ -292,8 +292,8 @@ def segments(path: Sequence[Cell]) -> list[tuple[Cell, int]]:
 
 _ANSWER = re.compile(r"answer\s*:", re.IGNORECASE)
 _SUM = re.compile(r"\b(?:sum|total)\b", re.IGNORECASE)
-_CELL = re.compile(r"\(\s*\d{1,3}\s*,\s*\d{1,3}\s*\)")
-_INTEGER = re.compile(r"-?\d{1,9}")
+_CELL = re.compile(r"\(\s*[0-9]{1,3}\s*,\s*[0-9]{1,3}\s*\)")
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
 def _solution(response: str) -> str:
