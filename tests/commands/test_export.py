@@ -1,16 +1,19 @@
 """What `export` writes opens without this package and answers as the run's model does."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from vlmreason import runs
 from vlmreason.assembly import build
 from vlmreason.dialogue.build import build_dialogue
+from vlmreason.models.contract import Prompt
 
 SMALL = (
     "scale.num_examples=16", "scale.num_align=8", "scale.batch_size=8", "evaluation.num=1",
@@ -81,6 +84,23 @@ def test_it_opens_and_answers_as_the_run_does(
     assert noted["config"] == runs.read_config(trained[name])
     assert noted["provenance"]["config_hash"] == trained[name].name.rpartition("-")[2]
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+    assert (tmp_path / "exported" / "README.md").read_text().count("| simple | ") == 2
+
+
+@pytest.mark.parametrize("name", ["none", "lora"])
+def test_the_code_of_its_card_answers_as_the_run_does(
+    name: str, trained: dict[str, Path], tmp_path: Path, program: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "exported"
+    assert program("export", f"run={trained[name]}", f"out={folder}").code == 0
+    cfg = runs.read_config(trained[name])
+    task, learner = build.build_task(cfg), build.build_learner(cfg, trained[name] / "checkpoints" / "final")
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    made = [build_dialogue(task, task.sample("simple", "test", i), "image") for i in range(3)]
+    for dialogue, expected in zip(made, learner.generate([Prompt(d.prompt, d.image) for d in made], 500), strict=True):
+        capsys.readouterr()
+        exec(code, {"folder": folder, "picture": Image.fromarray(dialogue.image), "question": dialogue.prompt})
+        assert capsys.readouterr().out == expected.text + "\n"
 
 
 def test_an_adapter_apart_is_opened_by_peft(trained: dict[str, Path], tmp_path: Path, program: Any) -> None:
@@ -92,6 +112,7 @@ def test_an_adapter_apart_is_opened_by_peft(trained: dict[str, Path], tmp_path: 
     model = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(model, trained["lora"]), trained_logits(trained["lora"]), rtol=1e-4, atol=3e-4)
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    assert "PeftModel.from_pretrained" in (tmp_path / "adapter" / "README.md").read_text()
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert Path(config["base_model_name_or_path"]).is_dir()
 

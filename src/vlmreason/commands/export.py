@@ -1,8 +1,9 @@
 """Write a trained model as a plain Hugging Face directory, for other tools.
 
-`from_pretrained` opens it without this package where the architecture is one of the library's; a composed model
-needs this package. Adapters are merged into the weights, or with merge=false written as PEFT reads them. Tokenizer,
-chat template and picture processor lie beside; provenance.json says which run it comes from.
+`from_pretrained` of model and AutoProcessor opens it without this package where the architecture is one of the
+library's; a composed model needs this package. Adapters are merged into the weights, or with merge=false written as
+PEFT reads them. Tokenizer, chat template and picture processor lie beside; README.md says how to open it and how it
+did, provenance.json which run it comes from.
 
 Examples:
   vlmreason export run=outputs/RUN out=exported
@@ -34,7 +35,10 @@ def run(cfg: dict[str, Any]) -> Path:
     import shutil
 
     from vlmreason.assembly import build
-    from vlmreason.files import write_json_atomic
+    from vlmreason.files import write_json_atomic, write_text_atomic
+    from vlmreason.models.contract import NetworkSettings
+    from vlmreason.models.vlm.plain import write_processor
+    from vlmreason.report.card import Use, model_card
     from vlmreason.runs import checkpoint_digest, find_checkpoint
 
     own = build.settings(Settings, cfg)
@@ -48,17 +52,23 @@ def run(cfg: dict[str, Any]) -> Path:
         raise ValueError(f"merge=false: {run_folder} was trained without an adapter, so there is none to write apart")
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    if adapted and own.merge:
-        learner = build.build_learner(trained, checkpoint)
+    network = isinstance(build.build_model(trained), NetworkSettings)
+    learner = None if network else build.build_learner(trained, checkpoint)
+    if learner is not None and adapted and own.merge:
         learner.merge()
         learner.save(beside)
     else:
         shutil.copytree(checkpoint, beside)
+    opened = learner is not None and write_processor(learner.processor, beside)
+    use: Use = "package" if not opened else "plain" if own.merge else "adapter"
+    summary = _read(run_folder / "summary.json") if own.phase is None else None
+    name, phase = run_folder.resolve().name, own.phase or "final"
+    write_text_atomic(beside / "README.md", model_card(name, phase, trained, use, summary))
     write_json_atomic(
         beside / "provenance.json",
         {
-            "run": run_folder.resolve().name,
-            "phase": own.phase or "final",
+            "run": name,
+            "phase": phase,
             "checkpoint": checkpoint_digest(checkpoint),
             "adapter": "merged" if adapted and own.merge else "apart" if adapted else "none",
             "config": trained,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,34 @@ def read_template(tokenizer: Any, placeholder: str | None, ends: Sequence[str], 
     else:
         image = (text[0], "\n", text[1]) if placeholder is None else _image(tokenizer, placeholder)
     return Template(text=text, image=image, end=end, lead=lead or "")
+
+
+def write_template(tokenizer: Any, placeholder: str, template: Template) -> str:
+    """The Jinja source that writes turns as `template` does: the tokenizer's own where it does so already."""
+    if tokenizer.chat_template is not None and _writes(tokenizer, placeholder, template):
+        return str(tokenizer.chat_template)
+    (before, after), image = template.text, template.image
+    shown = "".join(f"{{{{ {json.dumps(part)} }}}}" for part in (image[0], placeholder, image[1]))
+    return (
+        "{% for message in messages %}{% set given = message['content'] %}"
+        "{% set parts = [{'type': 'text', 'text': given}] if given is string else given %}"
+        "{% set pictures = parts | selectattr('type', 'equalto', 'image') | list %}"
+        "{% set text = parts | selectattr('type', 'equalto', 'text') | map(attribute='text') | join %}"
+        "{% if message['role'] == 'assistant' %}"
+        f"{{{{ {json.dumps(template.lead)} + text + {json.dumps(template.end)} }}}}"
+        f"{{% elif pictures %}}{shown}{{{{ text + {json.dumps(image[2])} }}}}"
+        f"{{% else %}}{{{{ {json.dumps(before)} + text + {json.dumps(after)} }}}}{{% endif %}}{{% endfor %}}"
+    )
+
+
+def _writes(tokenizer: Any, placeholder: str, template: Template) -> bool:
+    """Whether the tokenizer's chat template writes the turns of a prompt as `template` does."""
+    first, before, after = template.image
+    turns = {False: PROMPT.join(template.text), True: f"{first}{placeholder}{before}{PROMPT}{after}"}
+    try:
+        return all(_render(tokenizer, placeholder, picture) == turn for picture, turn in turns.items())
+    except ValueError:
+        return False
 
 
 def _render(tokenizer: Any, placeholder: str | None, picture: bool = False, response: bool = False) -> str:

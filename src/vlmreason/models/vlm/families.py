@@ -37,6 +37,9 @@ class ModelPictures(Pictures):
         flat = [image for row in images for image in row]
         return self._tensors(flat) if flat else {}
 
+    def plain(self) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
     def save(self, directory: Path) -> None:
         self.processor.save_pretrained(directory)
 
@@ -106,6 +109,10 @@ class LlavaPictures(ModelPictures):
     def expand(self, height: int, width: int) -> list[int]:
         return [self.placeholder_id] * self.num_tokens
 
+    def plain(self) -> Mapping[str, Mapping[str, Any]]:
+        """Without the padding: only square pictures are the same there."""
+        return _llava_processor(self.config)
+
     def prepare(self, picture: Picture) -> Picture:
         height, width = picture.shape[:2]
         if height == width or not getattr(self.processor, "do_center_crop", False):
@@ -136,6 +143,9 @@ class LlavaNextPictures(ModelPictures):
             vision_feature_select_strategy=config.vision_feature_select_strategy,
             num_additional_image_tokens=_num_class_tokens(config),
         )
+
+    def plain(self) -> Mapping[str, Mapping[str, Any]]:
+        return _llava_processor(self.config)
 
     def expand(self, height: int, width: int) -> list[int]:
         found = self.counter._get_num_multimodal_tokens(image_sizes=[(height, width)])
@@ -183,6 +193,9 @@ class TiledPictures(ModelPictures):
                 f"model.longest_edge={processor.size['longest_edge']}: a multiple of {tile} is expected, a tile's side"
             )
         self._made: dict[tuple[int, int], list[int]] = {}
+
+    def plain(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"processor_config.json": {"image_seq_len": self.num_tokens}}
 
     def expand(self, height: int, width: int) -> list[int]:
         _, rows, columns = self.processor.get_number_of_image_patches(height, width)
@@ -232,6 +245,16 @@ def _num_class_tokens(config: Any) -> int:
     if kind not in ("clip_vision_model", "siglip_vision_model"):
         raise ValueError(f"a vision tower of model_type={kind!r}: known are clip_vision_model, siglip_vision_model")
     return int(kind == "clip_vision_model")
+
+
+def _llava_processor(config: Any) -> dict[str, dict[str, Any]]:
+    """What LLaVA's processors cannot find out by themselves."""
+    settings = {
+        "patch_size": config.vision_config.patch_size,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        "num_additional_image_tokens": _num_class_tokens(config),
+    }
+    return {"processor_config.json": settings}
 
 
 def _num_features(config: Any) -> int:

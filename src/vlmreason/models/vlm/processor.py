@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,10 @@ class Pictures(ABC):
         """Position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
         return None
 
+    def plain(self) -> Mapping[str, Mapping[str, Any]] | None:
+        """Give the files, by name, that the library's own processor needs beside `save`'s; None: it has none."""
+        return None
+
     def save(self, directory: Path) -> None:  # noqa: B027 (most have settings of their own, some have not)
         """Write what is needed to prepare pictures again beside a saved model."""
 
@@ -100,6 +105,16 @@ class FixedPictures(Pictures):
             return {}
         stacked = torch.from_numpy(np.stack(flat)).permute(0, 3, 1, 2)
         return {"pixel_values": (stacked.float() / 255 - self.pixel_mean) / self.pixel_std}
+
+    def plain(self) -> Mapping[str, Mapping[str, Any]]:
+        """SigLIP's pictures, in LLaVA's processor; other sizes are stretched there."""
+        size = {"height": self.side, "width": self.side}
+        pixels = {"image_mean": [self.pixel_mean] * 3, "image_std": [self.pixel_std] * 3}
+        patch_size = self.side // math.isqrt(self.num_tokens)
+        return {
+            "preprocessor_config.json": {"image_processor_type": "SiglipImageProcessor", "size": size, **pixels},
+            "processor_config.json": {"patch_size": patch_size, "vision_feature_select_strategy": "full"},
+        }
 
 
 class Processor:

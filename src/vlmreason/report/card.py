@@ -1,0 +1,55 @@
+"""The card of an exported model: what it is, how it is opened, how it did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Use = Literal["plain", "adapter", "package"]
+"""Who opens it: transformers alone, PEFT on top of the base, this package."""
+
+USE: Mapping[Use, str] = {
+    "plain": """\
+It opens with transformers alone. A picture is given before the question:
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+processor = AutoProcessor.from_pretrained(folder)
+model = AutoModelForImageTextToText.from_pretrained(folder)
+turn = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
+inputs = processor.apply_chat_template(
+    turn, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+ids = model.generate(**inputs, max_new_tokens=500)[0, inputs["input_ids"].shape[1] :]
+print(processor.decode(ids, skip_special_tokens=True))
+```
+""",
+    "adapter": "It is an adapter: `PeftModel.from_pretrained(base, folder)` opens it on its base.\n",
+    "package": "Its architecture is this package's: `model.checkpoint=FOLDER`, or the run it comes from, opens it.\n",
+}
+
+
+def model_card(run: str, phase: str, config: Mapping[str, Any], use: Use, summary: Mapping[str, Any] | None) -> str:
+    """Write the card, Markdown with a header; `summary`: of the run's evaluation, where it is of this model."""
+    model, task = config["model"], config.get("task", {})
+    header = {"library_name": "peft" if use == "adapter" else "transformers", "pipeline_tag": "image-text-to-text"}
+    if model.get("id"):
+        header["base_model"] = model["id"]
+    header_lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in header.items())
+    taught = config.get("supervision", {}).get("name")
+    how = f"`supervision={taught}`, `seed={config.get('seed')}`, phase {phase}"
+    about = f"`model={model.get('name')}` trained on `task={task.get('name')}` with vlmreason ({how})."
+    rest = "`provenance.json` has the whole configuration, the commit and the digest of the weights."
+    return f"---\n{header_lines}---\n\n# {run}\n\n{about} {rest}\n\n{USE[use]}{_results(summary)}"
+
+
+def _results(summary: Mapping[str, Any] | None) -> str:
+    if not summary or not summary.get("cells"):
+        return ""
+    lines = ["", "| level | view | accuracy, % (95 % interval) | problems |", "|---|---|---|---|"]
+    for cell in summary["cells"]:
+        low, mean, high = (f"{100 * cell[key]:.1f}" for key in ("ci_low", "accuracy", "ci_high"))
+        lines.append(f"| {cell['level']} | {cell['view']} | {mean} ({low} to {high}) | {cell['num']} |")
+    return "\n".join(lines) + "\n"
