@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,10 +49,23 @@ from vlmreason.assembly import errors
         ("evaluate run=/nope", "/nope"),
         ("evaluate run=/nope task.trace=terse", "task=..."),
         ("completion fish", "bash, zsh"),
+        ("train evaluation.levels=[simpel]", "evaluation.levels=simpel: table_readout has simple, hard"),
+        ("train evaluation.levels=[simpel] evaluation.how=choose task=visual_analogy", "did you mean 'simple'?"),
+        ("check evaluation.levels=[simpel]", "evaluation.levels=simpel: table_readout has simple, hard"),
+        ("train algorithm=ppo env=number_line algorithm.levels=[x]", "algorithm.levels=x: number_line has"),
+        ("train trainer.accelerator=tpu", "trainer.accelerator='tpu': allowed are auto, cpu, gpu"),
+        ("train trainer.accelerator=gpu", "trainer.accelerator=gpu: there is no GPU here"),
+        (
+            "train optimizer=adamw optimizer.part_lr.vision_tower=0.1 adapter.frozen=[vision_tower]",
+            "optimizer.part_lr.vision_tower: no effect",
+        ),
     ],
 )
-def test_mistyped(line: str, names: str, program) -> None:
+def test_mistyped(line: str, names: str, program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = program(*line.split())
+    assert " -m " in line or not any(tmp_path.iterdir())
     assert done.code == errors.MISTAKE
     assert names in done.err
     assert done.err.startswith("vlmreason: ")

@@ -95,10 +95,6 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
             raise ValueError(f"algorithm.{what}: of a task only; env={task.name} has its own")
         view = cfg["env"]["view"]
     env: Any = build_env(cfg)
-    if levels is not None and not levels:
-        raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
-    for level in levels or ():
-        check_level(env, level)
     phases = list(build_supervision(cfg).phases)
     start = folder / "checkpoints" / phases[-1] if phases else None
     trainer, engine = build_trainer(cfg), None
@@ -123,10 +119,15 @@ def build_algorithm(cfg: Config) -> Any:
     if "max_new_tokens" in data and data["max_new_tokens"] is None:
         data["max_new_tokens"] = build_scale(cfg).max_response_tokens
     settings = structure(ALGORITHMS[data["name"]], data, "algorithm")
+    levels, env = cfg["algorithm"].get("levels"), build_env(cfg)
+    if levels is not None and not levels:
+        raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
+    for level in levels or ():
+        check_level(env, level, "algorithm.levels")
     if settings.rewards:
         from vlmreason.envs import rewards
 
-        rewards.check(build_env(cfg), settings.rewards)
+        rewards.check(env, settings.rewards)
     return settings
 
 
@@ -236,7 +237,7 @@ def build_example(cfg: Config) -> Example:
 
     task, algorithm = build_task(cfg), cfg.get("algorithm", {})
     for level in algorithm.get("levels") or ():
-        check_level(task, level)
+        check_level(task, level, "algorithm.levels")
     level = (algorithm.get("levels") or task.levels)[0]
     state = task.start(level, "train", 0) if isinstance(task, Env) else task.sample(level, "train", 0).state
     options = task.options(state)
@@ -277,12 +278,19 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers)\.")
 
 
+def check_place(accelerator: str, where: str) -> None:
+    """Raise ValueError where a GPU is asked for by the setting `where`, and there is none."""
+    import torch
+
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError(f"{where}=gpu: there is no GPU here")
+
+
 def place(learner: Any, accelerator: str) -> None:
     """Move a learner's model to the device asked for: auto, cpu or gpu. Raises ValueError without a GPU."""
     import torch
 
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("accelerator=gpu: there is no GPU here")
+    check_place(accelerator, "accelerator")
     if learner.model is None:
         return  # it runs elsewhere, behind an endpoint
     if accelerator == "cpu" or not torch.cuda.is_available():
@@ -323,8 +331,12 @@ def build_evaluation(cfg: Config) -> Any:
         directly = not chooses and _answers_directly(cfg) and "image" in data["views"]
         data["conversion"] = "forbid" if directly else "free"
     found = structure(EvaluationSettings, data, "evaluation")
-    if chooses:
-        check_options(evaluated(build_task(cfg)), found)
+    if "task" in cfg and (chooses or found.levels):
+        task = evaluated(build_task(cfg))
+        if chooses:
+            check_options(task, found)
+        for level in found.levels or ():
+            check_level(task, level, "evaluation.levels")
     return found
 
 
@@ -391,9 +403,10 @@ def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
     return evaluated(task)
 
 
-def check_level(task: Task[Any], level: str) -> None:
+def check_level(task: Task[Any], level: str, where: str = "level") -> None:
+    """Raise ValueError where the task does not have the level that the setting `where` names."""
     if level not in task.levels:
-        raise ValueError(f"level={level}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}")
+        raise ValueError(f"{where}={level}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}")
 
 
 def _task(data: Config, scale: Scale) -> Task[Any]:

@@ -40,7 +40,8 @@ def check(plain: dict[str, Any], command: str) -> None:
     module = importlib.import_module(catalog.module_name(command))
     build.settings(module.Settings, plain)
     build.build_tasks(plain)
-    for part in (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_adapter):
+    parts = (build.build_optimizer, build.build_trainer, build.build_evaluation, build.build_model, build.build_adapter)
+    for part in parts:
         part(plain)
     if "algorithm" in plain:
         build.build_algorithm(plain)

@@ -45,8 +45,10 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.runs import checkpoint_digest
     from vlmreason.training.engine import strategies, throughput
     from vlmreason.training.engine.console import Lost, Stopped
+    from vlmreason.training.engine.optimizers import phase_optimizers
     from vlmreason.training.engine.runner import train
 
+    build.check_place(trainer.accelerator, "trainer.accelerator")
     asked = build.evaluated(task)
     curves = dataclasses.replace(evaluation, num=trainer.evaluate_num)
     check_problems(asked, evaluation, evaluation.split)
@@ -55,6 +57,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     learner = build.build_learner(cfg)
     if supervision.phases or "algorithm" in cfg:
         learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
+        phase_optimizers(optimizer, supervision, learner)  # and for rates that have no effect
     stages = build.build_stages(cfg, learner, runs.run_directory(cfg))
     folder = runs.open_run(cfg, learner.source)
     logger = build.build_logger(cfg, folder)

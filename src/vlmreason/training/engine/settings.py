@@ -28,7 +28,7 @@ class TrainerSettings:
     micro_tokens: int
     max_length: int
     precision: PrecisionName = "bf16-mixed"
-    accelerator: str = speed("auto")
+    accelerator: Literal["auto", "cpu", "gpu"] = speed("auto")
     devices: int | str = speed("auto")
     num_nodes: int | str = speed("auto")
     strategy: StrategyName = speed("auto", rounds=True)
