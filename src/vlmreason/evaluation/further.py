@@ -24,7 +24,7 @@ from vlmreason.evaluation.predictions import (
     read_predictions,
 )
 from vlmreason.evaluation.problems import SampledProblems
-from vlmreason.evaluation.table import columns
+from vlmreason.evaluation.table import columns, is_of_episodes, unparsed_turns
 from vlmreason.files import read_json
 from vlmreason.tasks.base import Task
 
@@ -100,7 +100,7 @@ def _row(folder: Path, own: bool) -> tuple[str, ...]:
         str(summary["num"]),
         f"{100 * summary['accuracy']:.1f} %",
         f"{100 * summary['ci_low']:.1f} to {100 * summary['ci_high']:.1f}",
-        str(summary["unparsed"]),
+        f"{unparsed_turns(summary)} of turns" if is_of_episodes(summary) else str(summary["unparsed"]),
         str(summary["cut_off"]),
     )
 

@@ -10,13 +10,18 @@ from vlmreason.evaluation.scoring import Cell, Summary
 from vlmreason.intervals import Share, wilson_interval
 
 _HEADER = ("level", "view", "accuracy", "95 % interval", "problems", "unparsed", "cut off", "tokens")
+_EPISODES = ("level", "view", "accuracy", "95 % interval", "episodes", "unparsed turns", "cut off", "tokens a turn")
 
 MAX_ROWS = 12  # values of a kind of group that are shown one by one
 
 
 def format_table(summary: Summary) -> str:
-    """One row per (level, view): accuracy with interval (%), counts, and the mean number of generated tokens."""
-    lines = columns(_HEADER, [_row(cell) for cell in summary.cells], left=2).splitlines()
+    """One row per (level, view): accuracy with interval (%), counts, and the mean number of generated tokens.
+
+    Of episodes the share of turns that could not be read, episodes with a turn that was cut off, and tokens per turn.
+    """
+    header = _EPISODES if is_of_episodes(summary.total.parts) else _HEADER
+    lines = columns(header, [_row(cell) for cell in summary.cells], left=2).splitlines()
     lines += _group_lines(summary.groups)
     if summary.total.missing:
         lines.append(f"{summary.total.missing} of {summary.total.num} have no response and count as incorrect")
@@ -92,14 +97,27 @@ def format_course(lines: Iterable[Mapping[str, Any]], phase: str, num: int) -> s
     return "\n".join([f"{phase}: accuracy on {num} validation problems while training", *table])
 
 
+def is_of_episodes(measures: Mapping[str, Any]) -> bool:
+    """Say whether these are the measures of whole episodes (vlmreason.envs.episodes)."""
+    return {"turns", "parsed_share"} <= measures.keys()
+
+
+def unparsed_turns(measures: Mapping[str, Any]) -> str:
+    """Write the mean share of an episode's turns that could not be read."""
+    return f"{100 * (1 - measures['parsed_share']):.1f} %"
+
+
 def _row(cell: Cell) -> tuple[str, ...]:
+    episodes, tokens = is_of_episodes(cell.parts), cell.mean_tokens
+    if episodes and tokens is not None:
+        tokens = tokens / cell.parts["turns"] if cell.parts["turns"] else None
     return (
         cell.level or "all",
         cell.view or "-",
         f"{100 * cell.accuracy:.1f} %",
         f"{100 * cell.ci_low:.1f} to {100 * cell.ci_high:.1f}",
         str(cell.num),
-        str(cell.unparsed),
+        unparsed_turns(cell.parts) if episodes else str(cell.unparsed),
         str(cell.cut_off),
-        "-" if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}",
+        "-" if tokens is None else f"{tokens:.1f}",
     )
