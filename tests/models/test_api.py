@@ -1,8 +1,10 @@
 """A model behind an endpoint, against a small server of the test: what is sent, what is read, what goes wrong."""
 
 import base64
+import contextlib
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +129,7 @@ def test_text_alone_and_other_names_of_the_limit(server: Server) -> None:
     [
         (completion("one two", usage={"completion_tokens": 7}), ("one two", 7, True)),
         (completion("one two"), ("one two", 2, True)),
+        (completion("one two", usage={"completion_tokens": 10**100}), ("one two", 2, True)),
         (completion("one", "length", usage={"completion_tokens": 9}), ("one", 9, False)),
         (completion(None, usage=None), ("", 0, True)),
         (completion("a\ud800b"), ("a?b", 1, True)),
@@ -177,6 +180,83 @@ def test_a_silent_endpoint_and_a_cut_off_reply_are_tried_again(server: Server) -
     server.answer = lambda body: (200, {"Content-Length": "1000"}, b'{"choices"')
     with pytest.raises(ValueError, match=r"2 attempts \(the connection broke: IncompleteRead\)"):
         server.learner(retries=1).generate([Prompt("a", None)], 9)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPPED = {
+    "status line": (b"HTTP/1.1 200 ", b"O"),
+    "header": (HEAD + b"X-Slow: ", b"x"),
+    "headers": (HEAD, b"X: y\r\n"),
+    "body": (HEAD + b"Content-Length: 100000\r\n\r\n", b" "),
+    "body without a length": (HEAD + b"Connection: close\r\n\r\n", b" "),
+    "size of a chunk": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "body of an error": (b"HTTP/1.1 400 Bad\r\nContent-Length: 100000\r\n\r\n", b" "),
+    "handshake": (b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\x03"),
+}
+
+
+@pytest.mark.parametrize("place", DRIPPED)
+def test_an_endpoint_that_sends_drop_by_drop_is_left_in_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    first, drop = DRIPPED[place]
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(first)
+            for _ in range(300):
+                time.sleep(0.05)
+                connection.sendall(drop)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        kind = "https" if place == "handshake" else "http"
+        learner = Api(
+            url=f"{kind}://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", timeout=0.4, retries=0
+        ).load()
+        started = time.monotonic()
+        with pytest.raises(ValueError, match=r"no answer in 1 attempts \(no whole reply in 0\.4 s\)"):
+            learner.generate([Prompt("a", None)], 9)
+        assert time.monotonic() - started < 6
+        thread.join()
+
+
+def test_requests_leave_no_thread_and_no_connection_behind(server: Server) -> None:
+    before = threading.active_count()
+    server.learner(timeout=60.0, parallel=1).generate([Prompt("a", None)] * 20, 9)
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("filler", ["", " " * 65_530, "x" * 180, "x" * 199, "\n" * 40])
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429])
+def test_no_part_of_the_key_is_shown(server: Server, monkeypatch: pytest.MonkeyPatch, status: int, filler: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.answer = lambda body: (status, {}, f"{filler}{KEY} and {KEY}".encode())
+    with pytest.raises(ValueError, match=r"model\.url=") as found:
+        server.learner(retries=0).generate([Prompt("a", None)], 9)
+    assert not [length for length in range(6, len(KEY)) if KEY[:length] in str(found.value)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (400, {}, b'{"error": "\\u001b[2Jgone\\u009b1m\\u202e\\u0007"}'),
+        (500, {}, b"\x1b]0;title\x07\r\x08 gone"),
+        (302, {"Location": "http://host/\x1b[31mgone"}, b""),
+        (200, {}, b"\x1b[2Jgone"),
+    ],
+)
+def test_signs_that_steer_a_terminal_are_not_shown(server: Server, reply: Any) -> None:
+    server.answer = lambda body: reply
+    with pytest.raises(ValueError, match="gone") as found:
+        server.learner(retries=0).generate([Prompt("a", None)], 9)
+    assert str(found.value).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ The key is read from an environment variable at each batch; no file and no messa
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -16,7 +17,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +39,7 @@ _KEPT = ("url", "model", "temperature", "length_key")  # what decides the answer
 _PATH = "/chat/completions"
 _SHOWN = 200  # characters of a reply in a message
 _CHUNK = 65_536
+_MAX_TOKENS = 10_000_000  # of one reply; an endpoint that counts more is not believed
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,11 @@ class ApiLearner:
         data, wait = json.dumps(body).encode(), own.wait
         for attempt in range(own.retries + 1):
             try:
-                return self._read_reply(self._send(data, key))
+                return self._read_reply(self._send(data, key), key)
             except _Again as error:
                 if attempt == own.retries or stop.is_set():
                     raise ValueError(
-                        f"model.url={own.url}: no answer in {attempt + 1} attempts ({_hide(str(error), key)}); "
+                        f"model.url={own.url}: no answer in {attempt + 1} attempts ({_plain(str(error), key)}); "
                         "model.retries, model.wait and model.timeout may be raised, model.parallel lowered; the same "
                         "command goes on"
                     ) from None
@@ -178,7 +179,7 @@ class ApiLearner:
                 stop.wait(min(asked, own.max_wait))
                 wait *= 2
             except _Refused as error:
-                raise ValueError(_hide(str(error), key)) from None
+                raise ValueError(_plain(str(error), key)) from None
         raise AssertionError
 
     def _send(self, data: bytes, key: str | None) -> bytes:
@@ -186,13 +187,25 @@ class ApiLearner:
         own = self.settings
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(_address(str(own.url)), data, headers, method="POST")
-        deadline = time.monotonic() + own.timeout
+        late = _Again(f"no whole reply in {own.timeout:g} s")
+        with _Deadline(own.timeout) as deadline:
+            try:
+                reply = self._exchange(request, deadline, key)
+            except (_Again, _Refused) as error:
+                raise (late if deadline.over else error) from None
+            if deadline.over:  # a body without a length ends where it is broken off
+                raise late
+            return reply
+
+    def _exchange(self, request: urllib.request.Request, deadline: _Deadline, key: str | None) -> bytes:
+        own = self.settings
+        opener = urllib.request.build_opener(_NoRedirect, _Open(deadline), _OpenSecure(deadline))
         try:
-            with _opener.open(request, timeout=own.timeout) as reply:
-                return _read_all(reply, own.max_reply, deadline)
+            with opener.open(request, timeout=own.timeout) as reply:
+                return _read_all(reply, own.max_reply)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._explain(error) from None
+                raise self._explain(error, key) from None
         except urllib.error.URLError as error:
             why = error.reason
             if isinstance(why, (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)):
@@ -200,14 +213,14 @@ class ApiLearner:
             raise _Again(first_line(error)) from None
         except TimeoutError:
             raise _Again(f"no whole reply in {own.timeout:g} s") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a size that is no number
             raise _Again(f"the connection broke: {type(error).__name__}") from None
         except _TooLong:
             raise _Refused(f"model.url={own.url}: a reply of more than model.max_reply={own.max_reply} bytes") from None
 
-    def _explain(self, error: urllib.error.HTTPError) -> Exception:
+    def _explain(self, error: urllib.error.HTTPError, key: str | None) -> _Again | _Refused:
         own, status = self.settings, error.code
-        said = f"status {status}: {_message(error)}"
+        said = f"status {status}: {_message(error, key)}"
         if status == 429 or status == 408 or status >= 500:
             return _Again(said, _seconds(error.headers.get("Retry-After")))
         if status in (401, 403):
@@ -222,10 +235,11 @@ class ApiLearner:
                 f"{_PATH}, e.g. https://HOST/v1"
             )
         if 300 <= status < 400:
-            return _Refused(f"model.url={own.url}: redirects to {error.headers.get('Location')}, which is not followed")
+            where = _said(str(error.headers.get("Location")), key)
+            return _Refused(f"model.url={own.url}: redirects to {where}, which is not followed")
         return _Refused(f"model.url={own.url} model.model={own.model}: the request is refused ({said})")
 
-    def _read_reply(self, data: bytes) -> Generation:
+    def _read_reply(self, data: bytes, key: str | None) -> Generation:
         """The response in a reply. Raises _Refused where it is no chat completion."""
         try:
             reply = json.loads(data)
@@ -240,9 +254,9 @@ class ApiLearner:
         if text is None:
             text = ""  # a refusal, or all tokens went into hidden thoughts
         if not isinstance(text, str):
-            shown = data[:_SHOWN].decode(errors="replace")
+            shown = _said(data.decode(errors="replace"), key)
             raise _Refused(f"model.url={self.settings.url}: the reply is no chat completion: {shown!r}")
-        if not isinstance(num, int) or isinstance(num, bool) or num < 0:
+        if not isinstance(num, int) or isinstance(num, bool) or not 0 <= num <= _MAX_TOKENS:
             num = self.count_tokens(text)
         text = text.encode(errors="replace").decode()  # halves of characters, which no file can hold
         return Generation(text, num, reason != "length")
@@ -271,7 +285,72 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_opener = urllib.request.build_opener(_NoRedirect)
+class _Deadline:
+    """Breaks an exchange off when its time is over, wherever it stands: a server may send drop by drop for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._handles: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            for handle in self._handles:
+                handle.close()
+            self._handles.clear()
+
+    def watch(self, connection: socket.socket) -> None:
+        """Break off this connection too."""
+        with self._lock:
+            self._handles.append(connection.dup())
+        if self.over:
+            self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        with self._lock:
+            for handle in self._handles:
+                with contextlib.suppress(OSError):
+                    handle.shutdown(socket.SHUT_RDWR)
+
+
+class _Watched(http.client.HTTPConnection):
+    deadline: _Deadline
+
+    def connect(self) -> None:
+        super().connect()
+        self.deadline.watch(self.sock)
+
+
+class _WatchedSecure(http.client.HTTPSConnection, _Watched):
+    """Watched from before the handshake: HTTPSConnection connects by what comes behind it here."""
+
+
+class _Open(urllib.request.HTTPHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self.connection: Any = type("Watched", (_Watched,), {"deadline": deadline})
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self.connection, request)
+
+
+class _OpenSecure(urllib.request.HTTPSHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self.connection: Any = type("WatchedSecure", (_WatchedSecure,), {"deadline": deadline})
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self.connection, request)
+
+
 _jitter = random.Random()  # not the global one, which belongs to what is computed
 
 
@@ -290,38 +369,36 @@ def _data_url(picture: Picture) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _read_all(reply: Any, limit: int, deadline: float) -> bytes:
-    """The body of a reply. Raises _TooLong, TimeoutError, and HTTPException where it is cut off."""
+def _read_all(reply: Any, limit: int) -> bytes:
+    """The body of a reply. Raises _TooLong, and HTTPException where it is cut off."""
     data = bytearray()
     while chunk := reply.read1(_CHUNK):
         data += chunk
         if len(data) > limit:
             raise _TooLong
-        if time.monotonic() > deadline:
-            raise TimeoutError
     if reply.length:
         raise http.client.IncompleteRead(b"", reply.length)
     return bytes(data)
 
 
-def _message(error: urllib.error.HTTPError) -> str:
+def _message(error: urllib.error.HTTPError, key: str | None) -> str:
     """What an endpoint says about a request that failed."""
     try:
         data = error.read(_CHUNK)
-    except (OSError, http.client.HTTPException):
-        return str(error.reason)
+    except (OSError, ValueError, http.client.HTTPException):
+        return _said(str(error.reason), key)
     try:
         found = json.loads(data)
         inner = found.get("error", found)
         text = inner.get("message") if isinstance(inner, Mapping) else inner
     except (ValueError, RecursionError, AttributeError):
-        text = data.decode(errors="replace")
-    return " ".join(str(text or error.reason).split())[:_SHOWN]
+        text = data[: _CHUNK - len(key or "")].decode(errors="replace")  # no beginning of a key at the end
+    return _said(str(text or error.reason), key)
 
 
 def _seconds(text: str | None) -> float | None:
     """Retry-After in seconds; None where it is a date or nothing."""
-    return float(text) if text is not None and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text.strip()) else None
+    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text.strip()) else None
 
 
 def _read_key(variable: str) -> str | None:
@@ -333,8 +410,15 @@ def _read_key(variable: str) -> str | None:
     return key
 
 
-def _hide(text: str, key: str | None) -> str:
-    return text.replace(key, "***") if key else text
+def _plain(text: str, key: str | None) -> str:
+    """Write a text for the terminal: in one line, without the key and without signs that steer it."""
+    text = text.replace(key, "***") if key else text
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def _said(text: str, key: str | None) -> str:
+    """Take the beginning of what a server says, cut where no key can be cut in two."""
+    return _plain(text, key)[:_SHOWN]
 
 
 def _address(url: str) -> str:
