@@ -176,7 +176,7 @@ def test_libraries_stay_at_their_edge(library: str) -> None:
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["slurm"], *extras["alfworld"], *extras["vllm"]]
+    lines = [*project["dependencies"], *extras["slurm"], *extras["alfworld"], *extras["vllm"], *extras["sheets"]]
     declared = {re.split(r"[<>=\[; ]", line)[0].replace("-", "_") for line in lines}
     names = {"hydra": "hydra_core", "PIL": "pillow", "yaml": "pyyaml", "fontTools": "fonttools"}
     used = {found.target.partition(".")[0] for found in IMPORTS} - sys.stdlib_module_names - {"vlmreason"}

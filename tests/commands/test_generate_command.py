@@ -68,10 +68,10 @@ def test_folder_holds_every_field_and_the_pictures(task, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["table_readout", "grid_navigation", "visual_analogy"])
 def test_datasets_reads_every_split_and_field(program, name: str, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    for split, num in (("train", 9), ("validation", 3), ("test", 4)):
+    for split, num in (("train", 12), ("validation", 3), ("test", 4)):
         assert program("generate", f"task={name}", f"split={split}", f"num={num}", "out=d").code == 0
     read = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
-    assert {split: rows.num_rows for split, rows in read.items()} == {"train": 9, "validation": 3, "test": 4}
+    assert {split: rows.num_rows for split, rows in read.items()} == {"train": 12, "validation": 3, "test": 4}
     for split, rows in read.items():
         lines = (tmp_path / "d" / split / "metadata.jsonl").read_text().splitlines()
         for row, line in zip(rows, map(json.loads, lines), strict=True):

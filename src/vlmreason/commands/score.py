@@ -2,8 +2,12 @@
 
 Needs no model. Prints the summary as one JSON object and writes it beside the predictions.
 
+Predictions are JSON lines with `id` and `response`, a result sheet of VLMEvalKit (xlsx, csv, tsv) or the samples that
+lmms-eval logs.
+
 Examples:
   vlmreason score task=table_readout problems=tables/test/metadata.jsonl predictions=answers.jsonl
+  vlmreason score task=table_readout problems=tables/test/metadata.jsonl predictions=model_tables.xlsx
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 evaluate.py      a learner answers the problems of a task; resumable
 predictions.py   the file of responses, appended as they come
+kits.py          responses in the files of VLMEvalKit and lmms-eval
 problems.py      the problems a file of responses is scored against: re-sampled, or read from metadata.jsonl
 scores.py        the verdict on each response, in a file beside it
 scoring.py       verdicts added up per level and view; summary.json

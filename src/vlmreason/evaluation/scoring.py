@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmreason.evaluation.groups import Grouped, by_group
-from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
+from vlmreason.evaluation.kits import read_responses
+from vlmreason.evaluation.predictions import Prediction, shorten
 from vlmreason.evaluation.problems import ProblemFile, SampledProblems
 from vlmreason.evaluation.scores import Verdict, judge
 from vlmreason.evaluation.scores import write as write_scores
@@ -150,7 +151,7 @@ def score_file(task: Task[Any], problems: Path, predictions: Path) -> tuple[Summ
             rows.append(({"id": prediction.id, **view}, verdict))
             yield prediction, verdict
 
-    summary = summarize(task, source, noted(judge_all(task, source, read_predictions(predictions))))
+    summary = summarize(task, source, noted(judge_all(task, source, read_responses(predictions, source))))
     try:
         write_scores(scores, task, rows)
     except OSError as error:
