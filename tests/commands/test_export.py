@@ -1,7 +1,9 @@
 """What `export` writes opens without this package and answers as the run's model does."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,38 @@ def test_of_an_earlier_phase(trained: dict[str, Path], tmp_path: Path, program: 
     found = logits(opened(tmp_path / "align"), trained["lora"])
     torch.testing.assert_close(found, trained_logits(trained["lora"], "align"), rtol=1e-4, atol=3e-4)
     assert not torch.allclose(found, trained_logits(trained["lora"]), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["none", "lora"])
+@pytest.mark.parametrize("where", ["notes.txt", "weights", "deep/notes.txt", "folder", "", "../../provenance.json"])
+def test_nothing_from_outside_of_the_run_is_fetched(
+    where: str, name: str, trained: dict[str, Path], tmp_path: Path, program: Any
+) -> None:
+    run, secret = tmp_path / trained[name].name, tmp_path / "secret"
+    shutil.copytree(trained[name], run)
+    final = run / "checkpoints" / "final"
+    place = next(final.glob("*.safetensors")) if where == "weights" else final / where
+    if where in ("", "folder"):
+        shutil.copytree(final, secret)
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        secret.write_bytes(place.read_bytes() if place.exists() else b"secret")
+        place.parent.mkdir(exist_ok=True)
+        place.unlink(missing_ok=True)
+    (place.parent.resolve() / place.name).symlink_to(secret)
+    done = program("export", f"run={run}", f"out={tmp_path / 'new'}")
+    assert done.code == 2
+    assert "leads out of the run" in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_pipe_is_no_weight(trained: dict[str, Path], tmp_path: Path, program: Any) -> None:
+    run = tmp_path / trained["none"].name
+    shutil.copytree(trained["none"], run)
+    os.mkfifo(run / "checkpoints" / "final" / "more.safetensors")
+    done = program("export", f"run={run}", f"out={tmp_path / 'new'}")
+    assert done.code == 2
+    assert "more.safetensors: neither a file nor a folder" in done.err
 
 
 @pytest.mark.parametrize(

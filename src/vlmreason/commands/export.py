@@ -46,6 +46,9 @@ def run(cfg: dict[str, Any]) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out={out}: is there and not empty; choose another folder")
     trained = build.read_run(run_folder)
+    weights = run_folder / "checkpoints" / (own.phase or "final")
+    for path in (run_folder / "config.yaml", run_folder / "provenance.json", weights, *weights.rglob("*")):
+        _check_inside(path, run_folder)
     checkpoint = find_checkpoint(run_folder, own.phase)
     adapted = build.build_adapter(trained).name != "none"
     if not own.merge and not adapted:
@@ -79,6 +82,15 @@ def run(cfg: dict[str, Any]) -> Path:
         out.rmdir()
     os.replace(beside, out)
     return out
+
+
+def _check_inside(path: Path, run: Path) -> None:
+    """Raises ValueError for what does not belong to the run: a run from elsewhere must not fetch files of this machine
+    into what is given away."""
+    if not path.resolve().is_relative_to(run.resolve()):
+        raise ValueError(f"{path}: leads out of the run, to {path.resolve()}; put the file itself there")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: neither a file nor a folder")
 
 
 def _read(path: Path) -> Any:
