@@ -389,8 +389,10 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
     """The task of an evaluation.json as it was evaluated, whatever the run's own is. Raises ValueError."""
-    scale = build_scale(trained)
-    target = task_config(str(record["task"]), scale)["_target_"]
+    name, known = str(record["task"]), catalog.targets("task")
+    if name not in known:
+        raise ValueError(f"task={name}: no such choice; there are {', '.join(known)}{nearest(name, known)}")
+    target = known[name]
     try:
         task = build_task({"scale": trained["scale"], "task": {**record["task_config"], "_target_": target}})
     except (TypeError, KeyError):

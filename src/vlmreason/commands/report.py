@@ -1,12 +1,12 @@
 """Report a whole study: claims with their verdicts, every table and figure, examples of answers, the runs behind them.
 
 `<out>/<study>-<scale>.html` is one page that holds everything and loads nothing; `<out>/<study>-<scale>.md` says the
-same, with the pictures beside it as PNG and PDF for a paper. Nothing is trained: what is missing is listed, with the
-command that makes it.
+same, with the pictures beside it; formats=[png,pdf] adds those for a paper. Nothing is trained: what is missing is
+listed, with the command that makes it.
 
 Examples:
   vlmreason report
-  vlmreason report study=s2h scale=paper runs=outputs out=reports
+  vlmreason report study=s2h scale=paper runs=outputs out=reports formats=[png,pdf]
   vlmreason report study=rl4vlm readme=experiments/rl4vlm/LEDGER.md
 """
 
@@ -16,10 +16,9 @@ import datetime
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 CONFIG = "report"
-FORMATS = ("png", "pdf")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,12 @@ class Settings:
     study: str
     runs: str
     out: str
+    formats: tuple[Literal["png", "pdf", "svg"], ...]
     readme: str | None
+
+    def __post_init__(self) -> None:
+        if "png" not in self.formats:
+            raise ValueError(f"formats={list(self.formats)}: png is on the page and must be one of them")
 
 
 def run(cfg: dict[str, Any]) -> Path:
@@ -86,7 +90,7 @@ def _report(own: Settings, scale: str) -> Any:
             study.styles,
             library.records,
             figures / name,
-            FORMATS,
+            own.formats,
             lambda record: build.build_task(record.config),
         )
         drawn.append(content.Artifact(result, tuple(files)))

@@ -149,7 +149,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, write: Callable[..., Path]) -
     folder = made_up(tmp_path_factory.mktemp("study"))
     runs = write_records(folder)
     (folder / "made_up" / "results" / "nano" / "broken.json").write_text('{"format": 1')
-    path = write(folder, draw=True)
+    path = write(folder, "formats=[png,pdf]", draw=True)
     return Made(path, runs, parse(path))
 
 
@@ -254,6 +254,8 @@ def test_without_any_record(tmp_path: Path, write: Callable[..., Path]) -> None:
 def test_a_study_that_is_not_there(tmp_path: Path, write: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"study=made_down: no such study; there are made_up"):
         write(made_up(tmp_path), "study=made_down")
+    with pytest.raises(ValueError, match=r"formats=\['pdf'\]: png is on the page"):
+        write(tmp_path, "formats=[pdf]")
 
 
 def test_markdown_has_the_same_with_pictures_beside_it(made: Made) -> None:
