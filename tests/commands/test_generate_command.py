@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import importlib.util
 import io
 import json
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from vlmreason import places
@@ -39,8 +41,6 @@ FIELDS = [
 
 @pytest.fixture(scope="module")
 def task():
-    import yaml
-
     scale = yaml.safe_load((places.conf_dir() / "scale" / "nano.yaml").read_text())
     return build.load_task("table_readout", structure(Scale, scale, "scale"))
 
@@ -65,11 +65,15 @@ def test_folder_holds_every_field_and_the_pictures(task, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["table_readout", "grid_navigation", "visual_analogy"])
-def test_datasets_reads_every_split_and_field(program, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "format"), [("table_readout", "folder"), ("grid_navigation", "folder"), ("visual_analogy", "lmms_eval")]
+)
+def test_datasets_reads_every_split_and_field(program, name: str, format: str, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     for split, num in (("train", 12), ("validation", 3), ("test", 4)):
-        assert program("generate", f"task={name}", f"split={split}", f"num={num}", "out=d").code == 0
+        assert (
+            program("generate", f"task={name}", f"split={split}", f"num={num}", "out=d", f"format={format}").code == 0
+        )
     read = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))
     assert {split: rows.num_rows for split, rows in read.items()} == {"train": 12, "validation": 3, "test": 4}
     for split, rows in read.items():
@@ -78,6 +82,45 @@ def test_datasets_reads_every_split_and_field(program, name: str, tmp_path: Path
             picture = Image.open(tmp_path / "d" / split / line.pop("file_name"))
             assert np.array_equal(np.asarray(row.pop("image")), np.asarray(picture))
             assert row == line
+
+
+def function(loader: yaml.Loader, node: yaml.ScalarNode) -> object:
+    """As lmms-eval reads `!function utils.name`: from the file beside the YAML."""
+    module, name = loader.construct_scalar(node).split(".")
+    spec = importlib.util.spec_from_file_location(module, Path(loader.name).parent / f"{module}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return getattr(loaded, name)
+
+
+def test_lmms_eval_asks_and_scores(program, tmp_path: Path) -> None:
+    words = ("generate", "task=table_readout", "format=lmms_eval", "num=6", "out=kit")
+    done = program(*words, "level=hard", "task.trace=verbose")
+    assert (done.code, done.last_line) == (0, "kit/vlmreason_table_readout_hard_test.yaml"), done.err
+    loader = type("Loader", (yaml.FullLoader,), {})
+    loader.add_constructor("!function", function)
+    with (tmp_path / done.last_line).open("rb") as file:
+        kit = yaml.load(file, loader)
+    assert kit["dataset_kwargs"] == {"data_dir": str(tmp_path / "kit")} and kit["test_split"] == "test"
+    rows = [json.loads(line) for line in (tmp_path / "kit" / "test" / "metadata.jsonl").read_text().splitlines()]
+    responses = [row["thought"] + kit["doc_to_target"](row) for row in rows]
+    responses[0] = "no idea"
+    responses[1] = rows[2]["answer"]
+    results = [kit["process_results"](row, [text]) for row, text in zip(rows, responses, strict=True)]
+    metrics = {m["metric"]: m["aggregation"]([r[m["metric"]] for r in results]) for m in kit["metric_list"]}
+    assert metrics == {"accuracy": 4 / 6, "unparsed": 1 / 6}
+    assert [kit["doc_to_text"](row) for row in rows] == [row["prompt_image"] for row in rows]
+    [picture] = kit["doc_to_visual"]({"image": Image.open(tmp_path / "kit" / "test" / rows[0]["file_name"])})
+    assert picture.mode == "RGB"
+
+    lines = [{"doc_id": 9, "filtered_resps": [t], **r} for t, r in zip(responses, results, strict=True)]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = program("score", "task.trace=verbose", "problems=kit/test/metadata.jsonl", "predictions=samples.jsonl")
+    assert json.loads(done.out)["correct"] == 4
+
+    done = program(*words, "level=hard", "split=train")
+    assert done.code == 2 and "out=kit: holds another task" in done.err
+    assert not (tmp_path / "kit" / "train").exists()
 
 
 @pytest.mark.parametrize("format", ["folder", "llava", "vlmevalkit"])

@@ -1,6 +1,7 @@
 """Write problems to files for other tools: pictures, texts, prompts, traces, answers.
 
   folder      Hugging Face image folder: <split>/metadata.jsonl and one PNG per problem; splits share a folder
+  lmms_eval   the same with the task folder of lmms-eval (--include_path): its YAML, and Python that scores as we do
   llava       conversation JSON, the form that LLaVA-style trainers read
   vlmevalkit  TSV with base64 pictures, the form that VLMEvalKit evaluates
 
@@ -28,15 +29,16 @@ class Settings:
     split: str
     num: int
     out: str
-    format: Literal["folder", "llava", "vlmevalkit"]
+    format: Literal["folder", "lmms_eval", "llava", "vlmevalkit"]
     view: Literal["text", "image", "image_via_text"] | None
     workers: int | None
 
 
 def run(cfg: dict[str, Any]) -> Path:
-    """Fill the folder; returns the file of records."""
+    """Fill the folder; returns the file of records, of lmms-eval the task's."""
     from vlmreason.assembly import build
     from vlmreason.data.export import ExportSettings, export
+    from vlmreason.data.lmms_eval import check_task, write_task
     from vlmreason.provenance import num_cores
 
     own = build.settings(Settings, cfg)
@@ -44,8 +46,13 @@ def run(cfg: dict[str, Any]) -> Path:
     build.check_level(task, own.level)
     what = ExportSettings(own.level, own.split, own.num, own.format, own.view)
     identity = {"config": {"scale": cfg["scale"]["name"], **build.task_identity(cfg)}}
+    if own.format == "lmms_eval":
+        check_task(Path(own.out), cfg)
     workers = num_cores() if own.workers is None else own.workers
     try:
-        return export(task, what, Path(own.out), identity, workers)
+        written = export(task, what, Path(own.out), identity, workers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; the same command continues in {own.out}") from None
+    if own.format != "lmms_eval":
+        return written
+    return write_task(Path(own.out), task, own.level, own.split, cfg)

@@ -1,6 +1,7 @@
 """Problems of a task written out for other people's tools, by all cores, continued after an interruption.
 
 folder      Hugging Face image folder: `<split>/metadata.jsonl`, one object per problem, and a PNG per problem beside it
+lmms_eval   the same, for the task folder of data/lmms_eval.py
 llava       conversation JSON: `conversations.json`, a list of {id, image, conversations}, and the PNGs
 vlmevalkit  TSV with index, id, image (base64 PNG), question, answer, category (the level), split
 
@@ -39,7 +40,8 @@ from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import Problem, Task, state_to_json
 
-Format = Literal["folder", "llava", "vlmevalkit"]
+Format = Literal["folder", "lmms_eval", "llava", "vlmevalkit"]
+IMAGE_FOLDERS = ("folder", "lmms_eval")
 STATE_FILE = ".generate.json"
 CHUNK = 8  # problems that a process makes at a time
 SAVE_EVERY_S = 1.0  # seconds between two notes of how far the work is
@@ -86,7 +88,7 @@ def export(
     task.sample(settings.level, settings.split, 0)  # impossible levels and sizes end here, before a folder is made
     settings = dataclasses.replace(settings, num=len(task.first(settings.level, settings.split, settings.num)))
     held = {"task": task.name, "version": task.version, **identity, **dataclasses.asdict(settings)}
-    if settings.format == "folder":
+    if settings.format in IMAGE_FOLDERS:
         _check_splits(folder)
         folder = folder / settings.split
     target = folder / _file_name(task, settings)
@@ -100,7 +102,7 @@ def export(
 def _file_name(task: Task[Any], settings: ExportSettings) -> str:
     if settings.format == "vlmevalkit":
         return f"{task.name}_{settings.level}_{settings.split}.tsv"
-    return {"folder": "metadata.jsonl", "llava": "conversations.json"}[settings.format]
+    return "conversations.json" if settings.format == "llava" else "metadata.jsonl"
 
 
 def _check_splits(folder: Path) -> None:
@@ -265,8 +267,8 @@ def _make(indices: range) -> str:
 
 def _record(task: Task[Any], settings: ExportSettings, folder: Path, index: int, num: int) -> str:
     problem = task.sample(settings.level, settings.split, index)
-    if settings.format == "folder":
-        return json.dumps(_folder_row(task, problem, folder)) + "\n"
+    if settings.format in IMAGE_FOLDERS:
+        return json.dumps(_folder_row(task, problem, settings.format, folder)) + "\n"
     if settings.format == "llava":
         separator = ",\n" if index + 1 < num else "\n"
         return json.dumps(_llava_row(task, problem, settings.view or "image", folder)) + separator
@@ -274,14 +276,14 @@ def _record(task: Task[Any], settings: ExportSettings, folder: Path, index: int,
 
 
 def _head(settings: ExportSettings) -> str:
-    return {"folder": "", "llava": "[\n", "vlmevalkit": _tsv_line(_COLUMNS)}[settings.format]
+    return {"llava": "[\n", "vlmevalkit": _tsv_line(_COLUMNS)}.get(settings.format, "")
 
 
 def _tail(settings: ExportSettings) -> str:
     return "]\n" if settings.format == "llava" else ""
 
 
-def _folder_row(task: Task[Any], problem: Problem[Any], folder: Path) -> dict[str, Any]:
+def _folder_row(task: Task[Any], problem: Problem[Any], format: Format, folder: Path) -> dict[str, Any]:
     state, response = problem.state, task.response(problem.state, "image")
     return {
         "id": problem.id,
@@ -292,7 +294,7 @@ def _folder_row(task: Task[Any], problem: Problem[Any], folder: Path) -> dict[st
         "text": task.text(state),
         "prompt_text": task.prompt(state, "text"),
         "prompt_image": task.prompt(state, "image"),
-        "file_name": _save(_picture(task, problem, "folder"), problem, folder),
+        "file_name": _save(_picture(task, problem, format), problem, folder),
         **{kind: response.text_of(kind) for kind in kinds_of(task)},
         CONVERT: task.convert(state),
         "meta": json.dumps(state_to_json(state)),  # a text: columns of other tools hold one type, deep down too
