@@ -194,6 +194,23 @@ def test_constraints_pin_what_is_declared() -> None:
     assert {re.split(r"[<>=\[; ]", line)[0] for line in wanted} == set(pinned)
 
 
+def test_papers_of_the_repository_agree_with_the_project() -> None:
+    """Citation, container and what contributors are told name what there is."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {key: str(citation[key]) for key in ("version", "license")} == {
+        key: project[key] for key in ("version", "license")
+    }
+    assert (citation["title"], citation["cff-version"]) == (project["name"], "1.2.0") and citation["authors"]
+    targets = set(re.findall(r"^(\S+):", (ROOT / "Makefile").read_text().replace("$(VENV)", ".venv"), re.MULTILINE))
+    for name, least in (("CONTRIBUTING.md", 2), ("Dockerfile", 2)):
+        text = (ROOT / name).read_text().replace('"make", "', "make ")
+        named = re.findall(r"^(?:RUN |CMD \[)?make ([a-z./-]+)", text, re.MULTILINE)
+        assert len(named) >= least and set(named) <= targets, name
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert links and all((ROOT / link).is_file() for link in links)
+
+
 def task_classes() -> dict[str, str]:
     """Dotted name of every class in tasks/ that has a `name`, by that name."""
     found: dict[str, str] = {}
