@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from vlmreason.models.nano.model import load_nano
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.segments import SEGMENT_IDS
 from vlmreason.training.engine import checkpoints, loggers, strategies
+from vlmreason.training.engine.console import Stopped
 from vlmreason.training.engine.loggers import LoggerSettings, make_logger
 from vlmreason.training.supervised import stage
 from vlmreason.training.supervised.sft import segment_sums
@@ -190,16 +192,53 @@ tiny_run(Path(sys.argv[1]), {"only": {"num_examples": 8}}, num_workers=1, progre
 
 @pytest.mark.slow
 def test_only_our_own_words(tmp_path: Path) -> None:
-    """In a fresh process: the progress bar, and no tips, warnings or bars of the libraries."""
+    """In a fresh process: where the run stands, the progress bar, and no tips, warnings or bars of the libraries."""
     tests = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "run")]
     done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    seen = [line for line in (done.stdout + done.stderr).replace("\r", "\n").splitlines() if line.strip()]
-    assert seen
-    assert all(line.startswith("train only") for line in seen), seen
+    assert done.stderr.splitlines() == [
+        f"vlmreason: {tmp_path / 'run'} on cpu, 32-true",
+        "vlmreason: only 2 steps; Ctrl-C stops after a step and saves, the same command goes on",
+    ]
+    seen = [line for line in done.stdout.replace("\r", "\n").splitlines() if line.strip()]
+    assert seen and all(line.startswith("train only") for line in seen), seen
     assert "2/2" in seen[-1]
     assert "loss=" in seen[-1]
+
+
+def test_a_run_says_where_it_stands(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """At the start, when it goes on after a kill, when told to stop, and when there is nothing to do."""
+
+    def kill(learner: Learner) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    def stop(learner: Learner) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    def said() -> list[str]:
+        captured = capfd.readouterr()
+        assert "vlmreason" not in captured.out
+        return [line for line in captured.err.splitlines() if line.startswith("vlmreason: ")]
+
+    phases = {"first": {"num_examples": 8}, "second": {"num_examples": 20}}
+    ends = "; Ctrl-C stops after a step and saves, the same command goes on"
+    where = f"vlmreason: {tmp_path} on cpu, 32-true"
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run(tmp_path, phases, checkpoint_every=2, evaluate_every=3, evaluate=kill)
+    assert said() == [], "trainer.progress=false"
+    with pytest.raises(Stopped):
+        tiny_run(tmp_path, phases, checkpoint_every=2, evaluate_every=4, evaluate=stop, progress=True)
+    goes_on, *answer = said()[1:]
+    assert goes_on == f"vlmreason: first is done, second from step 2 of 5 (1 later step made again){ends}"
+    assert answer == ["vlmreason: stopping after this step; Ctrl-C again stops at once"]
+    tiny_run(tmp_path, phases, progress=True)
+    assert said() == [where, f"vlmreason: first is done, second from step 4 of 5{ends}"]
+    tiny_run(tmp_path, phases, progress=True)
+    assert said() == [where, "vlmreason: all phases are done"]
+    tiny_run(tmp_path / "new", phases, progress=True)
+    assert said()[1] == f"vlmreason: first 2 steps, second 5 steps{ends}"
 
 
 def test_progress_bar_goes_on_where_the_run_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,26 @@
-"""What a person at the terminal sees and says while a run trains: the bar, and the request to stop."""
+"""What a person at the terminal sees and says while a run trains: where it stands, the bar, and the request to stop.
+
+All but the bar goes to stderr; with `trainer.progress=false` there is only the answer to a request to stop.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from vlmreason.training.engine.phase import PhaseModule
+from vlmreason.training.engine import strategies
+from vlmreason.training.engine.phase import PhaseModule, Stage
+from vlmreason.training.engine.settings import TrainerSettings
 
 
 class Stopped(Exception):
@@ -48,7 +58,39 @@ class StopRequest:
     def _request(self, number: int, _: object) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.requested and strategies.is_first():
+            after_bar = "\n" if sys.stderr.isatty() else ""
+            again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
+            text = f"{after_bar}vlmreason: stopping after this step{again}\n"
+            os.write(2, text.encode())  # `print` must not be entered again from a signal
         self.requested = True
+
+
+def announce(
+    run_dir: Path, settings: TrainerSettings, stages: Sequence[Stage], done: Collection[str], step: int, lost: int
+) -> None:
+    """Say where a run is, on what it trains and where it stands, and what Ctrl-C does.
+
+    `step`: where the first phase that is not `done` goes on; `lost`: steps after that which are made again.
+    """
+    if not settings.progress or not strategies.is_first():
+        return
+    num = 1
+    for count in strategies.processes(settings.devices, settings.num_nodes, settings.accelerator):
+        num *= count
+    device = torch.cuda.get_device_name() if strategies.on_gpu(settings.accelerator) else "cpu"
+    todo = [stage for stage in stages if stage.name not in done]
+    told = [f"{name} is done" for name in done]
+    if not todo:
+        told = ["all phases are done"]
+    for stage in todo:
+        begins = f"from step {step} of {stage.num_steps}" if stage is todo[0] and step else f"{stage.num_steps} steps"
+        told.append(f"{stage.name} {begins}")
+    again = f" ({lost} later step{'s' * (lost > 1)} made again)" if lost > 0 else ""
+    stops = "; Ctrl-C stops after a step and saves, the same command goes on" if todo else ""
+    on = f"{num} x {device}" if num > 1 else device
+    print(f"vlmreason: {run_dir} on {on}, {settings.precision}", file=sys.stderr)
+    print(f"vlmreason: {', '.join(told)}{again}{stops}", file=sys.stderr, flush=True)
 
 
 class ProgressBar(TQDMProgressBar):

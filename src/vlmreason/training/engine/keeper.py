@@ -226,6 +226,20 @@ def save_whole(learner: Learner, directory: Path) -> None:
     os.replace(beside, directory)
 
 
+def last_step(run_dir: Path, steps_before: Mapping[str, int]) -> int:
+    """Count the steps of the whole run up to the last whole line of the metrics; `steps_before`: of earlier phases."""
+    path = run_dir / "metrics.jsonl"
+    if not path.is_file():
+        return 0
+    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        try:
+            data = json.loads(line)
+            return steps_before[data["phase"]] + int(data["step"])
+        except (ValueError, KeyError, TypeError):
+            continue  # cut off, or damaged
+    return 0
+
+
 def _cut_lines(path: Path, num_lines: int) -> None:
     """Keep the first lines of a file."""
     if not path.is_file():

@@ -36,8 +36,8 @@ from vlmreason.tasks.base import Task
 from vlmreason.training.engine import memory, precision, strategies, throughput
 from vlmreason.training.engine.beginnings import Beginnings
 from vlmreason.training.engine.checkpoints import Writer
-from vlmreason.training.engine.console import Lost, ProgressBar, Stopped, StopRequest
-from vlmreason.training.engine.keeper import Evaluate, RunKeeper, RunState, save_whole
+from vlmreason.training.engine.console import Lost, ProgressBar, Stopped, StopRequest, announce
+from vlmreason.training.engine.keeper import Evaluate, RunKeeper, RunState, last_step, save_whole
 from vlmreason.training.engine.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.engine.phase import PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
@@ -84,9 +84,13 @@ def train(
         zip(names, itertools.accumulate((stage.num_steps for stage in stages), initial=0), strict=False)
     )
     writer = Writer(run_dir / "checkpoints" / "steps", settings.keep_checkpoints)
+    reached = last_step(run_dir, steps_before)
     state, checkpoint, faults = RunState.load(run_dir, writer.folder, names)
     final = run_dir / "checkpoints" / "final"
     taken = shared is not None and shared.taken is not None
+    if stages:
+        at = sum(stage.num_steps for stage in stages if stage.name in state.done) + state.step
+        announce(run_dir, settings, stages, state.done, state.step, reached - at)
     if state.finished and final.is_dir() and not taken:
         return final
     if not stages:

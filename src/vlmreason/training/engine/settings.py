@@ -21,7 +21,7 @@ class TrainerSettings:
     problems per level and view. `micro_tokens` bounds the padded tokens of one forward pass. `num_threads`: of the
     CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
     `peak_tflops`: of one device; null: known from its name, else there is no utilisation. `reuse`: whether first phases
-    are shared with other runs (training/engine/beginnings.py).
+    are shared with other runs (training/engine/beginnings.py). `progress`: whether the run says where it stands.
     """
 
     batch_size: int
