@@ -1,6 +1,7 @@
 """A mistake ends with exit code 2 and one sentence that names the nearest valid choice."""
 
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vlmreason.assembly import errors
+from vlmreason.training.reinforced import policy
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,15 @@ from vlmreason.assembly import errors
         ("train evaluation.levels=[simpel] evaluation.how=choose task=visual_analogy", "did you mean 'simple'?"),
         ("check evaluation.levels=[simpel]", "evaluation.levels=simpel: table_readout has simple, hard"),
         ("train algorithm=ppo env=number_line algorithm.levels=[x]", "algorithm.levels=x: number_line has"),
+        ("train seed=0,1", "seed=0,1: a run for each value needs -m; one list of them is written seed=[0,1]"),
+        ("train hydra/launcher=joblb", "hydra/launcher=joblb: no such launcher is installed; there are basic"),
+        ("train -m hydra/launcher=submitit_slrm seed=0,1", 'it comes with pip install "vlmreason[slurm]"'),
+        ("train --lr=0.1", "settings are written without dashes (did you mean 'scale.lr' or 'optimizer.lr'?)"),
+        ("train model=Qwen/Qwen2-VL-2B", "model=Qwen/Qwen2-VL-2B: is written model=hf model.id=Qwen/Qwen2-VL-2B"),
+        ("train model=./", "model=./: is written model=hf model.checkpoint=./"),
+        ("figure experiment=fig5", "did you mean 's2h/fig5'?"),
+        ("train algorithm=ppo env=number_line algorithm.optimizer.lr=1", "did you mean 'algorithm.nano.optimizer.lr'"),
+        ("train task=visual_analogy --cfg job seed=x model.x=1", "model.x: "),
         ("train trainer.accelerator=tpu", "trainer.accelerator='tpu': allowed are auto, cpu, gpu"),
         ("train trainer.accelerator=gpu", "trainer.accelerator=gpu: there is no GPU here"),
         (
@@ -74,6 +85,20 @@ def test_mistyped(line: str, names: str, program, monkeypatch: pytest.MonkeyPatc
     assert done.out == ""
 
 
+def test_options_may_stand_between_settings(program) -> None:
+    first = program("train", "--cfg", "job", "seed=3", "scale=paper")
+    between = program("train", "seed=3", "--cfg", "job", "scale=paper")
+    assert (first.code, first.out) == (between.code, between.out) and "seed: 3" in first.out
+
+
+def test_the_advice_to_learn_slower_can_be_followed() -> None:
+    source = (Path(policy.__file__)).read_text()
+    names = set(re.findall(r"(?:algorithm|trainer|optimizer|env|scale)\.[\w.<>]*\w", source))
+    assert {"algorithm.<scale>.optimizer.lr", "algorithm.kl_limit"} <= names
+    known = errors._names("train", {"algorithm": "ppo"})
+    assert "algorithm.nano.optimizer.lr" in known and "algorithm.kl_limit" in known
+
+
 def test_debug_shows_the_traceback(program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLMREASON_DEBUG", "1")
     done = program("generate", "out=x", "level=simpel")
@@ -90,6 +115,7 @@ def test_debug_shows_the_traceback(program, monkeypatch: pytest.MonkeyPatch) -> 
         (RuntimeError("writer failed: No space left on device"), 1, "the disk is full"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.txt"), 2, "a.txt: No such file or directory"),
         (ValueError("two\n  lines"), 2, "vlmreason: two lines\n"),
+        (RuntimeError('Could not detect "srun", are you'), 2, "submitit_slurm: there is no SLURM on this machine"),
         (ZeroDivisionError("ours"), 1, "ZeroDivisionError: ours"),
     ],
 )

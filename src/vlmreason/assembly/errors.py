@@ -14,7 +14,7 @@ from vlmreason.assembly import catalog
 from vlmreason.structure import nearest
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-_FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
+FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
 _CFG_KINDS = ("job", "hydra", "all")
 
 
@@ -54,6 +54,8 @@ def _sentence(error: BaseException) -> tuple[int, str] | None:
         )
     if isinstance(error, ValueError):
         return MISTAKE, one_line(str(error))
+    if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):
+        return MISTAKE, "hydra/launcher=submitit_slurm: there is no SLURM on this machine (srun is missing)"
     if isinstance(error, OSError) and error.strerror:
         return MISTAKE, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return None
@@ -104,7 +106,7 @@ def check_words(command: str, words: list[str]) -> None:
             flag = word.partition("=")[0]
             if flag not in known:
                 raise ValueError(f"{word}: {_about_flag(command, word, known)}")
-            value_of = flag if flag in _FLAGS_WITH_VALUE and "=" not in word else None
+            value_of = flag if flag in FLAGS_WITH_VALUE and "=" not in word else None
         elif re.match(r"set=[^\['\"]", word) and "set" in _names(command, {}):
             raise ValueError(f"{word}: a list is expected, set='[{word[4:]}]'")
         elif "=" not in word and not word.startswith("~"):
@@ -116,13 +118,24 @@ def check_words(command: str, words: list[str]) -> None:
 
 def _about_flag(command: str, word: str, known: Iterable[str]) -> str:
     key = word.lstrip("-").partition("=")[0].replace("-", "_")
-    if key in _names(command, {}):
+    names = _names(command, {})
+    if key in names:
         return f"settings are written without dashes, {key}=..."
+    if key in {name.rpartition(".")[2] for name in names}:
+        return f"settings are written without dashes{_near_setting(key, names)}"
     return f"no such option; there are {', '.join(catalog.FLAGS)}{nearest(word, known)}"
 
 
 def explain(command: str, words: list[str], error: BaseException) -> ValueError:
     """Why Hydra refused these words. Falls back to the error's own first words."""
+    text = _about_error(error)
+    if ambiguous := re.search(r"Ambiguous value for argument '(\S+)'", text):
+        key, _, values = ambiguous.group(1).partition("=")
+        return ValueError(
+            f"{key}={values}: a run for each value needs -m; one list of them is written {key}=[{values}]"
+        )
+    if missing := re.search(r"Could not find 'hydra/launcher/(\w+)'", text):
+        return ValueError(_about_launcher(missing.group(1)))
     choices = {}
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     for word in settings:
@@ -135,7 +148,18 @@ def explain(command: str, words: list[str], error: BaseException) -> ValueError:
                 return ValueError(sentence)
     except ValueError as own:
         return own
-    return ValueError(_about_error(error))
+    return ValueError(text)
+
+
+def _about_launcher(name: str) -> str:
+    from hydra.core.config_store import ConfigStore
+
+    there = sorted(one.removesuffix(".yaml") for one in ConfigStore.instance().list("hydra/launcher"))
+    comes_with = '; it comes with pip install "vlmreason[slurm]"' if name.startswith("submitit") else ""
+    return (
+        f"hydra/launcher={name}: no such launcher is installed; there are {', '.join(there)}"
+        f"{nearest(name, there)}{comes_with}"
+    )
 
 
 def _about_setting(command: str, word: str, choices: dict[str, str]) -> str | None:
@@ -149,6 +173,9 @@ def _about_setting(command: str, word: str, choices: dict[str, str]) -> str | No
     if options and (name in in_use or added or "@" in key):
         for choice in _listed(value):
             if choice not in options:
+                if name == "model" and "/" in choice:
+                    key = "checkpoint" if os.path.isdir(choice) else "id"
+                    return f"model={choice}: is written model=hf model.{key}={choice}"
                 return f"{name}={choice}: no such choice; there are {', '.join(options)}{nearest(choice, options)}"
         return None
     names = _names(command, choices)
@@ -165,6 +192,10 @@ def _near_setting(name: str, names: list[str]) -> str:
     same_leaf = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
     if len(same_leaf) == 1 or (same_leaf and "." not in name):
         return f" (did you mean {' or '.join(map(repr, same_leaf[:3]))}?)"
+    group, *below = name.split(".")
+    of_scales = [known for known in names if known.split(".")[0] == group and known.split(".")[2:] == below]
+    if below and of_scales:
+        return f" (did you mean {' or '.join(map(repr, of_scales))}?)"
     path, _, leaf = name.rpartition(".")
     while path and path not in names:
         path, _, leaf = path.rpartition(".")

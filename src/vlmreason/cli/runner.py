@@ -38,7 +38,7 @@ def launch(command: str, config: str, words: list[str]) -> int:
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     warnings.formatwarning = _warning
-    sys.argv = [program, *words]
+    sys.argv = [program, *_flags_first(words)]
 
     def job(cfg: DictConfig) -> Any:
         return _run_job(command, program, cfg)
@@ -63,6 +63,16 @@ def launch(command: str, config: str, words: list[str]) -> int:
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
     return 0
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """Put options before settings: Hydra's own parser wants settings in one piece."""
+    flags, rest, value = list[str](), list[str](), False
+    for word in words:
+        is_flag = word.startswith("-")
+        (flags if is_flag or (value and "=" not in word) else rest).append(word)
+        value = is_flag and word in errors.FLAGS_WITH_VALUE
+    return flags + rest
 
 
 _formatwarning = warnings.formatwarning

@@ -46,9 +46,9 @@ def chosen(word: str | Sequence[str]) -> list[str]:
         pattern = re.fullmatch(r"glob\((.+)\)", one)
         matches = [name for name in names() if (fnmatchcase(name, pattern.group(1)) if pattern else name == one)]
         if not matches:
-            raise ValueError(
-                f"experiment={one}: no such experiment; there are {', '.join(names())}{nearest(one, names())}"
-            )
+            of_studies = [name for name in names() if name.partition("/")[2] == one]
+            meant = f" (did you mean {' or '.join(map(repr, of_studies))}?)" if of_studies else nearest(one, names())
+            raise ValueError(f"experiment={one}: no such experiment; there are {', '.join(names())}{meant}")
         found += matches
     return list(dict.fromkeys(found))
 
