@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.families import write_tiny
 from support.program import Done, runner
 
@@ -83,6 +84,17 @@ def test_a_model_is_asked_both_ways(program: Callable[..., Done], tmp_path: Path
         assert is_made(record, measure)
         assert sample(record, measure, 0).values == (cell["option"],)
     assert follow_up(read_measure({"how": "choose"}), {}) == ("evaluate", "evaluation.how=choose")
+
+
+def test_a_run_that_was_never_evaluated_is_evaluated_apart(program: Callable[..., Done], tmp_path: Path) -> None:
+    """As pretraining leaves one: its configuration asks for no evaluation."""
+    run = evaluated(program, *TRAIN, "model=nano")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in config.items() if k != "evaluation"}))
+    for name in ("evaluation.json", "summary.json"):
+        (run / name).unlink()
+    words = ["evaluate", f"run={run}", "evaluation.levels=[simple]", "accelerator=cpu"]
+    assert evaluated(program, *words).parent == run / "evaluations"
 
 
 def test_episodes_are_chosen_turn_by_turn_while_training_and_afterwards(

@@ -57,7 +57,7 @@ def run(cfg: dict[str, Any]) -> Path:
     if own.out:
         folder = Path(own.out)
     else:
-        asked = build.build_evaluation(trained)
+        asked = build.build_evaluation(trained) if "evaluation" in trained else None  # None: of pretraining
         folder = further.evaluation_dir(run_folder, task, evaluation, what, own.phase or "final", asked)
     learner = build.build_learner(cfg, checkpoint)
     build.place(learner, own.accelerator)
