@@ -27,14 +27,16 @@ print(processor.decode(ids, skip_special_tokens=True))
 ```
 """,
     "adapter": "It is an adapter: `PeftModel.from_pretrained(base, folder)` opens it on its base.\n",
-    "package": "Its architecture is this package's: `model.checkpoint=FOLDER`, or the run it comes from, opens it.\n",
+    "package": "This package alone opens it, by the run it comes from: `vlmreason evaluate run=RUN`.\n",
 }
 
 
 def model_card(run: str, phase: str, config: Mapping[str, Any], use: Use, summary: Mapping[str, Any] | None) -> str:
     """Write the card, Markdown with a header; `summary`: of the run's evaluation, where it is of this model."""
     model, task = config["model"], config.get("task", {})
-    header = {"library_name": "peft" if use == "adapter" else "transformers", "pipeline_tag": "image-text-to-text"}
+    header = {"library_name": {"plain": "transformers", "adapter": "peft", "package": "vlmreason"}[use]}
+    if use != "package":
+        header["pipeline_tag"] = "image-text-to-text"
     if model.get("id"):
         header["base_model"] = model["id"]
     header_lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in header.items())
