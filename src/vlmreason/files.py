@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ def _fields(value: Any) -> Any:
 
 
 MAX_LINE_BYTES = 64 * 2**20  # a longer line is no record of ours: memory stays bounded
+MAX_JSON_BYTES = 256 * 2**20
+MAX_YAML_BYTES = 2**19  # a hundred times what a run's configuration has
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def read_jsonl(path: Path, start: int = 0) -> Iterator[Line]:
     that is not a JSON object, or longer than MAX_LINE_BYTES, raises ValueError naming file and line.
     """
     try:
+        _check_regular(path)
         handle = path.open("rb")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
@@ -94,13 +99,77 @@ def write_json(path: Path, data: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValueError naming the file."""
+    """Read a JSON file, wherever it comes from. Raises ValueError naming the file."""
+    content = read_bytes(path, MAX_JSON_BYTES)
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        data = json.loads(content)
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: the file is damaged: it is not JSON") from None
+    _check_bounded(path, data)
+    return data
+
+
+def read_plain_yaml(path: Path) -> Any:
+    """Read a YAML file of plain data without aliases, wherever it comes from. Raises ValueError naming the file."""
+    import yaml
+
+    content, loader = read_bytes(path, MAX_YAML_BYTES), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(content, loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{path}: damaged: aliases (*{event.anchor}) are not read")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"{path}: damaged: nested deeper than {MAX_DEPTH}")
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ValueError(f"{path}: damaged: it is not YAML") from None
+    try:
+        data = yaml.load(content, loader)
+    except (yaml.YAMLError, ValueError):  # a number or a date that is none
+        raise ValueError(f"{path}: damaged: it holds what is no plain data") from None
+    _check_bounded(path, data)
+    return data
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a file of at most `most` bytes; pipes and devices, which may never end, are none. Raises ValueError."""
+    try:
+        _check_regular(path)
+        with path.open("rb") as handle:
+            content = handle.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > most:
+        raise ValueError(f"{path}: larger than such a file is ({most:,} bytes)")
+    return content
+
+
+def _check_regular(path: Path) -> None:
+    """Raises ValueError for a pipe or a device, OSError where there is nothing."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system's own words follow
+        raise ValueError(f"{path}: cannot be read: it is no ordinary file")
+
+
+def _check_bounded(path: Path, data: Any) -> None:
+    """Raises ValueError for what is nested too deeply, numbers beyond 64 bits and what is no plain data."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        for value in level:
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError(f"{path}: damaged: a number beyond 64 bits")
+            if not (value is None or isinstance(value, (dict, list, str, int, float))):
+                raise ValueError(f"{path}: damaged: {type(value).__name__} is no plain data")
+        level = [
+            one
+            for value in level
+            if isinstance(value, (dict, list))
+            for one in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"{path}: damaged: nested deeper than {MAX_DEPTH}")
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.files import first_process, hold, write_json_atomic, write_text_atomic
+from vlmreason.files import first_process, hold, read_json, read_plain_yaml, write_json_atomic, write_text_atomic
 from vlmreason.models.api import Api
 from vlmreason.scale import Scale
 from vlmreason.structure import nearest, speed_settings
@@ -29,6 +29,9 @@ PLACES = ("out", "logger", "launch")
 
 CODE = "_target_"
 """Where the code of a choice lies: its group's `name` stands for what it is."""
+
+GROUPS = ("task", "model", "supervision", "scale", "algorithm")
+"""Groups that have a name in every configuration that has them."""
 
 Config = Mapping[str, Any]
 
@@ -101,7 +104,7 @@ def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]]
     start = provenance.collect(seeds, config_hash(cfg)) | ({"model": _plain(model)} if model else {})
     if provenance_file.exists():
         try:
-            record = json.loads(provenance_file.read_text())
+            record = read_json(provenance_file)
             record.setdefault("restarts", []).append(start)
         except (ValueError, AttributeError):
             raise ValueError(f"{provenance_file}: damaged; delete it to start a new record") from None
@@ -113,18 +116,19 @@ def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]]
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a run directory. Raises ValueError when there is none or it is damaged."""
-    import yaml
-
     path = folder / "config.yaml"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{folder}: no run directory (config.yaml is missing)")
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        data = None
+    data = read_plain_yaml(path)
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: damaged")
-    return upgraded(data)
+        raise ValueError(f"{path}: damaged: a mapping is expected")
+    for group in GROUPS:
+        if group in data and not (isinstance(data[group], dict) and isinstance(data[group].get("name"), str)):
+            raise ValueError(f"{path}: damaged: {group}: a mapping with a name is expected")
+    try:
+        return upgraded(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged: algorithm and model of another form ({error})") from None
 
 
 def upgraded(config: Config) -> dict[str, Any]:
@@ -201,8 +205,8 @@ def difference_of_identities(held: Config, wanted: Config, named: Mapping[str, A
 def read_json_or_none(path: Path) -> Any:
     """The content of a JSON file; None where it is none."""
     try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError):
+        return read_json(path)
+    except ValueError:
         return None
 
 

@@ -1,5 +1,6 @@
 """Every shipped configuration composes and becomes the objects of the lower floors."""
 
+import json
 from typing import Any
 
 import pytest
@@ -176,3 +177,17 @@ def test_a_run_from_elsewhere_imports_nothing_that_it_names(composed, tmp_path, 
             build.read_run(folder)
         (folder / "config.yaml").write_text(text)
         assert build.read_run(folder) == cfg
+
+
+@pytest.mark.parametrize("group", ["task", "model", "supervision", "scale", "algorithm"])
+@pytest.mark.parametrize("value", [None, [], "text", {}, {"name": None}, {"name": ["x"]}])
+def test_a_run_from_elsewhere_without_its_sections_is_named(composed, tmp_path, group, value) -> None:
+    cfg = composed("train", f"out={tmp_path}")
+    folder = runs.open_run(cfg)
+    (folder / "config.yaml").write_text(json.dumps({**cfg, group: value}))
+    with pytest.raises(ValueError, match=rf"config\.yaml: damaged: {group}: a mapping with a name is expected"):
+        build.read_run(folder)
+    (folder / "config.yaml").write_text(json.dumps({key: below for key, below in cfg.items() if key != group}))
+    if group != "algorithm":
+        with pytest.raises(ValueError, match=rf"config\.yaml: damaged: {group}: missing"):
+            build.read_run(folder)

@@ -2,12 +2,16 @@
 
 import json
 import logging
+import os
+import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.numpy import load_file
 from support.program import Done, runner
 from support.studies import ARTIFACT, STUDY, use_study, write_study
@@ -157,6 +161,60 @@ def test_a_damaged_run_is_named_and_passed_over(outputs: Path, program: Callable
     assert done.code == 0, done.err
     assert the_run(outputs).name in done.err and "it is passed over" in done.err
     assert done.out.startswith("made_up/fig1: 0 runs; missing 8: vlmreason sweep experiment=made_up/fig1\n")
+
+
+HOSTILE: tuple[Any, ...] = (None, [], {}, "x", "", -1, 2**31, 10**30, 1e308, float("nan"), True, [[[]]] * 50, {"a": {}})
+
+
+def spoil(path: Path, rng: random.Random) -> None:
+    """Replace or take away one value of a file of JSON or YAML, at any depth."""
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    read, write = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
+    place = rng.randrange(len(lines))
+    data: Any = read(lines[place])
+    inner = data
+    while True:
+        key = rng.choice(list(inner)) if isinstance(inner, dict) else rng.randrange(len(inner))
+        if not isinstance(inner[key], dict | list) or not inner[key] or rng.random() < 0.3:
+            break
+        inner = inner[key]
+    if rng.random() < 0.3:
+        del inner[key]
+    else:
+        inner[key] = rng.choice(HOSTILE)
+    lines[place] = write(data)
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "provenance.json", "summary.json", "evaluation.json", "throughput.json", "metrics.jsonl"]
+)
+def test_a_hostile_run_is_a_record_or_named(outputs: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path, rng = the_run(outputs) / name, random.Random(7)
+    whole, num_named = path.read_text(), 0
+    for _ in range(40):
+        path.write_text(whole)
+        spoil(path, rng)
+        (the_run(outputs) / "record.json").unlink(missing_ok=True)
+        started = time.monotonic()
+        found = library.Library("nano", (), outputs, dict, build.evaluated_task)
+        assert time.monotonic() - started < 5
+        assert len(found.records) + len(found.faults) == 1, path.read_text()
+        assert all(str(the_run(outputs)) in fault and "\n" not in fault for fault in found.faults)
+        num_named += len(found.faults)
+    assert num_named or name in ("throughput.json", "metrics.jsonl")
+
+
+def test_pipes_and_devices_in_a_run_are_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = the_run(outputs)
+    for name in ("config.yaml", "provenance.json", "summary.json", "evaluation.json", "metrics.jsonl"):
+        whole = (run / name).read_bytes()
+        (run / name).unlink()
+        os.mkfifo(run / name)
+        found = library.Library("nano", (), outputs, dict, build.evaluated_task)
+        assert found.faults == [f"{run / name}: cannot be read: it is no ordinary file"]
+        (run / name).unlink()
+        (run / name).write_bytes(whole)
 
 
 def test_damaged_records_are_named(tmp_path: Path) -> None:

@@ -377,6 +377,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     file from elsewhere names is imported. Raises ValueError.
     """
     config = runs.read_config(folder)
+    if missing := [group for group in runs.GROUPS[:4] if group not in config]:
+        raise ValueError(f"{folder / 'config.yaml'}: damaged: {', '.join(missing)}: missing")
     for group in ("task", "model"):
         target = str(config.get(group, {}).get("_target_", ""))
         if not target.startswith("vlmreason.") and target not in catalog.targets(group).values():

@@ -95,11 +95,6 @@ def _check_inside(path: Path, run: Path) -> None:
 
 def _read(path: Path) -> Any:
     """What the run noted about itself; None where it noted nothing. Raises ValueError."""
-    import json
+    from vlmreason.files import read_json
 
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise ValueError(f"{path}: damaged, not JSON") from None
+    return read_json(path) if path.exists() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ class Library:
             try:
                 yield local_record(run, self.load_task)
             except (ValueError, OSError) as error:
-                self.faults.append(str(error))
+                self.faults.append(str(error) if str(run) in str(error) else f"{run}: {error}")
 
 
 def _newest_and_fullest(records: Iterable[Any]) -> list[Any]:
@@ -87,8 +88,9 @@ def local_record(run: Path, load_task: LoadTask) -> Record:
     path, made_of = run / "record.json", fingerprint(run)
     if path.exists():
         held = runs.read_json_or_none(path)
-        if isinstance(held, dict) and held.get("made_of") == made_of:
-            return Record(held["record"], run)
+        if isinstance(held, dict) and held.get("made_of") == made_of and isinstance(held.get("record"), dict):
+            with contextlib.suppress(ValueError):  # damaged: it is made again
+                return Record(held["record"], run)
     config = runs.read_config(run)
     kept = {key: value for key, value in config.items() if key != "out"}  # a path of this machine
     record = condense(run, kept, lambda held: load_task(held, run, config))

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
@@ -30,6 +30,9 @@ from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 FORMAT = 1
 NUM_EXAMPLES = 2  # right and wrong responses that are kept, per level and view, at most
 MAX_BYTES = 4 * 2**20  # of a record that is read
+
+DAMAGES = (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, SafetensorError)
+"""What data of another form than ours leads to."""
 
 RIGHT, WRONG, NONE = "1", "0", "-"
 
@@ -81,9 +84,10 @@ class Record:
     def __init__(self, data: Mapping[str, Any], path: Path) -> None:
         """Raises ValueError where it is damaged or of another format."""
         self.data, self.path = data, path
+        if data.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"{path}: a record of format {data['format']}; this version reads {FORMAT}")
         try:
-            if data["format"] != FORMAT:
-                raise ValueError(f"{path}: a record of format {data['format']}; this version reads {FORMAT}")
+            _ = data["format"]
             self.run: str = data["run"]
             self.config: Mapping[str, Any] = upgraded(data["config"])
             self.provenance: Mapping[str, Any] = data["provenance"]
@@ -91,8 +95,10 @@ class Record:
             self.analyses: Mapping[str, Any] = data["analyses"]
             self.steps: Mapping[str, int] = data["steps"]
             self.training: Mapping[str, Any] = data.get("training", {})
-            _ = self.evaluations, self.commit, self.config["task"]["name"]
-        except (KeyError, TypeError, AttributeError) as error:
+            _ = self.evaluations, self.commit, self.fullness, self.provenance["time"], self.provenance["hardware"]
+            _ = self.config["task"]["name"], self.config["supervision"]["name"], int(self.config.get("seed", 0))
+            _ = float(self.cost.get("seconds") or 0), self.steps.items(), self.training.items()
+        except (ValueError, *DAMAGES) as error:
             raise ValueError(f"{path}: damaged record ({error})") from None
 
     @cached_property
@@ -168,7 +174,7 @@ def condense(run_dir: Path, config: Mapping[str, Any], load_task: Callable[[Mapp
     """The record of a finished run. `load_task`: the task of an evaluation.json. Raises ValueError."""
     try:
         return Record(json.loads(json.dumps(_data(run_dir, config, load_task))), run_dir)
-    except (KeyError, TypeError, AttributeError) as error:
+    except DAMAGES as error:
         raise ValueError(f"{run_dir}: damaged run ({type(error).__name__}: {error})") from error
 
 

@@ -209,6 +209,7 @@ DAMAGE: dict[str, tuple[str, Any]] = {
     "other weights": ("00000-of-00001.safetensors", b"PK\x03\x04 no tensors"),
     "cut state": ("state.json", 0.5),
     "other state": ("state.json", b"[1, 2]"),
+    "endless state": ("state.json", b'{"run": {}, "shapes": {}, "num_files": 1000000000}'),
 }
 
 

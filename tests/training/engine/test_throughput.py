@@ -225,3 +225,13 @@ def test_gradients_with_checkpointing(name: str, tmp_path: Path) -> None:
     assert gradients[0].keys() == gradients[1].keys() and gradients[0]
     for key, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "[]", '{"seconds": null}', '{"seconds": 2.0, "tokens_per_s": null}', '{"seconds": "2"}', "{"]
+)
+def test_a_damaged_summary_is_named(tmp_path: Path, text: str) -> None:
+    assert throughput.read(tmp_path) is None
+    (tmp_path / "throughput.json").write_text(text)
+    with pytest.raises(ValueError, match=r"throughput\.json: .*damaged"):
+        throughput.read(tmp_path)

@@ -11,7 +11,6 @@ taken because its own files are unpickled and its safetensors hold no optimizer 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -29,9 +28,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Optimizer
 
-from vlmreason.files import rename_synced, write_json_atomic
+from vlmreason.files import read_json, rename_synced, write_json_atomic
 
 STATE = "state.json"
+MAX_FILES = 16_384  # one of each process
 _OPTIMIZER = "optimizer."
 
 
@@ -215,13 +215,17 @@ def remove(faults: Mapping[Path, str]) -> None:
 def _open(path: Path) -> Checkpoint:
     """A checkpoint that is complete. Raises ValueError that says why it is not."""
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if not (path / STATE).exists():
+            raise FileNotFoundError
+        state = read_json(path / STATE)
         shapes = {str(name): tuple(map(int, shape)) for name, shape in state["shapes"].items()}
         checkpoint = Checkpoint(path, dict(state["run"]), shapes, int(state["num_files"]))
     except FileNotFoundError:
         raise ValueError(f"{path}: half-written checkpoint ({STATE} is missing)") from None
     except (ValueError, TypeError, KeyError, AttributeError, OSError):
         raise ValueError(f"{path}: damaged checkpoint ({STATE})") from None
+    if not 0 < checkpoint.num_files <= MAX_FILES:
+        raise ValueError(f"{path}: damaged checkpoint ({STATE}: num_files={checkpoint.num_files})")
     for file in checkpoint._files():
         try:
             with safe_open(file, "pt"):

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vlmreason.files import write_json_atomic
+from vlmreason.files import read_json, write_json_atomic
 from vlmreason.models.vlm.adapters import part_of
 from vlmreason.models.vlm.learner import Learner
 
@@ -235,7 +235,15 @@ def write(run_dir: Path) -> None:
 def read(run_dir: Path) -> dict[str, Any] | None:
     """What `write` wrote, if it did."""
     path = run_dir / "throughput.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: damaged: a JSON object is expected")
+    said = ("seconds", *(SAID if found.get("seconds") else ()), *(() if found.get("mfu") is None else ("mfu",)))
+    if wrong := [name for name in said if not isinstance(found.get(name), (int, float))]:
+        raise ValueError(f"{path}: damaged: {wrong[0]}: a number is expected")
+    return found
 
 
 def summarize(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -253,6 +261,10 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     summary["padding_share"] = 1 - summary["tokens_per_s"] / max(summary["padded_tokens_per_s"], 1e-9)
     summary["peak_memory_mb"] = max(line["peak_memory_mb"] for line in lines)
     return summary
+
+
+SAID = ("tokens_per_s", "images_per_s", "tflops", "padding_share", "waiting_share", "peak_memory_mb")
+"""What `sentence` says of a run that has trained."""
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
