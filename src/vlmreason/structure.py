@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+_SHOWN = 300  # characters of a value in a message
 
 
 def structure(kind: type[T], data: object, where: str = "") -> T:
@@ -62,7 +63,9 @@ def check_choice(where: str, value: object, allowed: Iterable[Any]) -> None:
     allowed = list(allowed)
     if value not in allowed:
         names = list(map(str, allowed))
-        raise ValueError(f"{where}={value!r}: allowed are {', '.join(names)}{nearest(str(value), names)}")
+        raise ValueError(
+            f"{where}={_shown(value)}: allowed are {', '.join(names)}{nearest(str(value)[:_SHOWN], names)}"
+        )
 
 
 def check_positive(settings: object, *names: str, where: str = "") -> None:
@@ -91,31 +94,33 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return _union(args, data, where)
     if origin is tuple:
         if not isinstance(data, (list, tuple)):
-            raise ValueError(f"{where}={data!r}: a list is expected")
+            raise ValueError(f"{where}={_shown(data)}: a list is expected")
         kinds = [args[0]] * len(data) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(kinds) != len(data):
-            raise ValueError(f"{where}={data!r}: {len(kinds)} items are expected, got {len(data)}")
+            raise ValueError(f"{where}={_shown(data)}: {len(kinds)} items are expected, got {len(data)}")
         return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, data, strict=True)))
     if origin in (dict, Mapping, typing.get_origin(Mapping[str, Any])):
         if not isinstance(data, Mapping):
-            raise ValueError(f"{where}={data!r}: a mapping is expected")
+            raise ValueError(f"{where}={_shown(data)}: a mapping is expected")
         return {_value(args[0], k, where): _value(args[1], v, f"{where}.{k}") for k, v in data.items()}
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
-        raise ValueError(f"{where}={data!r}: {kind.__name__} is expected")
+        raise ValueError(f"{where}={_shown(data)}: {kind.__name__} is expected")
     return data
 
 
 def _dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}={data!r}: a mapping is expected")
+        raise ValueError(f"{where}={_shown(data)}: a mapping is expected")
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
     for key in data:
         if key not in fields:
             place = f"{where}.{key}" if where else str(key)
-            raise ValueError(f"{place}: no such key; there are {', '.join(fields)}{nearest(str(key), fields)}")
+            raise ValueError(
+                f"{place[-_SHOWN:]}: no such key; there are {', '.join(fields)}{nearest(str(key)[:_SHOWN], fields)}"
+            )
     values = {}
     for name, f in fields.items():
         if name in data:
@@ -123,6 +128,12 @@ def _dataclass(kind: Any, data: Any, where: str) -> Any:
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where + '.' if where else ''}{name}: missing")
     return kind(**values)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, which a person is to read."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -136,7 +147,9 @@ def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
             return _value(arg, data, where)
         except ValueError as error:
             errors.append(str(error))
-    raise ValueError(errors[0] if len(errors) == 1 else f"{where}={data!r}: no allowed type fits ({'; '.join(errors)})")
+    raise ValueError(
+        errors[0] if len(errors) == 1 else f"{where}={_shown(data)}: no allowed type fits ({'; '.join(errors)})"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -258,6 +258,9 @@ def test_shares_along_training_are_not_taken_for_certain() -> None:
     ({"bound": 3}, "one of right and bound"),
     ({"relation": "within"}, "relation=within: a margin"),
     ({"relation": "over"}, "contrasts\\[0\\].relation='over': allowed are above"),
+    ({"left": "text"}, "left='text': a mapping is expected"),
+    ({"at": "text"}, "at: a mapping of labels"),
+    ({"left": None}, "left"),
     ({"leftt": {}}, "leftt: no such key"),
     ({"contrasts": []}, "contrasts: one or more"),
 ])  # fmt: skip

@@ -209,6 +209,8 @@ def _whole(item: Any) -> Any:
 
 def _sides(contrast: Mapping[str, Any]) -> dict[str, Any]:
     at = contrast.get("at", {})
+    if not isinstance(at, dict):
+        raise ValueError("at: a mapping of labels is expected")
     return {
         key: {**at, **value} if key in ("left", "right") and isinstance(value, dict) else value
         for key, value in contrast.items()
