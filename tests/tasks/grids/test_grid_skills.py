@@ -8,6 +8,7 @@ from support.shipped import shipped
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.segments import VIEWS
+from vlmreason.tasks.base import state_to_json
 from vlmreason.tasks.grids.search import simulate
 
 NUM = 150
@@ -190,3 +191,15 @@ def test_neighbours_are_told_with_their_cells(scale):
                 expected.append(f"{move} ({there[0]},{there[1]}) {grid[there]}" if there in grid else f"{move} outside")
         assert task.answer(state) == " ".join(expected)
     assert outside
+
+
+@pytest.mark.parametrize("field", ["rows", "cols"])
+@pytest.mark.parametrize("value", [2147483648, 10**6, -5])
+def test_a_grid_that_does_not_fit_is_refused(field, value):
+    task = shipped("grid_skills")
+    for level in task.levels:
+        data = state_to_json(task.sample(level, "test", 0).state)
+        assert task.state_from_json(data).grid.rows > 0
+        data["grid"][field] = value
+        with pytest.raises(ValueError, match=r"problem of grid_skills: .* do not fit into the picture"):
+            task.state_from_json(data)

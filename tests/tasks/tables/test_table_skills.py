@@ -9,6 +9,7 @@ from support.shipped import shipped
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.segments import VIEWS
+from vlmreason.tasks.base import state_to_json
 from vlmreason.tasks.tables.base import Cell
 
 NUM = 150
@@ -90,3 +91,21 @@ def test_walks_are_told_move_by_move(level):
         assert found == cells and len(moves) == len(cells) - 1
         lengths.add(len(cells))
     assert {2, 20} <= lengths
+
+
+@pytest.mark.parametrize("name", ["table_readout", "consecutive_table_readout", "table_skills"])
+def test_a_table_that_does_not_hold_together_is_refused(name):
+    task = shipped(name)
+    for level in task.levels:
+        for spoil in (
+            lambda table: table["row_names"].append("more"),
+            lambda table: table["col_names"].pop(),
+            lambda table: table["values"][0].append(1),
+            lambda table: table["path"].append([1, 10**6]),
+            lambda table: table["path"].append([0, 1]),
+        ):
+            data = state_to_json(task.sample(level, "test", 0).state)
+            assert task.state_from_json(data)
+            spoil(data.get("table", data))
+            with pytest.raises(ValueError, match=f"problem of {name}: "):
+                task.state_from_json(data)

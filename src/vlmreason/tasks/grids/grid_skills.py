@@ -48,6 +48,14 @@ class GridSkills(Task[GridSkillState]):
         self.sizes = sizes
         self._grids = GridNavigation(sizes, trace, wording)
 
+    def state_from_json(self, data: object) -> GridSkillState:
+        state = super().state_from_json(data)
+        rows, cols = state.grid.rows, state.grid.cols
+        width, height = self.sizes.picture
+        if not (0 < (rows + 1) * self.sizes.cell <= height and 0 < (cols + 1) * self.sizes.cell <= width):
+            raise ValueError(f"problem of {self.name}: {rows} x {cols} cells do not fit into the picture")
+        return state
+
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> GridSkillState:
         for _ in range(MAX_ATTEMPTS):
             rows, cols = rng.randint(*self.sizes.rows), rng.randint(*self.sizes.cols)

@@ -69,6 +69,15 @@ class TableState:
         return [self.value(cell) for cell in self.path]
 
 
+def check_table(table: TableState, name: str) -> None:
+    """Raises ValueError where a table from a file has other rows and columns than names, or a path that leaves it."""
+    num_rows, num_cols = len(table.row_names), len(table.col_names)
+    if len(table.values) != num_rows or any(len(row) != num_cols for row in table.values):
+        raise ValueError(f"problem of {name}: {num_rows} x {num_cols} values are expected, one of each row and column")
+    if any(not (1 <= row <= num_rows and 1 <= col <= num_cols) for row, col in table.path):
+        raise ValueError(f"problem of {name}: the path leaves the table")
+
+
 @dataclass(frozen=True)
 class TableWording:
     """Templates. A step begins with the cell's coordinates and ends with its value: the scorer relies on it.
@@ -143,6 +152,11 @@ class TableTask(Task[TableState]):
                 low, high = getattr(limits, what)
                 if not 1 <= low <= high:
                     raise ValueError(f"levels.{level}.{what}={[low, high]}: a range from 1 or more upwards is expected")
+
+    def state_from_json(self, data: object) -> TableState:
+        state = super().state_from_json(data)
+        check_table(state, self.name)
+        return state
 
     @abstractmethod
     def _path(self, level: str, rng: random.Random, rows: int, cols: int) -> tuple[Cell, ...] | None:

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import Belongs, Modality, Score, Task
-from vlmreason.tasks.tables.base import Cell, TableSizes, TableState, cell_name, latex_table
+from vlmreason.tasks.tables.base import Cell, TableSizes, TableState, cell_name, check_table, latex_table
 from vlmreason.tasks.tables.table_readout import TableReadout
 
 MOVES: Mapping[str, Cell] = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
@@ -44,6 +44,11 @@ class TableSkills(Task[SkillState]):
     def __init__(self, sizes: TableSizes, trace: str = "terse", wording: Mapping[str, str] | None = None) -> None:
         self.sizes = sizes
         self._tables = TableReadout(sizes, trace, wording)
+
+    def state_from_json(self, data: object) -> SkillState:
+        state = super().state_from_json(data)
+        check_table(state.table, self.name)
+        return state
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> SkillState:
         rows, cols = rng.randint(*self.sizes.rows), rng.randint(*self.sizes.cols)
