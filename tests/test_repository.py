@@ -154,6 +154,19 @@ def test_files_are_short() -> None:
     assert sum(length for module, length in lengths.items() if room(module) == "commands") < 1800
 
 
+def test_docstrings_of_functions_begin_with_a_verb() -> None:
+    """At least with none of the words with which a description without one begins."""
+    nouns = {"the", "a", "an", "what", "whether", "where", "how", "one", "every", "all", "of", "as", "for", "in", "within"}
+    found = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                words = (ast.get_docstring(node) or "").split()
+                if words and (words[0].lower() in nouns or words[0] == "Raises"):
+                    found.append(f"{module}:{node.lineno} {node.name}: {' '.join(words[:6])}")
+    assert not found
+
+
 def test_there_are_no_import_circles() -> None:
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
     for found in IMPORTS:
