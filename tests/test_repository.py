@@ -156,7 +156,23 @@ def test_files_are_short() -> None:
 
 def test_docstrings_of_functions_begin_with_a_verb() -> None:
     """At least with none of the words with which a description without one begins."""
-    nouns = {"the", "a", "an", "what", "whether", "where", "how", "one", "every", "all", "of", "as", "for", "in", "within"}
+    nouns = {
+        "the",
+        "a",
+        "an",
+        "what",
+        "whether",
+        "where",
+        "how",
+        "one",
+        "every",
+        "all",
+        "of",
+        "as",
+        "for",
+        "in",
+        "within",
+    }
     found = []
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):

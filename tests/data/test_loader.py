@@ -191,6 +191,7 @@ def test_packed_rows_hold_every_example_and_keep_to_the_bound() -> None:
     assert pack_rows([], 100, True) == []
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_is_one_sentence_and_does_not_keep_the_process_alive() -> None:
     """In a process of its own: what hung was its end."""
     code = (

@@ -238,6 +238,7 @@ def test_labels_decode_to_the_response(name: str) -> None:
         assert labels_L[labels_L != IGNORED][-1] in processor.eos_ids
 
 
+@pytest.mark.slow
 @each_model
 def test_learns_by_heart_and_answers_the_same_when_loaded_again(name: str, tmp_path: Path) -> None:
     learner, made = trained(name), memorable(8)

@@ -39,6 +39,7 @@ def tiny_overrides(name: str, composed: Any) -> list[str]:
     return [*changes, f"model.language_model.id={language_model(kind)}"]
 
 
+@pytest.mark.slow
 def test_every_composed_file_is_tested(composed: Any) -> None:
     targets = {name: composed("train", f"model={name}")["model"]["_target_"] for name in catalog.groups()["model"]}
     own = f"{Composed.__module__}.{Composed.__name__}"
@@ -66,6 +67,7 @@ def test_a_file_of_towers_needs_the_fusion_that_joins_them(composed: Any) -> Non
         build.build_learner(composed("train", *overrides))
 
 
+@pytest.mark.slow
 def test_two_stages_by_one_command(composed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Training, evaluation, and the prepared model as the start of another run."""
     records = []

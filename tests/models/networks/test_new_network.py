@@ -126,6 +126,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return runner(monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_a_network_of_a_user_is_trained_and_chooses(program: Callable[..., Done], tmp_path: Path) -> None:
     words = [f"--config-dir={tmp_path / 'conf'}", *TRAIN[1:], "model=letters"]
     done = program("train", *words, "evaluation.how=choose")

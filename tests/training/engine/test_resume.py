@@ -163,6 +163,7 @@ def test_number_of_workers_changes_nothing(tmp_path: Path, unbroken: dict[str, b
     assert outcome(tmp_path) == unbroken
 
 
+@pytest.mark.slow
 def test_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn at random in a step depends on the step, not on what was drawn before it."""
 
