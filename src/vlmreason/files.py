@@ -13,7 +13,7 @@ from typing import IO, Any
 
 
 def plain(value: Any) -> Any:
-    """`value` as it is read back from a JSON file."""
+    """Return `value` as it is read back from a JSON file."""
     return json.loads(json.dumps(value, default=_fields))
 
 
@@ -42,7 +42,7 @@ class Line:
 
 
 def read_jsonl(path: Path, start: int = 0) -> Iterator[Line]:
-    """The objects of a JSON-lines file, one at a time; blank lines and a cut-off last line are left out.
+    """Return the objects of a JSON-lines file, one at a time; blank lines and a cut-off last line are left out.
 
     A cut-off line is an unreadable last one without a newline: what a killed writer leaves. Anything else
     that is not a JSON object, or longer than MAX_LINE_BYTES, raises ValueError naming file and line.
@@ -76,7 +76,7 @@ def read_jsonl(path: Path, start: int = 0) -> Iterator[Line]:
 
 
 def has_rest(path: Path, end: int) -> bool:
-    """Whether something stands behind byte `end`, as a cut-off last line of a file that should be whole."""
+    """Tell whether something stands behind byte `end`, as a cut-off last line of a file that should be whole."""
     with path.open("rb") as handle:
         handle.seek(end)
         return any(block.strip() for block in iter(lambda: handle.read(4096), b""))
@@ -189,12 +189,12 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """`write_bytes_atomic` of a text as UTF-8."""
+    """Return `write_bytes_atomic` of a text as UTF-8."""
     write_bytes_atomic(path, text.encode())
 
 
 def write_json_atomic(path: Path, data: object) -> None:
-    """`write_bytes_atomic` of a value as indented JSON in the order of its keys."""
+    """Return `write_bytes_atomic` of a value as indented JSON in the order of its keys."""
     write_text_atomic(path, json.dumps(data, indent=2) + "\n")
 
 
@@ -205,7 +205,8 @@ def rename_synced(source: Path, target: Path) -> None:
 
 
 def hold(path: Path) -> bool:
-    """Whether this process has `path` for itself from now until it ends; True where the file system cannot tell."""
+    """Tell whether this process has `path` for itself from now until it ends; True where the file system cannot
+    tell."""
     if path.resolve() in _held:
         return True
     try:
@@ -229,7 +230,8 @@ _held: dict[Path, IO[str]] = {}
 
 
 def first_process() -> bool:
-    """Whether this process writes for its run: the first of those that torchrun, srun or the run itself started."""
+    """Tell whether this process writes for its run: the first of those that torchrun, srun or the run itself
+    started."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))

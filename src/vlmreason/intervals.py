@@ -64,7 +64,7 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def clustered_mean(groups: Sequence[Sequence[float]]) -> Mean:
-    """The mean of all values; the interval treats the groups as drawn, not the values in them (as `ratio`)."""
+    """Return the mean of all values; the interval treats the groups as drawn, not the values in them (as `ratio`)."""
     above, below = _sums(groups)
     num = int(below.sum())
     if num == 0:
@@ -77,7 +77,7 @@ def clustered_mean(groups: Sequence[Sequence[float]]) -> Mean:
 
 
 def clustered_share(groups: Sequence[Sequence[bool]]) -> Share:
-    """How many values hold, where the groups are drawn and not the values in them.
+    """Say how many values hold, where the groups are drawn and not the values in them.
 
     The interval is Wilson's for as many independent values as would have the share's variance (at most those there
     are); where all values are the same, for as many as there are groups.
@@ -94,7 +94,7 @@ def clustered_share(groups: Sequence[Sequence[bool]]) -> Share:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
-    """Sum of the first numbers over the sum of the second, with the linearised (delta method) interval.
+    """Return sum of the first numbers over the sum of the second, with the linearised (delta method) interval.
 
     The interval stays at 0 or above, and at 1 or below where no first number exceeds its second.
     """
@@ -134,7 +134,7 @@ def student_quantile(probability: float, df: float) -> float:
 
 
 def wilson_interval(correct: float, num: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of `correct` out of `num` (above 0), without continuity correction.
+    """Return the Wilson score interval of `correct` out of `num` (above 0), without continuity correction.
 
     Neither need be whole: values that depend on each other count for fewer independent ones.
     """

@@ -16,7 +16,7 @@ Color = tuple[int, int, int]
 
 @functools.cache
 def font_file(bold: bool = False) -> str:
-    """DejaVu Sans, from the copy that Matplotlib carries (found without importing it)."""
+    """Return DejaVu Sans, from the copy that Matplotlib carries (found without importing it)."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("the fonts come with the package matplotlib, which is not installed")
@@ -40,7 +40,7 @@ def text_sprite(
     height: int,
     border: Color | None = None,
 ) -> Picture:
-    """A cell of (height, width, 3) with the text centred, squeezed sideways where it is too wide.
+    """Return a cell of (height, width, 3) with the text centred, squeezed sideways where it is too wide.
 
     `border` draws a line of one pixel along the right and the lower edge.
     """
@@ -56,7 +56,7 @@ def text_sprite(
 
 
 def blank(height: int, width: int, color: Color) -> Picture:
-    """A picture of one color, writable."""
+    """Return a picture of one color, writable."""
     picture: Picture = np.empty((height, width, 3), dtype=np.uint8)
     if len(set(color)) == 1:
         picture.fill(color[0])
@@ -85,7 +85,7 @@ PNG_LEVEL = 3  # zlib's effort: two thirds of the time of its default, a tenth t
 
 
 def png_bytes(picture: Picture) -> bytes:
-    """A picture as PNG; the same bytes for the same picture."""
+    """Return a picture as PNG; the same bytes for the same picture."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()

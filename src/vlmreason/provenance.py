@@ -45,7 +45,7 @@ def write_provenance(folder: Path, seeds: Mapping[str, int], config_hash: str) -
 
 
 def collect(seeds: Mapping[str, int], config_hash: str) -> dict[str, Any]:
-    """The record as plain JSON types."""
+    """Return the record as plain JSON types."""
     return {
         "config_hash": config_hash,
         "command": sys.argv,
@@ -58,7 +58,7 @@ def collect(seeds: Mapping[str, int], config_hash: str) -> dict[str, Any]:
 
 
 def source() -> dict[str, Any]:
-    """Commit, uncommitted changes and names of untracked files of the checkout that the package runs from.
+    """Return commit, uncommitted changes and names of untracked files of the checkout that the package runs from.
 
     What was recorded where it runs from a frozen copy; all None when it runs from an installed one.
     """
@@ -82,7 +82,7 @@ def source() -> dict[str, Any]:
 
 
 def code_digest(apart: Collection[str] = ()) -> str:
-    """12 hexadecimal digits of all files of the package's rooms but those named."""
+    """Return 12 hexadecimal digits of all files of the package's rooms but those named."""
     found, package = hashlib.blake2b(digest_size=6), Path(vlmreason.__file__).resolve().parent
     rooms = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
     for room in sorted(room for room in rooms if room.stem not in apart):
@@ -93,7 +93,7 @@ def code_digest(apart: Collection[str] = ()) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python, this package and the packages that can change a result; None when absent."""
+    """Return versions of Python, this package and the packages that can change a result; None when absent."""
     found: dict[str, str | None] = {"python": platform.python_version(), "vlmreason": vlmreason.__version__}
     for name in PACKAGES:
         try:
@@ -104,7 +104,7 @@ def versions() -> dict[str, str | None]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores this process may use, memory (GiB), GPUs by name."""
+    """Return processor, cores this process may use, memory (GiB), GPUs by name."""
     return {
         "cpu": _cpu_name(),
         "cores": num_cores(),
@@ -115,7 +115,7 @@ def hardware() -> dict[str, Any]:
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

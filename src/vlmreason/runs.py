@@ -51,7 +51,7 @@ def not_identity() -> frozenset[str]:
 
 
 def config_hash(cfg: Config) -> str:
-    """12 hexadecimal digits of a resolved configuration (`build.choose_sizes` applied)."""
+    """Return 12 hexadecimal digits of a resolved configuration (`build.choose_sizes` applied)."""
     return digest(_identity(cfg))
 
 
@@ -62,7 +62,7 @@ def digest(value: object) -> str:
 
 
 def run_name(cfg: Config) -> str:
-    """`<task>-<supervision>-<model>-s<seed>-<hash>`; parts that the configuration lacks are left out."""
+    """Return `<task>-<supervision>-<model>-s<seed>-<hash>`; parts that the configuration lacks are left out."""
     parts = [str(cfg[key]["name"]) for key in ("task", "supervision", "model") if key in cfg]
     if "seed" in cfg:
         parts.append(f"s{cfg['seed']}")
@@ -70,7 +70,7 @@ def run_name(cfg: Config) -> str:
 
 
 def run_directory(cfg: Config) -> Path:
-    """Where the run of this configuration is or will be."""
+    """Say where the run of this configuration is or will be."""
     return Path(cfg["out"]) / run_name(cfg)
 
 
@@ -115,7 +115,7 @@ def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a run directory. Raises ValueError when there is none or it is damaged."""
+    """Return the configuration of a run directory. Raises ValueError when there is none or it is damaged."""
     path = folder / "config.yaml"
     if not path.exists():
         raise ValueError(f"{folder}: no run directory (config.yaml is missing)")
@@ -132,8 +132,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def upgraded(config: Config) -> dict[str, Any]:
-    """A configuration of a run as it is written today: the policy without language is a model that PPO trains, and
-    was an algorithm of its own."""
+    """Return a configuration of a run as it is written today: the policy without language is a model that PPO trains,
+    and was an algorithm of its own."""
     algorithm = config.get("algorithm", {})
     if algorithm.get("name") != "cnn_ppo":
         return dict(config)
@@ -148,7 +148,7 @@ def upgraded(config: Config) -> dict[str, Any]:
 
 
 def first_difference(held: object, wanted: object, where: str = "") -> str | None:
-    """The first place where two plain values differ, as "task.trace is 'terse' there, 'verbose' here"."""
+    """Return the first place where two plain values differ, as "task.trace is 'terse' there, 'verbose' here"."""
     if isinstance(held, Mapping) and isinstance(wanted, Mapping):
         for key in [*wanted, *(key for key in held if key not in wanted)]:
             place = f"{where}.{key}" if where else str(key)
@@ -164,17 +164,17 @@ def first_difference(held: object, wanted: object, where: str = "") -> str | Non
 
 
 def difference_of_common(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
-    """The settings that only one of two runs has; None where a common one differs."""
+    """Return the settings that only one of two runs has; None where a common one differs."""
     return difference_of_identities(identity(held), identity(wanted), named)
 
 
 def identity(cfg: Config) -> dict[str, Any]:
-    """What a run computes: its configuration without places, code and speed, in one form for equal values."""
+    """Return what a run computes: its configuration without places, code and speed, in one form for equal values."""
     return {str(key): _canonical(value) for key, value in _identity(cfg).items()}
 
 
 def difference_of_identities(held: Config, wanted: Config, named: Mapping[str, Any]) -> list[str] | None:
-    """As `difference_of_common`, of what `identity` makes of two configurations.
+    """Compare as `difference_of_common`, of what `identity` makes of two configurations.
 
     A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default; where
     that is null there is nothing to tell. What only `held` has may be a setting that is gone, but no group of settings:
@@ -203,7 +203,7 @@ def difference_of_identities(held: Config, wanted: Config, named: Mapping[str, A
 
 
 def read_json_or_none(path: Path) -> Any:
-    """The content of a JSON file; None where it is none."""
+    """Return the content of a JSON file; None where it is none."""
     try:
         return read_json(path)
     except ValueError:
@@ -237,7 +237,7 @@ def _plain(value: Any) -> Any:
 
 
 def find_checkpoint(run: Path, phase: str | None = None) -> Path:
-    """The model directory of a run after a phase (None: after the last).
+    """Return the model directory of a run after a phase (None: after the last).
 
     Raises ValueError naming the phases that there are, or the weights file that is damaged.
     """
@@ -263,7 +263,7 @@ def find_checkpoint(run: Path, phase: str | None = None) -> Path:
 
 
 def checkpoint_digest(directory: Path) -> str:
-    """A digest of the files that decide what a model answers: weights, settings, tokenizer."""
+    """Return a digest of the files that decide what a model answers: weights, settings, tokenizer."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(directory.glob("*")):
         if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt") and path.is_file():

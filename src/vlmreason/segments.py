@@ -97,7 +97,7 @@ class Response:
         return "".join(segment.text for segment in self.segments if segment.kind == kind)
 
     def spans(self) -> list[tuple[str, int, int]]:
-        """(kind, start, end) of each segment in the characters of `text`."""
+        """Return (kind, start, end) of each segment in the characters of `text`."""
         spans, start = [], 0
         for segment in self.segments:
             spans.append((segment.kind, start, start + len(segment.text)))

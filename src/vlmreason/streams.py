@@ -11,12 +11,12 @@ _SPLIT_ENDS = (128, 192, 256)  # of one hash byte: half of all problems are trai
 
 
 def stream(*parts: object) -> random.Random:
-    """An independent random stream for a tuple of strings and integers."""
+    """Return an independent random stream for a tuple of strings and integers."""
     return random.Random(int.from_bytes(_digest(parts), "big"))
 
 
 def split_of(task: str, key: object) -> str:
-    """The one split a problem's key belongs to."""
+    """Return the one split a problem's key belongs to."""
     byte = _digest((task, key))[0]
     return SPLITS[next(i for i, end in enumerate(_SPLIT_ENDS) if byte < end)]
 

@@ -19,7 +19,7 @@ _SHOWN = 300  # characters of a value in a message
 
 
 def structure(kind: type[T], data: object, where: str = "") -> T:
-    """A value of type `kind` from mappings, lists and scalars.
+    """Return a value of type `kind` from mappings, lists and scalars.
 
     `kind` may be a dataclass, tuple[...], dict[str, ...], Literal, `X | None`, a union of plain types, or a
     plain type; dataclasses nest. `where` is the dotted place used in messages. Raises ValueError.
@@ -47,7 +47,7 @@ def exact_settings(kind: type) -> list[str]:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file as plain containers. Raises ValueError naming the file."""
+    """Return the content of a YAML file as plain containers. Raises ValueError naming the file."""
     import yaml
 
     try:
@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def check_choice(where: str, value: object, allowed: Iterable[Any]) -> None:
-    """Raises ValueError with what is allowed, and what comes near, where the value is not one of it."""
+    """Raise ValueError with what is allowed, and what comes near, where the value is not one of it."""
     allowed = list(allowed)
     if value not in allowed:
         names = list(map(str, allowed))
@@ -69,14 +69,14 @@ def check_choice(where: str, value: object, allowed: Iterable[Any]) -> None:
 
 
 def check_positive(settings: object, *names: str, where: str = "") -> None:
-    """Raises ValueError where one of these keys of settings is less than 1; `where` is their place, as "trainer."."""
+    """Raise ValueError where one of these keys of settings is less than 1; `where` is their place, as "trainer."."""
     for name in names:
         if (value := getattr(settings, name)) < 1:
             raise ValueError(f"{where}{name}={value}: 1 or more is expected")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" for the closest choice, or "" when none is close."""
+    """Write " (did you mean 'x'?)" for the closest choice, or "" when none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -153,5 +153,5 @@ def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line; its type where it says nothing."""
+    """Return what an error of a library says, in one line; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

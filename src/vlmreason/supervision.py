@@ -83,7 +83,7 @@ class Supervision:
 
     @property
     def num_examples(self) -> int:
-        """Examples of all phases together."""
+        """Return examples of all phases together."""
         return sum(phase.num_examples for phase in self.phases.values())
 
     def phase(self, name: str) -> Phase:
@@ -92,13 +92,13 @@ class Supervision:
         return self.phases[name]
 
     def phase_tasks(self, name: str, run_task: str | None) -> tuple[str, ...]:
-        """Tasks of the phase's parts that name none; `run_task` is the task of the run, if it has one."""
+        """Return tasks of the phase's parts that name none; `run_task` is the task of the run, if it has one."""
         phase = self.phase(name)
         tasks = self.tasks if phase.tasks is None else phase.tasks
         return tasks or ((run_task,) if run_task else ())
 
     def task_names(self, run_task: str | None) -> tuple[str, ...]:
-        """Every task that the data of this supervision needs, without repetition, in order of appearance."""
+        """Return every task that the data of this supervision needs, without repetition, in order of appearance."""
         names: dict[str, None] = {}
         for phase_name, phase in self.phases.items():
             for part_name, part in phase.parts.items():
@@ -183,5 +183,5 @@ def _uses_tasks(phase: Phase) -> bool:
 
 
 def exact(number: float) -> Fraction:
-    """A number of a configuration as the fraction its decimals say (0.1 is 1/10)."""
+    """Return a number of a configuration as the fraction its decimals say (0.1 is 1/10)."""
     return Fraction(str(number))

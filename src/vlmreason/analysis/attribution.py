@@ -103,12 +103,12 @@ Shares = tuple[float, float, float, float, float]
 
 
 def run(subject: Weights, settings: Settings) -> list[Attribution]:
-    """The attribution of a run's model. Raises ValueError."""
+    """Return the attribution of a run's model. Raises ValueError."""
     return attribute(subject.learner, subject.task, settings)
 
 
 def attribute(learner: Learner, task: Task[Any], settings: Settings) -> list[Attribution]:
-    """The attribution of a learner on each level of a task. Raises ValueError."""
+    """Return the attribution of a learner on each level of a task. Raises ValueError."""
     levels = task.levels if settings.levels is None else settings.levels
     for level in levels:
         if level not in task.levels:
@@ -119,7 +119,7 @@ def attribute(learner: Learner, task: Task[Any], settings: Settings) -> list[Att
 
 
 def pixel_scores(learner: Learner, batch: Mapping[str, Tensor], num_pieces: int) -> Tensor:
-    """Scores (B, K, H, W) of the pixels for pieces 1 to K of each row; 0 for pieces that a row has not.
+    """Return scores (B, K, H, W) of the pixels for pieces 1 to K of each row; 0 for pieces that a row has not.
 
     Raises ValueError for a model whose pictures do not enter as they are: of their pixels it is not known where
     they were.
@@ -139,7 +139,7 @@ def pixel_scores(learner: Learner, batch: Mapping[str, Tensor], num_pieces: int)
 
 
 def shares(scores: Array, pixels: Array, mask: Mask, num_top: int) -> Shares | None:
-    """How much falls on a region, of scores (H, W) and of pixels' norms (H, W); None where no score is positive."""
+    """Say how much falls on a region, of scores (H, W) and of pixels' norms (H, W); None where no score is positive."""
     positive, magnitude = np.clip(scores, 0, None), np.abs(scores)
     if not positive.any():
         return None
@@ -241,7 +241,7 @@ def _focus(found: Sequence[Shares]) -> Focus:
 
 
 def table(results: Sequence[Data]) -> str:
-    """One row per level and region: shares in %."""
+    """Return one row per level and region: shares in %."""
     rows = [["level", "region", "area", "attribution", "over area (95 %)", "over input (95 %)", "top pixels"]]
     for one in results:
         focuses = {**one["regions"], "own part of each stretch": one["own"]}

@@ -71,7 +71,7 @@ def run(subject: Responses, settings: Settings) -> list[Failures]:
 
 
 def check_task(task: Task[Any]) -> None:
-    """Raises ValueError for a task that does not know what goes wrong in its responses."""
+    """Raise ValueError for a task that does not know what goes wrong in its responses."""
     task.family("failures")
 
 
@@ -112,7 +112,7 @@ def _known(values: Iterable[T | None]) -> list[T]:
 
 
 def table(results: Sequence[Data]) -> str:
-    """One row per measure, one column per level and view: shares and failures in %, with the 95 % interval."""
+    """Return one row per measure, one column per level and view: shares and failures in %, with the 95 % interval."""
     rows = [["", *(f"{cell['level']} {cell['view'] or ''}".strip() for cell in results)]]
     rows.append(["responses", *(str(cell["num"]) for cell in results)])
     rows.append(["incorrect", *(_percent(cell["incorrect"]) for cell in results)])

@@ -143,7 +143,7 @@ class Settings:
 
 
 def run(subject: Weights, settings: Settings) -> list[dict[str, Any]]:
-    """The scores of every checkpoint, and its losses on the hard level. Raises ValueError."""
+    """Return the scores of every checkpoint, and its losses on the hard level. Raises ValueError."""
     task, results = subject.task, []
     levels = check_levels(task, settings.levels)
     for name in subject.names:
@@ -164,7 +164,7 @@ def align(
     projection: Projection | None = None,
     batch_size: int = 1,
 ) -> Alignment:
-    """The scores of two sets of samples for these parameters, all of which must require gradients.
+    """Return the scores of two sets of samples for these parameters, all of which must require gradients.
 
     `batch_size`: examples of which each sample is the mean.
 
@@ -199,7 +199,7 @@ def align(
 
 
 def measure(learner: Learner, task: Task[Any], settings: Settings) -> Alignment:
-    """The scores of a learner between two levels of a task. Raises ValueError."""
+    """Return the scores of a learner between two levels of a task. Raises ValueError."""
     levels = check_levels(task, settings.levels)
     projection = Projection(settings.projection, settings.seed or 0) if settings.projection else None
     with only(learner, [parameter for _, parameter in learner.trained_parameters(settings.train)]) as parameters:
@@ -221,7 +221,7 @@ _FORWARD_BATCH = 16
 def losses(
     learner: Learner, task: Task[Any], level: str, num: int, split: str, names: Sequence[str] = tuple(LOSSES)
 ) -> dict[str, Mean]:
-    """By name the mean over problems of the mean over tokens, with its interval."""
+    """Return by name the mean over problems of the mean over tokens, with its interval."""
     values: dict[str, list[list[float]]] = {}
     with only(learner, []):
         for view in dict.fromkeys(LOSSES[name][0] for name in names):
@@ -241,7 +241,7 @@ def check_levels(task: Task[Any], levels: tuple[str, str] | None) -> tuple[str, 
 
 
 def solution_samples(learner: Learner, task: Task[Any], level: str, settings: Settings) -> Samples:
-    """Mean losses on the solution, of `batch_size` examples at a time; of fewer none. Raises ValueError."""
+    """Return mean losses on the solution, of `batch_size` examples at a time; of fewer none. Raises ValueError."""
     s = settings
     whole = len(task.first(level, s.split, s.num)) // s.batch_size * s.batch_size
     if whole < 2 * s.batch_size:
@@ -259,7 +259,8 @@ def solution_samples(learner: Learner, task: Task[Any], level: str, settings: Se
 def encode_solution(
     learner: Learner, task: Task[Any], level: str, split: str, index: int, view: View, solution_only: bool = False
 ) -> Encoded:
-    """A problem in tokens: piece 1 is the text form that the response writes first, 2 all else: trace and answer."""
+    """Return a problem in tokens: piece 1 is the text form that the response writes first, 2 all else: trace and
+    answer."""
     problem = task.sample(level, split, index)
     dialogue = build_dialogue(task, problem, view)
     pieces = []
@@ -274,7 +275,8 @@ def encode_solution(
 
 @contextmanager
 def only(learner: Learner, parameters: Sequence[nn.Parameter]) -> Iterator[Sequence[nn.Parameter]]:
-    """Within, these parameters alone require gradients and the model is in evaluation mode; then all is as before."""
+    """Let these parameters alone require gradients and the model be in evaluation mode, for the block; then as
+    before."""
     model, wanted = learner.model, {id(parameter) for parameter in parameters}
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     was_training = model.training
@@ -390,7 +392,7 @@ def _product(one: Tensor, other: Tensor) -> Tensor:
 
 
 def table(results: Sequence[Data]) -> str:
-    """One row per checkpoint; losses are on the hard level, equations 4, 5 and 2."""
+    """Return one row per checkpoint; losses are on the hard level, equations 4, 5 and 2."""
     head = ["checkpoint", "alignment", "cosine", "adam", "norm simple", "norm hard", "text|I", "solution|I,T"]
     rows = [[*head, "solution|I"]]
     for one in results:

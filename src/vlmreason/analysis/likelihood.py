@@ -74,7 +74,7 @@ class Likelihood:
 
 
 def run(subject: Weights, settings: Settings) -> list[Likelihood]:
-    """The likelihood of a run's model: in its environment, or on its task with one turn. Raises ValueError."""
+    """Return the likelihood of a run's model: in its environment, or on its task with one turn. Raises ValueError."""
     task = subject.task
     env = task if isinstance(task, Env) else Revision(task)
     for level in settings.levels or ():
@@ -84,7 +84,7 @@ def run(subject: Weights, settings: Settings) -> list[Likelihood]:
 
 
 def measure(learner: Learner, env: Env[Any], settings: Settings) -> list[Likelihood]:
-    """The likelihood of a learner's responses on each level of an environment.
+    """Return the likelihood of a learner's responses on each level of an environment.
 
     A response that holds no action leads to what it leads to in training (equation 4.1, or the environment's
     penalty). Raises ValueError for a model that writes no text of its own, and as `Learner.sample` and `Rollouts.play`.
@@ -95,7 +95,7 @@ def measure(learner: Learner, env: Env[Any], settings: Settings) -> list[Likelih
 
 
 def play(learner: Learner, rollouts: Rollouts, num: int, num_episodes: int | None = None) -> list[list[Turn]]:
-    """The turns of whole episodes, with `num` or more in all, of `num_episodes` at most.
+    """Return the turns of whole episodes, with `num` or more in all, of `num_episodes` at most.
 
     A further episode begins as long as those that did will not have as many turns at their next one. How long an
     episode is has no say in whether it counts: long ones are neither left out nor preferred.
@@ -146,7 +146,7 @@ def _part(episodes: Sequence[Sequence[Sequence[float]]]) -> Part:
 
 
 def table(results: Sequence[Data]) -> str:
-    """One row per level: means per response, log-probabilities as sums over tokens, with the 95 % interval."""
+    """Return one row per level: means per response, log-probabilities as sums over tokens, with the 95 % interval."""
     rows = [["level", "responses", "episodes", "log p thought", "tokens", "log p answer", "tokens", "no action"]]
     for one in results:
         parts = (_mean(one[part][key]) for part in ("thought", "answer") for key in ("logprob", "num_tokens"))

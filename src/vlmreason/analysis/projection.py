@@ -43,7 +43,7 @@ class Projection:
         return sketch
 
     def error_of_alignment(self, alignment: float, simple_norm: float, hard_norm: float) -> float:
-        """Standard deviation of <s, h> / <h, h> over seeds, to first order in 1 / sqrt(size).
+        """Return standard deviation of <s, h> / <h, h> over seeds, to first order in 1 / sqrt(size).
 
         Split s = a h + r with r orthogonal to h: the score errs by <Sr, Sh> / <Sh, Sh>, and the inner product of two
         sketches has a variance of at most (|r|^2 |h|^2 + <r, h>^2) / size.
@@ -52,9 +52,9 @@ class Projection:
         return math.sqrt(orthogonal / self.size)
 
     def error_of_cosine(self, cosine: float) -> float:
-        """Standard deviation of the cosine over seeds, to first order: at most (1 - cosine^2) / sqrt(size)."""
+        """Return standard deviation of the cosine over seeds, to first order: at most (1 - cosine^2) / sqrt(size)."""
         return (1 - min(1.0, cosine**2)) / math.sqrt(self.size)
 
     def error_of_norm(self) -> float:
-        """Standard deviation of a norm relative to it, to first order."""
+        """Return standard deviation of a norm relative to it, to first order."""
         return 1 / math.sqrt(2 * self.size)

@@ -40,6 +40,6 @@ class Weights:
 
     @property
     def learner(self) -> Learner:
-        """The one that there is."""
+        """Return the one that there is."""
         (name,) = self.names
         return self.load(name)

@@ -28,7 +28,7 @@ class Piece:
 
 
 def encode_pieces(processor: Processor, dialogue: Dialogue, pieces: Sequence[Piece]) -> Encoded:
-    """The dialogue in tokens, each numbered by the piece that holds its last character, 0 in the prompt.
+    """Return the dialogue in tokens, each numbered by the piece that holds its last character, 0 in the prompt.
 
     `pieces` are the response, cut anywhere; the end token belongs to the last. The processor numbers tokens by kinds
     of segments, so the pieces are given it as segments of all kinds in turn: where the kind changes the next begins.
@@ -51,7 +51,8 @@ def to_device(learner: Learner, batch: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def piece_losses(learner: Learner, batch: Mapping[str, Tensor], num_pieces: int) -> Tensor:
-    """Mean loss (B, K) over the tokens of each of the pieces 1 to K of each row; NaN where a row has none of it."""
+    """Return mean loss (B, K) over the tokens of each of the pieces 1 to K of each row; NaN where a row has none of
+    it."""
     losses_N, numbers_N = learner.token_losses(batch)
     labels_BL = batch["labels"][:, 1:]
     rows_N = torch.nonzero(labels_BL != IGNORED)[:, 0]

@@ -24,7 +24,7 @@ class Chosen:
     options: tuple[tuple[str, Choice], ...]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One object per option, as it stands in a line of predictions; 6 digits."""
+        """Return one object per option, as it stands in a line of predictions; 6 digits."""
         return [
             {"text": text, "logprob": float(f"{one.logprob:.6g}"), "num_tokens": one.num_tokens}
             for text, one in self.options

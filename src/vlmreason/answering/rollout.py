@@ -85,7 +85,8 @@ class Rollouts:
         self._weights = {name: reward.weight for name, reward in rewards.offered(self.env).items()} | dict(self.weights)
 
     def begin(self, number: int) -> Episode:
-        """Episode `number` of the split: the levels in turn. Raises ValueError naming it where it cannot be started."""
+        """Return episode `number` of the split: the levels in turn. Raises ValueError naming it where it cannot be
+        started."""
         level, index = self.levels[number % len(self.levels)], number // len(self.levels)
         episode = Episode(level, index, None)
         episode.state = self._guard(episode, self.env.start, level, self.split, index)
@@ -96,7 +97,7 @@ class Rollouts:
         return Prompt(self.env.prompt(state, self.view), image)
 
     def play(self, engine: Engine, episodes: Mapping[int, Episode], *where: object) -> dict[int, Turn]:
-        """One turn of each episode (they are moved on); keys are slots.
+        """Return one turn of each episode (they are moved on); keys are slots.
 
         Raises ValueError naming the episode whose environment fails, gives a reward that is no number or never ends.
         """
@@ -162,7 +163,7 @@ class Slots:
         self.mine = list(range(rank, self.num, world_size))
 
     def collect(self, engine: Engine, num_turns: int, update: int) -> dict[int, list[Turn]]:
-        """`num_turns` turns of each of this process's slots."""
+        """Return `num_turns` turns of each of this process's slots."""
         found: dict[int, list[Turn]] = {slot: [] for slot in self.mine}
         for number in range(num_turns):
             for slot, turn in self.rollouts.play(engine, self.episodes(), update, number).items():
@@ -173,14 +174,14 @@ class Slots:
         return found
 
     def episodes(self) -> dict[int, Episode]:
-        """Those that are being played, with new ones where one has ended."""
+        """Return those that are being played, with new ones where one has ended."""
         for slot in self.mine:
             if slot not in self.running:
                 self.running[slot] = self.rollouts.begin(slot + self.num * self.played.get(slot, 0))
         return {slot: self.running[slot] for slot in self.mine}
 
     def state(self) -> dict[str, Any]:
-        """As JSON, by slot."""
+        """Write it as JSON, by slot."""
         return {
             str(slot): {
                 "played": self.played.get(slot, 0),
@@ -200,5 +201,5 @@ class Slots:
 
 
 def encode(processor: Processor, env: Env[Any], turn: Turn) -> Encoded:
-    """The turn in tokens: the exact prompt and the very tokens that were drawn."""
+    """Return the turn in tokens: the exact prompt and the very tokens that were drawn."""
     return processor.encode_generated(turn.prompt, turn.sample.ids, lambda text: split_response(env, turn.state, text))

@@ -38,7 +38,7 @@ class EvaluationSettings:
 
     @property
     def decisive(self) -> dict[str, object]:
-        """What decides the responses beside the problems; `how` and what is written where it has an effect."""
+        """Return what decides the responses beside the problems; `how` and what is written where it has an effect."""
         if self.how == "choose":
             return {"split": self.split, "conversion": self.conversion, "how": self.how}
         return {key: getattr(self, key) for key in ("split", "max_new_tokens", "conversion", "prefill")}

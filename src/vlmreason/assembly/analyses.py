@@ -22,7 +22,7 @@ _PLACES = {"responses": "folder", "checkpoints": "phase", "model": "phase"}
 
 
 def find(what: str) -> Any:
-    """The module of an analysis (vlmreason.analysis.subjects says what it has). Raises ValueError."""
+    """Return the module of an analysis (vlmreason.analysis.subjects says what it has). Raises ValueError."""
     check_choice("what", what, catalog.analyses())
     return importlib.import_module(f"vlmreason.analysis.{what}")
 

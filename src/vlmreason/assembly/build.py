@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 def settings(kind: type[T], cfg: Config) -> T:
-    """The command's own keys (all that are no group) as its dataclass."""
+    """Return the command's own keys (all that are no group) as its dataclass."""
     own = {key: value for key, value in cfg.items() if key not in catalog.groups()}
     return structure(kind, own)
 
 
 def section(kind: type[T], cfg: Config, name: str) -> T:
-    """One group's section as the dataclass of the floor that uses it."""
+    """Return one group's section as the dataclass of the floor that uses it."""
     return structure(kind, cfg[name], name)
 
 
@@ -42,17 +42,17 @@ def build_scale(cfg: Config) -> Scale:
 
 
 def build_task(cfg: Config) -> Task[Any]:
-    """The task of the configuration (`choose_sizes` applied). Raises ValueError."""
+    """Return the task of the configuration (`choose_sizes` applied). Raises ValueError."""
     return _task(cfg["task"], build_scale(cfg))
 
 
 def load_task(name: str, scale: Scale, trace: str | None = None) -> Task[Any]:
-    """A task by the name of its file in conf/task, as it is there; `trace` replaces its wording."""
+    """Return a task by the name of its file in conf/task, as it is there; `trace` replaces its wording."""
     return _task(task_config(name, scale, trace), scale)
 
 
 def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, Any]:
-    """What `load_task` builds from: the file's content with the sizes of the scale chosen."""
+    """Return what `load_task` builds from: the file's content with the sizes of the scale chosen."""
     from omegaconf import OmegaConf
 
     choices, group = catalog.groups()["task"], "task"
@@ -68,7 +68,7 @@ def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, 
 
 
 def evaluated(task: Task[Any]) -> Task[Any]:
-    """What is evaluated of a task: of an environment whole episodes."""
+    """Return what is evaluated of a task: of an environment whole episodes."""
     from vlmreason.envs.base import Env
     from vlmreason.envs.episodes import Episodes
 
@@ -76,7 +76,8 @@ def evaluated(task: Task[Any]) -> Task[Any]:
 
 
 def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
-    """The phases that follow the supervision's (vlmreason.training.engine.phase.Stage): none, or one of the algorithm.
+    """Return the phases that follow the supervision's (vlmreason.training.engine.phase.Stage): none, or one of the
+    algorithm.
 
     `folder`: the run's directory, where the model is that the phase begins with. Raises ValueError.
     """
@@ -112,7 +113,8 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
 
 
 def build_algorithm(cfg: Config) -> Any:
-    """The algorithm's settings (vlmreason.training.reinforced.policy.ReinforcementSettings). Raises ValueError."""
+    """Return the algorithm's settings (vlmreason.training.reinforced.policy.ReinforcementSettings). Raises
+    ValueError."""
     from vlmreason.training.reinforced.stage import ALGORITHMS
 
     data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts")}
@@ -132,7 +134,7 @@ def build_algorithm(cfg: Config) -> Any:
 
 
 def build_env(cfg: Config) -> Any:
-    """The environment in which an algorithm acts: the run's own, or its task with `algorithm.attempts` turns."""
+    """Return the environment in which an algorithm acts: the run's own, or its task with `algorithm.attempts` turns."""
     from vlmreason.envs.base import Env
     from vlmreason.envs.revision import Revision
 
@@ -141,14 +143,14 @@ def build_env(cfg: Config) -> Any:
 
 
 def build_supervision(cfg: Config) -> Any:
-    """The supervision of the configuration (vlmreason.supervision.Supervision)."""
+    """Return the supervision of the configuration (vlmreason.supervision.Supervision)."""
     from vlmreason.supervision import Supervision
 
     return section(Supervision, cfg, "supervision")
 
 
 def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
-    """Every task that the supervision's data needs, by name; the run's own (if it has one) with its overrides.
+    """Return every task that the supervision's data needs, by name; the run's own (if it has one) with its overrides.
 
     Raises ValueError where a part names a level that its task does not have.
     """
@@ -165,14 +167,15 @@ def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
 
 
 def build_optimizer(cfg: Config) -> Any:
-    """Optimizer settings (vlmreason.training.engine.optimizers.OptimizerSettings)."""
+    """Return optimizer settings (vlmreason.training.engine.optimizers.OptimizerSettings)."""
     from vlmreason.training.engine.optimizers import OptimizerSettings
 
     return section(OptimizerSettings, cfg, "optimizer")
 
 
 def build_trainer(cfg: Config) -> Any:
-    """Trainer settings (vlmreason.training.engine.settings.TrainerSettings); batch and lengths are the scale's."""
+    """Return trainer settings (vlmreason.training.engine.settings.TrainerSettings); batch and lengths are the
+    scale's."""
     from vlmreason.training.engine.settings import TrainerSettings
 
     scale = build_scale(cfg)
@@ -181,7 +184,7 @@ def build_trainer(cfg: Config) -> Any:
 
 
 def build_model(cfg: Config) -> Any:
-    """The settings of conf/model as the dataclass that `_target_` names; its `load` makes the learner.
+    """Return the settings of conf/model as the dataclass that `_target_` names; its `load` makes the learner.
 
     Those of a network hold the settings of the model that it sees with, a choice of conf/model too, as `base`.
     """
@@ -201,7 +204,7 @@ def _model(section: Config) -> Any:
 
 
 def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
-    """The model of the configuration (vlmreason.models.contract), from `checkpoint` where it is given.
+    """Return the model of the configuration (vlmreason.models.contract), from `checkpoint` where it is given.
 
     With LoRA a checkpoint holds the adapters: the model below is that of the configuration.
     """
@@ -232,7 +235,8 @@ def _check_network(cfg: Config) -> None:
 
 
 def build_example(cfg: Config) -> Example:
-    """What a network is made for: the first problem of the task or turn of the environment. Raises ValueError."""
+    """Return what a network is made for: the first problem of the task or turn of the environment. Raises
+    ValueError."""
     from vlmreason.envs.base import Env
 
     task, algorithm = build_task(cfg), cfg.get("algorithm", {})
@@ -255,14 +259,15 @@ def build_example(cfg: Config) -> Example:
 
 
 def build_adapter(cfg: Config) -> Any:
-    """Adapter settings (vlmreason.models.contract.AdapterSettings); nothing is adapted where there is no such group."""
+    """Return adapter settings (vlmreason.models.contract.AdapterSettings); nothing is adapted where there is no such
+    group."""
     from vlmreason.models.contract import AdapterSettings
 
     return section(AdapterSettings, cfg, "adapter") if "adapter" in cfg else AdapterSettings()
 
 
 def quieten() -> None:
-    """Libraries keep to errors; VLMREASON_DEBUG=1 lets them talk."""
+    """Keep libraries to errors; VLMREASON_DEBUG=1 lets them talk."""
     import logging
     import warnings
 
@@ -301,7 +306,7 @@ def place(learner: Any, accelerator: str) -> None:
 
 
 def build_logger(cfg: Config, folder: Path) -> Any:
-    """A function that makes the Lightning logger of the configuration when training begins."""
+    """Return a function that makes the Lightning logger of the configuration when training begins."""
     import functools
 
     from vlmreason.training.engine.loggers import LoggerSettings, make_logger
@@ -310,7 +315,7 @@ def build_logger(cfg: Config, folder: Path) -> Any:
 
 
 def build_evaluation(cfg: Config) -> Any:
-    """Evaluation settings (vlmreason.answering.settings.EvaluationSettings); nulls are the scale's.
+    """Return evaluation settings (vlmreason.answering.settings.EvaluationSettings); nulls are the scale's.
 
     Raises ValueError where the task is to be answered in a way that it does not allow.
     """
@@ -347,7 +352,7 @@ def _answers_directly(cfg: Config) -> bool:
 
 
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
-    """`cfg` with model, adapter and supervision of a trained run (its config.yaml).
+    """Return `cfg` with model, adapter and supervision of a trained run (its config.yaml).
 
     Task and scale are the run's too where none are chosen; an environment is shown as it was in training.
     """
@@ -365,13 +370,13 @@ def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, An
 
 
 def task_identity(cfg: Config) -> dict[str, Any]:
-    """What decides a task's problems and texts beside its name: sizes, wording and further keys."""
+    """Return what decides a task's problems and texts beside its name: sizes, wording and further keys."""
     task = {key: value for key, value in cfg["task"].items() if key != "_target_"}
     return {"task_config": task | {"trace": task.get("trace") or cfg["scale"]["trace"]}}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The configuration of a run directory, wherever it comes from.
+    """Return the configuration of a run directory, wherever it comes from.
 
     Its `_target_`s must be those of choices that there are (with --config-dir: of the user's own too): nothing that a
     file from elsewhere names is imported. Raises ValueError.
@@ -390,7 +395,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
-    """The task of an evaluation.json as it was evaluated, whatever the run's own is. Raises ValueError."""
+    """Return the task of an evaluation.json as it was evaluated, whatever the run's own is. Raises ValueError."""
     name, known = str(record["task"]), catalog.targets("task")
     if name not in known:
         raise ValueError(f"task={name}: no such choice; there are {', '.join(known)}{nearest(name, known)}")

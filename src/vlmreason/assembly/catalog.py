@@ -72,15 +72,15 @@ def commands() -> dict[str, str]:
 
 @functools.cache
 def actions(command: str) -> tuple[str, ...]:
-    """The words that may come first behind a command."""
+    """Return the words that may come first behind a command."""
     match = _ACTIONS_LINE.search((places.COMMANDS / f"{command.replace('-', '_')}.py").read_text())
     return tuple(re.findall(r"\w+", match.group(1))) if match else ()
 
 
 def as_settings(command: str, words: list[str]) -> list[str]:
-    """`words` in the form that Hydra reads: a first word that is an action as a setting, the settings in set=[...] and
-    what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside of -m), and
-    what goes into an empty mapping as something new."""
+    """Return `words` in the form that Hydra reads: a first word that is an action as a setting, the settings in
+    set=[...] and what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside
+    of -m), and what goes into an empty mapping as something new."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
     words = into_empty(command, _with_envs(command, words))
@@ -110,7 +110,8 @@ def _with_envs(command: str, words: list[str]) -> list[str]:
 
 
 def into_empty(command: str, words: Sequence[str]) -> list[str]:
-    """`algorithm.rewards.parsed=0.1` as `++algorithm.rewards.parsed=0.1`, where `algorithm.rewards` is `{}` at first.
+    """Return `algorithm.rewards.parsed=0.1` as `++algorithm.rewards.parsed=0.1`, where `algorithm.rewards` is `{}` at
+    first.
 
     An empty mapping takes names that no file lists; what builds from it says which there are. Everywhere else Hydra
     refuses a name that is not there.
@@ -135,7 +136,7 @@ def _sign(nested: Mapping[str, Any], word: str) -> str:
 
 @functools.cache
 def analyses() -> dict[str, str]:
-    """Every analysis, a module of `analysis/` with a function `run`, and the first line of its docstring."""
+    """Return every analysis, a module of `analysis/` with a function `run`, and the first line of its docstring."""
     found = {}
     for path in sorted((places.HERE / "analysis").glob("*.py")):
         source = path.read_text()
@@ -146,12 +147,12 @@ def analyses() -> dict[str, str]:
 
 @functools.cache
 def sweep_choices(setting: str) -> tuple[str, ...]:
-    """Names of the launch profiles or plans that are there."""
+    """Return names of the launch profiles or plans that are there."""
     return tuple(sorted(path.stem for path in (places.data_dir("sweeps") / SWEEP_FILES[setting]).glob("*.yaml")))
 
 
 def sweep_file(setting: str, word: str) -> Path:
-    """The file of a plan or profile, given by its name in sweeps/ or as a path. Raises ValueError."""
+    """Return the file of a plan or profile, given by its name in sweeps/ or as a path. Raises ValueError."""
     if "/" in word or word.endswith((".yaml", ".yml")):
         if not Path(word).is_file():
             raise ValueError(f"{setting}={word}: no such file")
@@ -170,14 +171,14 @@ def module_name(command: str) -> str:
 
 
 def docstring(command: str) -> str:
-    """The docstring of a command's module, read without importing it."""
+    """Return the docstring of a command's module, read without importing it."""
     source = (places.COMMANDS / f"{command.replace('-', '_')}.py").read_text()
     return ast.get_docstring(ast.parse(source)) or ""
 
 
 @functools.cache
 def groups() -> dict[str, tuple[str, ...]]:
-    """Every group (a folder in a folder is written "supervision/phase") and its choices."""
+    """Return every group (a folder in a folder is written "supervision/phase") and its choices."""
     found: dict[str, set[str]] = {}
     for place in places.conf_dirs():
         for folder in sorted(path for path in place.rglob("*") if path.is_dir()):
@@ -199,13 +200,13 @@ def use_conf_dirs(words: Sequence[str]) -> None:
 
 
 def conf_file(name: str) -> Path:
-    """Where `<name>.yaml` lies: in the first folder of configuration that has it, else in the package's."""
+    """Say where `<name>.yaml` lies: in the first folder of configuration that has it, else in the package's."""
     paths = [place / f"{name}.yaml" for place in places.conf_dirs()]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
 def defaults(config: str) -> list[Default]:
-    """The groups of `conf/<config>.yaml`, in order; those of a configuration that it starts from come first."""
+    """Return the groups of `conf/<config>.yaml`, in order; those of a configuration that it starts from come first."""
     found = []
     comments = _default_comments(config)
     for entry in _load(config).get("defaults", []):
@@ -219,7 +220,7 @@ def defaults(config: str) -> list[Default]:
 
 
 def settings(name: str) -> list[Setting]:
-    """The outermost keys of `conf/<name>.yaml` (`name` may hold a group: "scale/nano"), with their comments."""
+    """Return the outermost keys of `conf/<name>.yaml` (`name` may hold a group: "scale/nano"), with their comments."""
     found: list[Setting] = []
     above = ""
     for entry in _load(name).get("defaults", []) if "/" not in name else []:
@@ -234,13 +235,14 @@ def settings(name: str) -> list[Setting]:
 
 
 def header(name: str) -> str:
-    """The first comment line of `conf/<name>.yaml`."""
+    """Return the first comment line of `conf/<name>.yaml`."""
     lines = file_lines(name)
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
 def tree(config: str, choices: Mapping[str, str | None]) -> dict[str, Any]:
-    """The settings of a command as nested mappings, with these choices in place of the defaults; nothing is resolved.
+    """Return the settings of a command as nested mappings, with these choices in place of the defaults; nothing is
+    resolved.
 
     choices: by `group`, or `group@package` for one of a file's own defaults, as on the command line.
     """
@@ -248,7 +250,7 @@ def tree(config: str, choices: Mapping[str, str | None]) -> dict[str, Any]:
 
 
 def chosen_tree(config: str, choices: Mapping[str, str | None]) -> tuple[dict[str, Any], list[str]]:
-    """`tree`, and the choices by package for which there is no place in it."""
+    """Return `tree`, and the choices by package for which there is no place in it."""
     found: dict[str, Any] = {}
     left = {key: choice for key, choice in choices.items() if "@" in key}
     for group, choice in _own_defaults(config, choices).items():
@@ -278,7 +280,7 @@ def _overridden(name: str) -> Iterator[tuple[str, str]]:
 
 
 def paths(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings, sections included."""
+    """Return dotted names of all settings, sections included."""
     for key, value in nested.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -396,7 +398,7 @@ def _loader() -> Any:
 
 @functools.cache
 def targets(group: str) -> dict[str, str]:
-    """Where the code of every choice of a group lies, by the choice's name; tasks include environments."""
+    """Say where the code of every choice of a group lies, by the choice's name; tasks include environments."""
     found: dict[str, str] = {}
     for folder in ("task", "env") if group == "task" else (group,):
         for choice in groups().get(folder, ()):
@@ -407,14 +409,14 @@ def targets(group: str) -> dict[str, str]:
 
 
 def tree_of(name: str) -> dict[str, Any]:
-    """The content of `conf/<name>.yaml` with that of the files of its group that it builds on, unresolved."""
+    """Return the content of `conf/<name>.yaml` with that of the files of its group that it builds on, unresolved."""
     found: dict[str, Any] = {}
     insert(found, name, [], {})
     return found
 
 
 def file_content(group: str, name: str) -> Any:
-    """The content of a file of conf/ over that of those of its group that it builds on."""
+    """Return the content of a file of conf/ over that of those of its group that it builds on."""
     from omegaconf import OmegaConf
 
     own: Any = OmegaConf.load(conf_file(f"{group}/{name}"))

@@ -16,7 +16,7 @@ from vlmreason.structure import first_line
 
 
 def freeze(overrides: list[str], command: str) -> dict[str, Any]:
-    """The configuration that `command` gets with these overrides, checked as the command checks it."""
+    """Return the configuration that `command` gets with these overrides, checked as the command checks it."""
     import hydra
     from hydra.errors import HydraException
 
@@ -34,7 +34,7 @@ def freeze(overrides: list[str], command: str) -> dict[str, Any]:
 
 
 def check(plain: dict[str, Any], command: str) -> None:
-    """Whether `command` accepts a resolved configuration. Raises ValueError."""
+    """Tell whether `command` accepts a resolved configuration. Raises ValueError."""
     from vlmreason.assembly import build
 
     module = importlib.import_module(catalog.module_name(command))
@@ -48,7 +48,7 @@ def check(plain: dict[str, Any], command: str) -> None:
 
 
 def override_value(value: Any) -> str:
-    """A plain value as it is written behind key= on the command line."""
+    """Return a plain value as it is written behind key= on the command line."""
     if isinstance(value, str):
         if re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
             return value
@@ -67,7 +67,7 @@ def typed(words: Sequence[str]) -> dict[str, Any]:
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as words of `vlmreason train`."""
+    """Return settings as words of `vlmreason train`."""
     return [f"{key}={override_value(_plain(value))}" for key, value in settings.items()]
 
 
@@ -83,7 +83,7 @@ class Composer:
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises ValueError for settings that do not exist."""
+        """Raise ValueError for settings that do not exist."""
         without_seed = {key: value for key, value in settings.items() if key != "seed"}
         words = tuple(overrides(without_seed))
         if words not in self._resolved:
@@ -121,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_scale_words(words: Sequence[str]) -> None:
-    """Raises ValueError for settings of the scale, which is only chosen here."""
+    """Raise ValueError for settings of the scale, which is only chosen here."""
     for word in words:
         if word.startswith("scale."):
             key = word.partition("=")[0]
@@ -129,7 +129,7 @@ def check_scale_words(words: Sequence[str]) -> None:
 
 
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """The configuration as plain containers with references replaced and the sizes of the scale chosen.
+    """Return the configuration as plain containers with references replaced and the sizes of the scale chosen.
 
     Raises ValueError for a missing value, a number that is not finite and an override that has no effect.
     """

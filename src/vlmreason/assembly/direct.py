@@ -24,13 +24,13 @@ class NotReadHereError(ValueError):
 
 
 def choices_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that choose a file of a group; the others are values."""
+    """Return the settings that choose a file of a group; the others are values."""
     groups = catalog.groups()
     return {key: value for key, value in settings.items() if key.lstrip("+~").partition("@")[0] in groups}
 
 
 def tree(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `vlmreason train` with these choices, references unresolved. Raises NotReadHereError."""
+    """Return the settings of `vlmreason train` with these choices, references unresolved. Raises NotReadHereError."""
     if unread := _unread_file():
         raise NotReadHereError(unread)
     own = {default.group for default in catalog.defaults("train")}
@@ -61,7 +61,7 @@ def _unread_file() -> str | None:
 
 
 def resolved(unresolved: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree with these values in it and every reference replaced; shares nothing. Raises NotReadHereError."""
+    """Return a tree with these values in it and every reference replaced; shares nothing. Raises NotReadHereError."""
     root: dict[str, Any] = _copy(unresolved)
     for key, value in values.items():
         _set(root, key, value)

@@ -36,7 +36,7 @@ def report(error: BaseException, before: str = "") -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong in one line, for a record; the traceback of anything unexpected is printed."""
+    """Return what went wrong in one line, for a record; the traceback of anything unexpected is printed."""
     found = _sentence(error)
     if found is None:
         return one_line(f"{type(error).__name__}: {error}")
@@ -81,7 +81,7 @@ RENAMED = {"algorithm=cnn_ppo": "model=cnn algorithm=ppo_small"}
 
 
 def check_words(command: str, words: list[str]) -> None:
-    """Options and the form of settings, before Hydra sees them. Raises ValueError."""
+    """Return options and the form of settings, before Hydra sees them. Raises ValueError."""
     for word in words:
         if word in RENAMED:
             raise ValueError(f"{word}: is written {RENAMED[word]} now")
@@ -127,7 +127,7 @@ def _about_flag(command: str, word: str, known: Iterable[str]) -> str:
 
 
 def explain(command: str, words: list[str], error: BaseException) -> ValueError:
-    """Why Hydra refused these words. Falls back to the error's own first words."""
+    """Say why Hydra refused these words. Falls back to the error's own first words."""
     text = _about_error(error)
     if ambiguous := re.search(r"Ambiguous value for argument '(\S+)'", text):
         key, _, values = ambiguous.group(1).partition("=")

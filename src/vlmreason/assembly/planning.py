@@ -37,7 +37,7 @@ def open_library(scale: str, studies: Sequence[str], folder: Path) -> Library:
 
 
 def jobs(names: Sequence[str], scale: str, folder: str, extra: Sequence[str] = ()) -> list[Planned]:
-    """Runs to be trained, and runs of which something is still to be measured. Says how many are complete.
+    """Return runs to be trained, and runs of which something is still to be measured. Says how many are complete.
 
     `folder`: where they are and go. Raises ValueError.
     """
@@ -93,7 +93,8 @@ def share_beginnings(planned: Sequence[Planned]) -> tuple[list[Planned], str]:
 
 
 def in_sweeps(folder: Path, planned: Sequence[Planned]) -> Iterator[tuple[Path, list[Any]]]:
-    """Sweeps below a folder that have some of these jobs on their way, with the rows of these (launch.status.Row)."""
+    """Return sweeps below a folder that have some of these jobs on their way, with the rows of these
+    (launch.status.Row)."""
     from vlmreason.launch import directory, status
 
     wanted = {str(job.place): set(job.then) for job in planned}
@@ -114,7 +115,7 @@ ON_THE_WAY = ("waiting", "submitted", "running", "stopped", "lost")  # what fail
 
 
 def name(names: Sequence[str], scale: str) -> str:
-    """Of a sweep: s2h-fig5, s2h-fig5-table8, s2h for all of a study; other scales than nano behind it."""
+    """Name a sweep: s2h-fig5, s2h-fig5-table8, s2h for all of a study; other scales than nano behind it."""
     found = []
     for study in artifacts.studies(names):
         own = [name.partition("/")[2] for name in names if name.startswith(f"{study}/")]
@@ -124,12 +125,12 @@ def name(names: Sequence[str], scale: str) -> str:
 
 
 def last_folder(first: Path) -> Path:
-    """Of the sweeps of the same experiments, whose directories are `first`, then first-2, first-3 and so on."""
+    """Find the last of the sweeps of the same experiments, which lie in `first`, then first-2, first-3 and so on."""
     return [folder for folder in _numbered(first) if folder == first or folder.exists()][-1]
 
 
 def free_folder(first: Path) -> Path:
-    """Where the next sweep of the same experiments goes; an interrupted plan is completed."""
+    """Say where the next sweep of the same experiments goes; an interrupted plan is completed."""
     from vlmreason.launch import directory
 
     last = last_folder(first)
@@ -165,7 +166,7 @@ class Plan:
     grids: tuple[dict[str, Any], ...]
 
     def jobs(self) -> Iterator[list[str]]:
-        """The overrides of every job."""
+        """Return the overrides of every job."""
         for grid in self.grids:
             lists = [value if isinstance(value, list) else [value] for value in grid.values()]
             for values in itertools.product(*lists):
@@ -173,7 +174,7 @@ class Plan:
 
 
 def read_plan(word: str) -> Plan:
-    """A plan by its name or file. Raises ValueError."""
+    """Return a plan by its name or file. Raises ValueError."""
     from vlmreason.assembly import catalog
     from vlmreason.structure import read_yaml, structure
 
@@ -190,7 +191,7 @@ def read_plan(word: str) -> Plan:
 
 
 def varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
-    """The settings in which jobs differ."""
+    """Return the settings in which jobs differ."""
     values: dict[str, set[str | None]] = {}
     tables = [dict(override.partition("=")[::2] for override in overrides) for overrides in all_overrides]
     for key in (key for table in tables for key in table):
@@ -199,7 +200,7 @@ def varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
 
 
 def steps(cfg: dict[str, Any]) -> dict[str, int]:
-    """Steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
+    """Return steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
     from vlmreason.assembly import build
     from vlmreason.data.mixture import mixtures
 

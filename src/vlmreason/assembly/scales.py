@@ -8,9 +8,9 @@ from vlmreason.assembly import catalog
 
 
 def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """`cfg` with the sizes of the chosen scale in place of those of all scales: the task's under `task.sizes`, an
-    algorithm's among its own keys. An environment becomes the task, and `env` keeps how it is shown; an
-    `algorithm` that is supervised training alone is left out, and so is the engine of one that has the learner's.
+    """Return `cfg` with the sizes of the chosen scale in place of those of all scales: the task's under `task.sizes`,
+    an algorithm's among its own keys. An environment becomes the task, and `env` keeps how it is shown; an `algorithm`
+    that is supervised training alone is left out, and so is the engine of one that has the learner's.
 
     Raises ValueError where an override changes the sizes of another scale, or a task or an engine that is not used: it
     would have no effect.

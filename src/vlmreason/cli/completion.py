@@ -40,12 +40,12 @@ compdef _vlmreason vlmreason
 
 
 def script(shell: str) -> str:
-    """What the user's shell evaluates."""
+    """Return what the user's shell evaluates."""
     return {"bash": _BASH, "zsh": _ZSH}[shell]
 
 
 def query(line: str) -> list[str]:
-    """Candidates for the last word of a command line that begins with the program."""
+    """Return candidates for the last word of a command line that begins with the program."""
     words = line.split()[1:]
     current = "" if not line or line[-1].isspace() or not words else words.pop()
     return sorted(set(_candidates(words, current)))

@@ -98,8 +98,8 @@ def _contents(data: Mapping[str, Any]) -> set[str]:
 
 
 def slim(data: Mapping[str, Any], pixels: bool) -> dict[str, Any]:
-    """A record's data without the ids of the worst responses, without top pixels unless they are wanted, and with the
-    numbers of analyses in 6 digits."""
+    """Return a record's data without the ids of the worst responses, without top pixels unless they are wanted, and
+    with the numbers of analyses in 6 digits."""
     without = {"worst"} if pixels else {"worst", "examples"}
     analyses = {
         name: {

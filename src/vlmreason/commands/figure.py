@@ -36,7 +36,7 @@ class Settings:
 
 
 def run(cfg: dict[str, Any]) -> Path:
-    """Draw; returns the folder of the results."""
+    """Draw the artifacts; returns the folder of the results."""
     from vlmreason.assembly import build, compose, planning
     from vlmreason.report import writing
     from vlmreason.report.figures import kept

@@ -58,7 +58,7 @@ def run(cfg: dict[str, Any]) -> Path:
 
 
 def entries(names: Sequence[str] | None, scale: Any, trace: str | None = None) -> list[Any]:
-    """The tasks of these names with what there is to say of them; None: all that need no data of the user's."""
+    """Return the tasks of these names with what there is to say of them; None: all that need no data of the user's."""
     from vlmreason.assembly import build, catalog
     from vlmreason.report.pages.gallery import Entry
 

@@ -31,7 +31,8 @@ class Settings:
 
 
 def run(cfg: dict[str, Any]) -> Path | None:
-    """Train, evaluate, print the table; returns the run directory, None in all but the first of several processes."""
+    """Train a run, evaluate it, print the table; returns its directory, None in all but the first of several
+    processes."""
     from vlmreason import runs
     from vlmreason.assembly import beginnings, build, errors
 

@@ -71,7 +71,7 @@ class StepData(Dataset[Step]):
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole phase."""
+        """Return steps of the whole phase."""
         return -(-len(self.mixture) // self.batch_size)
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class StepData(Dataset[Step]):
         }
 
     def encode(self, number: int) -> Encoded:
-        """Example `number` of the phase in tokens."""
+        """Return example `number` of the phase in tokens."""
         ref = self.mixture[number]
         task = self.tasks[ref.task]
         problem = task.sample(ref.level, ref.split, ref.index)
@@ -124,7 +124,7 @@ class StepData(Dataset[Step]):
 
 
 def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
-    """Micro-batches of examples of similar length, each of at most `micro_tokens` tokens after padding.
+    """Return micro-batches of examples of similar length, each of at most `micro_tokens` tokens after padding.
 
     Their numbers of examples are powers of two: with lengths in steps of LENGTH_STEP few shapes occur, for which
     the kernels of a processor are made once and kept (a third of the time otherwise).
@@ -140,7 +140,7 @@ def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
 
 
 def pack_rows(examples: Sequence[Encoded], micro_tokens: int, one_row: bool) -> list[list[list[Encoded]]]:
-    """Micro-batches of rows of examples, filled first-fit from the longest example on.
+    """Return micro-batches of rows of examples, filled first-fit from the longest example on.
 
     A row takes up to four times the longest example, or with `one_row` the whole micro-batch.
     """
@@ -162,8 +162,9 @@ def pack_rows(examples: Sequence[Encoded], micro_tokens: int, one_row: bool) -> 
 
 
 def step_loader(data: StepData, num_workers: int, pin: bool = False) -> DataLoader[Step]:
-    """Steps in order; the number of workers changes the speed and nothing else. `pin`: for copies to a GPU that no one
-    waits for. About four steps are made ahead, however many make them: a step of large pictures takes gigabytes."""
+    """Return steps in order; the number of workers changes the speed and nothing else. `pin`: for copies to a GPU that
+    no one waits for. About four steps are made ahead, however many make them: a step of large pictures takes gigabytes.
+    """
     _end_workers_at_exit()  # after an error they may still be there, and Python would wait: they ignore SIGTERM
     return DataLoader(
         data,

@@ -137,7 +137,7 @@ class Mixture:
 
     @property
     def cycle_length(self) -> int | None:
-        """Interleaved: any so many examples in a row hold every view of the phase; shuffled: None."""
+        """Return interleaved: any so many examples in a row hold every view of the phase; shuffled: None."""
         return len(self._cycle) or None
 
     def __len__(self) -> int:
@@ -163,7 +163,7 @@ class Mixture:
         }
 
     def describe(self) -> list[dict[str, Any]]:
-        """One row per part, task and view: phase, part, task, level, view, examples, instances, epochs, thought.
+        """Return one row per part, task and view: phase, part, task, level, view, examples, instances, epochs, thought.
 
         `instances` are the distinct ones of the part (all of its views share them), `epochs` how often each
         pair of instance and view is shown on average, `thought` the share of the chain of thought kept,
@@ -278,7 +278,7 @@ class Mixture:
 
 
 def mixtures(supervision: Supervision, task: str | None, seed: int) -> dict[str, Mixture]:
-    """The mixture of every phase, in the order of training."""
+    """Return the mixture of every phase, in the order of training."""
     return {name: Mixture(supervision, name, task, seed) for name in supervision.phases}
 
 

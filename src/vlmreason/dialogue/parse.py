@@ -16,7 +16,7 @@ from vlmreason.tasks.base import Task
 
 
 def split_response(task: Task[Any], state: Any, response: str) -> Response:
-    """The response in segments whose texts join to exactly `response`."""
+    """Return the response in segments whose texts join to exactly `response`."""
     convert_end = _conversion_end(task, state, response)
     answer_start = task.answer_start(response, convert_end)
     convert_end = min(convert_end, answer_start)
@@ -35,7 +35,7 @@ def kinds_of(task: Task[Any]) -> list[str]:
 
 
 def conversion_exact(task: Task[Any], state: Any, response: str) -> bool | None:
-    """Whether the text a response converts the picture to is the problem's, letter by letter (but for white
+    """Tell whether the text a response converts the picture to is the problem's, letter by letter (but for white
     space at its ends); None where the response does not convert."""
     end = _conversion_end(task, state, response)
     if end == 0:

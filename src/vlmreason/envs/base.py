@@ -79,32 +79,33 @@ class Env(Task[State]):
 
     @property
     def rewards(self) -> tuple[Reward, ...]:
-        """Its own rewards, all that `turn` gives among them. `rewards.py` has those of any environment."""
+        """Name its own rewards, all that `turn` gives among them. `rewards.py` has those of any environment."""
         return (given("env", "what the rules of the game give"),)
 
     @property
     @abstractmethod
     def max_turns(self) -> int:
-        """Turns after which every episode has ended."""
+        """Return turns after which every episode has ended."""
 
     def start(self, level: str, split: str, index: int) -> State:
-        """The first state of episode number `index` (>= 0, unbounded) of a level and split; the same on every call."""
+        """Return the first state of episode number `index` (>= 0, unbounded) of a level and split; the same on every
+        call."""
         rng = stream(self.name, self.version, level, split, index)
         return self._sample(level, rng, lambda key: split_of(self.name, key) == split)
 
     @abstractmethod
     def turn(self, state: State, response: str, rng: random.Random) -> Outcome[State]:
-        """What a response leads to. `response` is untrusted text of any content and length.
+        """Return what a response leads to. `response` is untrusted text of any content and length.
 
         `rng` is asked for nothing but the exploration that replaces an unreadable action (equation 4.1).
         """
 
     def expert(self, state: State) -> str:
-        """The expert's response."""
+        """Return the expert's response."""
         return self.response(state, "image").text
 
     def write_answer(self, value: str) -> str:
-        """The end of the JSON object whose beginning is the chain of thought; without one the whole object."""
+        """Return the end of the JSON object whose beginning is the chain of thought; without one the whole object."""
         return ("" if self.cot else "{") + f'"{self.answer_key}": {json.dumps(value)}}}'
 
     def convert(self, state: State) -> str:
@@ -114,7 +115,7 @@ class Env(Task[State]):
         return re.compile(rf'(?<!\\)"{self.answer_key}"\s{{0,8}}:')
 
     def answer_start(self, response: str, after: int) -> int:
-        """Where the key stands that is read; without chain of thought its object, which begins with it.
+        """Say where the key stands that is read; without chain of thought its object, which begins with it.
 
         In a response that cannot be read the marker says it.
         """
@@ -146,28 +147,28 @@ class ActionEnv(Env[State]):
 
     @abstractmethod
     def actions(self, state: State) -> Sequence[str]:
-        """The actions that can be named: the action space of the prompt."""
+        """Return the actions that can be named: the action space of the prompt."""
 
     def options(self, state: State) -> tuple[str, ...]:
-        """Every action of the prompt as a response without chain of thought."""
+        """Return every action of the prompt as a response without chain of thought."""
         return tuple(json.dumps({self.answer_key: action}) for action in self.actions(state))
 
     def legal(self, state: State) -> Sequence[str]:
-        """Those that the rules allow now; exploration takes one of them."""
+        """Return those that the rules allow now; exploration takes one of them."""
         return self.actions(state)
 
     @abstractmethod
     def act(self, state: State, action: str) -> Outcome[State]:
-        """What an action of `actions(state)` leads to."""
+        """Return what an action of `actions(state)` leads to."""
 
     def wait(self, state: State) -> Outcome[State]:
-        """A turn that passes without an action; its reward is 0 and at the last turn the episode ends."""
+        """Return a turn that passes without an action; its reward is 0 and at the last turn the episode ends."""
         after: Any = replace(state, turn=state.turn + 1)  # type: ignore[type-var, attr-defined]  # states have turns
         return Outcome(after, {"env": 0.0}, done=after.turn >= self.max_turns)
 
     @abstractmethod
     def best(self, state: State) -> Collection[str]:
-        """The actions an expert may take."""
+        """Return the actions an expert may take."""
 
     def turn(self, state: State, response: str, rng: random.Random) -> Outcome[State]:
         action = read_action(response, self.actions(state), self.answer_key)
@@ -185,7 +186,7 @@ class ActionEnv(Env[State]):
         return replace(outcome, action=action, parsed=False, parts={"step_accuracy": 0.0, **outcome.parts})
 
     def check_wording(self, state: State, action: str) -> None:
-        """Raises ValueError where the templates do not show the state or write another action of the expert's."""
+        """Raise ValueError where the templates do not show the state or write another action of the expert's."""
         try:
             asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
         except (LookupError, ValueError, AttributeError) as error:
@@ -197,6 +198,6 @@ class ActionEnv(Env[State]):
             )
 
     def score(self, state: State, response: str) -> Score:
-        """Whether the response's action is one of the expert's: accuracy per step."""
+        """Tell whether the response's action is one of the expert's: accuracy per step."""
         action = read_action(response, self.actions(state), self.answer_key)
         return Score(correct=action in self.best(state), parsed=action is not None)

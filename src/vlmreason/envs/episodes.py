@@ -34,7 +34,7 @@ class Episodes(Task[Any]):
         self.state_type = env.state_type  # type: ignore[misc]
 
     def turn(self, state: Any, response: str) -> Outcome[Any]:
-        """What a response leads to; nothing is drawn at random."""
+        """Return what a response leads to; nothing is drawn at random."""
         return self.env.turn(state, response, random.Random(0))
 
     def score(self, state: Any, response: str) -> Score:
@@ -93,7 +93,7 @@ class Episodes(Task[Any]):
         return self.env.groups(state)
 
     def answer(self, state: Any) -> str:
-        """The expert's episode."""
+        """Return the expert's episode."""
         responses: list[str] = []
         for _ in range(self.env.max_turns):
             responses.append(self.env.expert(state))
@@ -104,7 +104,7 @@ class Episodes(Task[Any]):
         return write_episode(responses)
 
     def options(self, state: Any) -> tuple[str, ...] | None:
-        """Those of a turn: an episode is chosen turn by turn."""
+        """Return those of a turn: an episode is chosen turn by turn."""
         return self.env.options(state)
 
     def state_from_json(self, data: object) -> Any:
@@ -112,7 +112,7 @@ class Episodes(Task[Any]):
 
 
 def write_episode(responses: Sequence[str]) -> str:
-    """The responses of an episode as one text."""
+    """Return the responses of an episode as one text."""
     return json.dumps(list(responses), ensure_ascii=False)
 
 

@@ -72,7 +72,7 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Raises ValueError where an option is unknown or the index no integer from 0 up."""
+        """Raise ValueError where an option is unknown or the index no integer from 0 up."""
         super().reset(seed=seed)
         if unknown := set(options or {}) - {"index"}:
             raise ValueError(f"options={sorted(unknown)}: allowed is index")
@@ -88,7 +88,7 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
         return self._observation(), {"index": index, "expert": self.env.expert(self.state)}
 
     def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Raises gymnasium.error.ResetNeeded where no episode is being played."""
+        """Raise gymnasium.error.ResetNeeded where no episode is being played."""
         if self.over:
             raise gymnasium.error.ResetNeeded("no episode is being played: call reset() first")
         outcome = self.env.turn(self.state, action, self.rng)

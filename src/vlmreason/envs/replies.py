@@ -18,7 +18,7 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 def read_object(response: str, key: str) -> Mapping[str, Any] | None:
-    """The one JSON object of a response, which may have the key of the answer once.
+    """Return the one JSON object of a response, which may have the key of the answer once.
 
     None where there is none, more than one, or one beyond the limits.
     """
@@ -36,7 +36,7 @@ def read_object(response: str, key: str) -> Mapping[str, Any] | None:
 
 
 def find_key(response: str, key: str) -> int | None:
-    """Where the key stands in a response whose object `read_object` gives with it; None: there is no such."""
+    """Say where the key stands in a response whose object `read_object` gives with it; None: there is no such."""
     found = read_object(response, key)
     if found is None or key not in found:
         return None
@@ -52,7 +52,7 @@ def find_key(response: str, key: str) -> int | None:
 
 
 def read_action(response: str, legal: Sequence[str], key: str = "action") -> str | None:
-    """The legal action that a response names, letter by letter; None where it names none."""
+    """Return the legal action that a response names, letter by letter; None where it names none."""
     found = read_object(response, key)
     action = None if found is None else found.get(key)
     return action if isinstance(action, str) and action in legal else None

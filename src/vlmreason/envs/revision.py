@@ -105,7 +105,7 @@ class Revision(Env[RevisionState]):
         return self.attempts
 
     def start(self, level: str, split: str, index: int) -> RevisionState:
-        """Problem number `index` of the task, before any attempt."""
+        """Return problem number `index` of the task, before any attempt."""
         return RevisionState(self.task.sample(level, split, index).state)
 
     def turn(self, state: RevisionState, response: str, rng: random.Random) -> Outcome[RevisionState]:

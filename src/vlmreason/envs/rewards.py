@@ -17,12 +17,13 @@ from vlmreason.tasks.findings import right_steps
 
 
 def offered(env: Env[Any]) -> dict[str, Reward]:
-    """The rewards of an environment by name, its own first; of the general ones those that it does not give itself."""
+    """Return the rewards of an environment by name, its own first; of the general ones those that it does not give
+    itself."""
     return {reward.name: reward for reward in (*GENERAL, *env.rewards)}
 
 
 def check(env: Env[Any], names: Iterable[str], where: str = "algorithm.rewards") -> None:
-    """Raises ValueError where one is not offered, naming the nearest that is."""
+    """Raise ValueError where one is not offered, naming the nearest that is."""
     known = list(offered(env))
     for name in names:
         if name not in known:
@@ -34,7 +35,8 @@ def check(env: Env[Any], names: Iterable[str], where: str = "algorithm.rewards")
 def further(
     env: Env[Any], names: Iterable[str], state: Any, response: str, outcome: Outcome[Any]
 ) -> Mapping[str, float]:
-    """What a turn has of the general rewards of these names; those that the environment gives itself are left out."""
+    """Return what a turn has of the general rewards of these names; those that the environment gives itself are left
+    out."""
     own = {reward.name for reward in env.rewards}
     found = {r.name: r.value(env, state, response, outcome) for r in GENERAL if r.name in names and r.name not in own}
     return {name: value for name, value in found.items() if value is not None}

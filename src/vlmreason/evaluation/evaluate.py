@@ -107,7 +107,7 @@ def check_problems(task: Task[Any], settings: EvaluationSettings, split: str) ->
 
 
 def measure(model: Model, task: Task[Any], settings: EvaluationSettings) -> dict[str, float]:
-    """Accuracy per level and view in memory, nothing is written; for curves while training.
+    """Return accuracy per level and view in memory, nothing is written; for curves while training.
 
     Keys are `accuracy/<level>/<view>` and the task's parts in the same form; where there are fewer problems than
     asked for, `problems/<level>/<view>` counts them. On the validation split, whatever `settings.split` says, so that

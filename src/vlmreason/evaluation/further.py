@@ -74,7 +74,7 @@ def take_over(
 
 
 def format_evaluations(run_dir: Path) -> str:
-    """One row per evaluation of a run, its own first; "" where there is none."""
+    """Return one row per evaluation of a run, its own first; "" where there is none."""
     rows = []
     for folder in (run_dir, *_further(run_dir)):
         try:

@@ -35,7 +35,7 @@ class Grouped:
     values: Mapping[str, Share]
 
     def to_json(self) -> dict[str, Any]:
-        """An object of summary.json."""
+        """Return an object of summary.json."""
         return asdict(self)
 
 

@@ -44,7 +44,7 @@ class Prediction:
     options: list[Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A flat object, as it stands in a line; unknown fields are left out."""
+        """Return a flat object, as it stands in a line; unknown fields are left out."""
         names = ("id", "task", "level", "split", "index", "view", "response", "num_tokens", "finished", "options")
         known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return known | {_TOKENS + kind: count for kind, count in self.tokens.items()}
@@ -56,7 +56,7 @@ def prediction_path(out_dir: Path, level: str, view: str) -> Path:
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
-    """The predictions of a file, one at a time. Raises ValueError naming file and line."""
+    """Return the predictions of a file, one at a time. Raises ValueError naming file and line."""
     for line in read_jsonl(path):
         yield _prediction(line)
 
@@ -102,7 +102,7 @@ def _count(line: Line, key: str) -> int:
 
 
 def shorten(value: object) -> str:
-    """A value for a message: printable, on one line, short."""
+    """Return a value for a message: printable, on one line, short."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -201,7 +201,7 @@ def claim(out_dir: Path, identity: Mapping[str, object], predictions: Sequence[P
 
 
 def holds(out_dir: Path, identity: Mapping[str, object]) -> bool:
-    """Whether a directory is already the place of this evaluation."""
+    """Tell whether a directory is already the place of this evaluation."""
     path = out_dir / IDENTITY_FILE
     return path.exists() and read_json(path) == json.loads(json.dumps(identity))
 

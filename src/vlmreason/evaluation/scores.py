@@ -44,7 +44,7 @@ class Verdict:
     groups: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A flat beginning of a line; what does not apply is left out."""
+        """Return a flat beginning of a line; what does not apply is left out."""
         data = {"correct": self.correct, "parsed": self.parsed, "parts": dict(self.parts)}
         if self.conversion_exact is not None:
             data["conversion_exact"] = self.conversion_exact

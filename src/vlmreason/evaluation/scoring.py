@@ -52,7 +52,7 @@ class Cell:
     parts: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """A flat object (one row of a data frame): segment kinds as `tokens_<kind>`, parts under their names."""
+        """Return a flat object (one row of a data frame): segment kinds as `tokens_<kind>`, parts under their names."""
         row = dict(vars(self))
         segment_tokens, parts = row.pop("segment_tokens"), row.pop("parts")
         row |= {f"tokens_{kind}": mean for kind, mean in segment_tokens.items()}
@@ -74,7 +74,7 @@ class Summary:
     groups: tuple[Grouped, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """summary.json: the total's measures, then `cells`, a list of the same objects with level and view.
+        """Write summary.json: the total's measures, then `cells`, a list of the same objects with level and view.
 
         `groups` is there where the task has groups: an object per level, view and group, with `values` in it.
         """

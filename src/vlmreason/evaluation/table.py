@@ -16,7 +16,7 @@ MAX_ROWS = 12  # values of a kind of group that are shown one by one
 
 
 def format_table(summary: Summary) -> str:
-    """One row per (level, view): accuracy with interval (%), counts, and the mean number of generated tokens.
+    """Return one row per (level, view): accuracy with interval (%), counts, and the mean number of generated tokens.
 
     Of episodes the share of turns that could not be read, episodes with a turn that was cut off, and tokens per turn.
     """
@@ -76,7 +76,8 @@ def _share(found: Share | None) -> str:
 
 
 def format_course(lines: Iterable[Mapping[str, Any]], phase: str, num: int) -> str:
-    """Accuracy along a phase from its lines of metrics.jsonl, with 95 % Wilson intervals; "" where none was evaluated.
+    """Return accuracy along a phase from its lines of metrics.jsonl, with 95 % Wilson intervals; "" where none was
+    evaluated.
 
     `num`: problems per level and view of each evaluation, where a line does not say that there were fewer.
     """

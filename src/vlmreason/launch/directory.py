@@ -55,7 +55,7 @@ class Sweep:
     complete: bool = False
 
     def difference(self, other: Sweep) -> str | None:
-        """In which way the runs of another plan are not those of this one."""
+        """Say in which way the runs of another plan are not those of this one."""
         if self.command != other.command:
             return f"of the command {self.command}"
         if len(self.jobs) != len(other.jobs):
@@ -98,7 +98,7 @@ def write_sweep(folder: Path, sweep: Sweep, configs: Sequence[str], conf: Path) 
 
 
 def read_sweep(folder: Path, complete: bool = True) -> Sweep:
-    """The sweep of a directory. Raises ValueError when there is none, or only half of one."""
+    """Return the sweep of a directory. Raises ValueError when there is none, or only half of one."""
     path = folder / "sweep.json"
     if not path.is_file():
         raise ValueError(f"dir={folder}: no sweep (sweep.json is missing); `vlmreason sweep plan` makes one")
@@ -109,7 +109,7 @@ def read_sweep(folder: Path, complete: bool = True) -> Sweep:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValueError that names the file."""
+    """Return the content of a JSON file. Raises ValueError that names the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError):
@@ -117,7 +117,7 @@ def read_json(path: Path) -> Any:
 
 
 def source_digest(conf: Path) -> str:
-    """12 hexadecimal digits of the package's code and configuration as they are now."""
+    """Return 12 hexadecimal digits of the package's code and configuration as they are now."""
     found = hashlib.blake2b(digest_size=6)
     package = _package()
     for root in (package, conf):
@@ -127,20 +127,20 @@ def source_digest(conf: Path) -> str:
 
 
 def environment(folder: Path, before: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that runs the frozen source and nothing else of this package."""
+    """Return the environment of a process that runs the frozen source and nothing else of this package."""
     path = os.pathsep.join([str(folder / "source"), *filter(None, [before.get("PYTHONPATH")])])
     return {**before, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def job_words(folder: Path, number: int) -> list[str]:
-    """What is typed behind `python -m` to run a job."""
+    """Return what is typed behind `python -m` to run a job."""
     path = str(job_dir(folder, number) / "config.yaml").replace("\\", "\\\\").replace("'", "\\'")
     return ["vlmreason", "job", f"config='{path}'"]
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One plan or submission at a time. Raises ValueError while another one works in the directory."""
+    """Return one plan or submission at a time. Raises ValueError while another one works in the directory."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"dir={folder}: is a file")
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ _PATIENCE = 20.0  # seconds that a process that is told to stop may take
 
 
 def run(words: Sequence[str], run_dir: Path, threads: int | None = None) -> None:
-    """`vlmreason <words> run=<run_dir>`. Raises ValueError with its own last words when it fails."""
+    """Run `vlmreason <words> run=<run_dir>`. Raises ValueError with its own last words when it fails."""
     place = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")
     command = ["vlmreason", *words]
     print(f"vlmreason: {' '.join(command)} run={run_dir}", file=sys.stderr, flush=True)
@@ -58,7 +58,7 @@ def run(words: Sequence[str], run_dir: Path, threads: int | None = None) -> None
 
 
 def environment(before: Mapping[str, str], threads: int | None) -> dict[str, str]:
-    """Of a process that is alone and runs the source of this one."""
+    """Return the environment of a process that is alone and runs the source of this one."""
     kept = {k: v for k, v in before.items() if k not in _OF_THE_GROUP and not k.startswith(_PREFIXES)}
     source = str(Path(vlmreason.__file__).resolve().parents[1])
     path = [source, *(place for place in kept.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", source))]
@@ -67,7 +67,7 @@ def environment(before: Mapping[str, str], threads: int | None) -> dict[str, str
 
 
 def stop(child: subprocess.Popen[str]) -> None:
-    """As Ctrl-C does it, which lets the process end by itself; by force if it takes long."""
+    """Stop a process as Ctrl-C does, which lets it end by itself; by force if it takes long."""
     if child.poll() is None:
         child.send_signal(signal.SIGINT)
         try:

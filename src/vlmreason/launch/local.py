@@ -44,7 +44,7 @@ def submit(folder: Path, submission: Path, numbers: Sequence[int]) -> str:
 
 
 def supervisor(submission: Path) -> Process | None:
-    """The supervisor of a submission; None when it never started."""
+    """Return the supervisor of a submission; None when it never started."""
     path = submission / "started.json"
     return Process(**read_json(path)) if path.exists() else None
 

@@ -77,7 +77,7 @@ class Slurm:
 
     @property
     def tasks(self) -> int:
-        """Processes of one job on one node."""
+        """Return processes of one job on one node."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
 
     @property
@@ -89,12 +89,12 @@ Profile = Local | Slurm
 
 
 def read_profile(path: Path) -> Profile:
-    """The profile in a YAML file. Raises ValueError."""
+    """Return the profile in a YAML file. Raises ValueError."""
     return make_profile(read_yaml(path), str(path))
 
 
 def make_profile(data: Any, where: str) -> Profile:
-    """The profile of a mapping; `where` begins the message of a ValueError."""
+    """Return the profile of a mapping; `where` begins the message of a ValueError."""
     kinds: dict[str, type[Local] | type[Slurm]] = {"local": Local, "slurm": Slurm}
     kind = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:

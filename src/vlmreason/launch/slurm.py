@@ -52,7 +52,7 @@ def submit(folder: Path, submission: Path, numbers: Sequence[int], profile: Slur
 
 
 def become_job(folder: str, number: int) -> None:
-    """Runs on the node: this process turns into the job, with its log."""
+    """Return runs on the node: this process turns into the job, with its log."""
     name = "log.txt" if rank() == 0 else f"log-{rank()}.txt"
     log = os.open(job_dir(Path(folder), number) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
@@ -63,13 +63,13 @@ def become_job(folder: str, number: int) -> None:
 
 
 def slurm_ids(submission: Path) -> dict[str, str]:
-    """SLURM's number of each job; empty when the submission never got that far."""
+    """Return SLURM's number of each job; empty when the submission never got that far."""
     path = submission / "started.json"
     return dict(read_json(path)) if path.exists() else {}
 
 
 def queue() -> dict[str, str] | None:
-    """State of each of the user's jobs in the queue by SLURM's number; None when squeue does not answer."""
+    """Return the state of the user's jobs in the queue by SLURM's number; None when squeue does not answer."""
     words = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)

@@ -36,7 +36,7 @@ class Process:
         return cls(socket.gethostname(), os.getpid(), _born(os.getpid()))
 
     def is_alive(self) -> bool | None:
-        """None where it cannot be told: on another machine."""
+        """Tell whether it lives; None where it cannot be told: on another machine."""
         if self.host != socket.gethostname():
             return None
         try:
@@ -86,7 +86,7 @@ class Submission:
 
 
 def read_state(job_dir: Path) -> State:
-    """Raises ValueError that names the file when it is damaged, or the folder when it is missing."""
+    """Raise ValueError that names the file when it is damaged, or the folder when it is missing."""
     if not (job_dir / "config.yaml").is_file():
         raise ValueError(f"{job_dir}: the job's folder is missing or incomplete")
     path = job_dir / "state.json"

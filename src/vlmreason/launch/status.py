@@ -39,14 +39,14 @@ class Row:
 
 
 def observe(folder: Path, sweep: Sweep) -> list[Row]:
-    """All jobs. The queue is asked first: a job that is missing there has written its end before."""
+    """Return all jobs. The queue is asked first: a job that is missing there has written its end before."""
     kinds = {kind for job in sweep.jobs if (kind := _kind(job_dir(folder, job.number)))}
     queue = slurm.queue() if "slurm" in kinds else {}
     return [_row(folder, job, queue) for job in sweep.jobs]
 
 
 def counts(rows: Sequence[Row]) -> str:
-    """As "2 done, 1 failed"."""
+    """Write counts as "2 done, 1 failed"."""
     return ", ".join(f"{number} {state}" for state, number in Counter(row.state for row in rows).items())
 
 
@@ -59,7 +59,7 @@ def to_json(sweep: Sweep, rows: Sequence[Row]) -> str:
 
 
 def table(folder: Path, sweep: Sweep, rows: Sequence[Row]) -> str:
-    """For people: one line per job, the place of the logs below."""
+    """Write for people: one line per job, the place of the logs below."""
     keys = list(dict.fromkeys(key for row in rows for key in row.varying))
     heads = [
         "job",

@@ -47,7 +47,7 @@ def send(folder: Path, sweep: Sweep, numbers: Sequence[int], profile: Profile) -
 
 
 def last_profile(folder: Path, numbers: Sequence[int]) -> Profile | None:
-    """The profile with which the latest of these jobs was sent."""
+    """Return the profile with which the latest of these jobs was sent."""
     found = [found for number in numbers if (found := read_submission(job_dir(folder, number)))]
     if not found:
         return None

@@ -38,7 +38,7 @@ class AlreadyDone(Exception):
 
 
 def rank() -> int:
-    """Number of this process among those of one job; 0 writes the files."""
+    """Return number of this process among those of one job; 0 writes the files."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -46,7 +46,7 @@ def rank() -> int:
 
 
 def slurm_id() -> str | None:
-    """Number of this SLURM job as squeue shows it."""
+    """Return number of this SLURM job as squeue shows it."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
@@ -79,7 +79,7 @@ def tracked(folder: Path, number: int, explain: Callable[[BaseException], str]) 
 
 @contextlib.contextmanager
 def untracked() -> Iterator[None]:
-    """For the other processes of a job: they stop as the first one does, and leave the files to it.
+    """Serve the other processes of a job: they stop as the first one does, and leave the files to it.
 
     A stop is no failure of theirs: the launcher of a distributed job kills all processes when one fails.
     """
@@ -88,7 +88,7 @@ def untracked() -> Iterator[None]:
 
 
 def requeue_file(folder: Path) -> Path:
-    """What a job leaves behind for the batch script that started it (slurm.py)."""
+    """Return what a job leaves behind for the batch script that started it (slurm.py)."""
     return folder / "requeue" / str(slurm_id())
 
 

@@ -76,7 +76,7 @@ class Api:
             _check_url(self.url)
 
     def load(self, trained: Path | None = None) -> ApiLearner:
-        """What asks the endpoint; as a run asked it where its directory is given. Raises ValueError."""
+        """Return what asks the endpoint; as a run asked it where its directory is given. Raises ValueError."""
         if trained is not None:
             kept = _read(trained / FILE)
             return ApiLearner(structure(Api, vars(self) | kept, str(trained / FILE)))
@@ -99,7 +99,8 @@ class ApiLearner:
     def generate(
         self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
     ) -> list[Generation]:
-        """Responses to prompts, several requests at a time; their tokens are the endpoint's own count where it says it.
+        """Return responses to prompts, several requests at a time; their tokens are the endpoint's own count where it
+        says it.
 
         Raises ValueError for what an endpoint cannot do (a beginning that is given or forbidden), and where it does
         not answer.
@@ -124,24 +125,24 @@ class ApiLearner:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
-        """Raises ValueError: an endpoint writes text, and says of no other how likely it is."""
+        """Raise ValueError: an endpoint writes text, and says of no other how likely it is."""
         raise ValueError("evaluation.how=choose: a model behind an endpoint only writes text; evaluation.how=generate")
 
     def embed(self, prompts: Sequence[Prompt]) -> NoReturn:
-        """Raises ValueError: an endpoint gives no vectors of what the model sees."""
+        """Raise ValueError: an endpoint gives no vectors of what the model sees."""
         self._refuse("embedding")
 
     def count_tokens(self, text: str) -> int:
-        """Words: the tokens of the model are not known here."""
+        """Count words: the tokens of the model are not known here."""
         return len(text.split())
 
     def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
-        """Nothing can be adapted. Raises ValueError."""
+        """Refuse what cannot be done here: nothing can be adapted. Raises ValueError."""
         if settings.name != "none" or settings.frozen:
             self._refuse(f"adapter.name={settings.name}, adapter.frozen={list(settings.frozen)}")
 
     def trained_parameters(self, train: object = "all") -> NoReturn:
-        """Raises ValueError: nothing can be trained."""
+        """Raise ValueError: nothing can be trained."""
         self._refuse("training")
 
     def save(self, directory: Path) -> None:

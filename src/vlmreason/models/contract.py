@@ -57,7 +57,7 @@ class AdapterSettings:
             raise ValueError(f"adapter.dropout={self.dropout}: 0 or more and less than 1")
 
     def trains(self, part: str, name: str) -> bool:
-        """Whether a parameter of a part trains in a phase that trains the part."""
+        """Tell whether a parameter of a part trains in a phase that trains the part."""
         return part not in self.frozen and (part not in self.parts or ".lora_" in name)
 
 
@@ -120,7 +120,7 @@ class Choice:
 
     @property
     def per_token(self) -> float:
-        """Mean log-probability of a token: it does not favour short options as the whole does."""
+        """Return mean log-probability of a token: it does not favour short options as the whole does."""
         return self.logprob / self.num_tokens
 
 

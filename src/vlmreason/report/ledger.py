@@ -14,7 +14,7 @@ BEGIN, END = "<!-- ledger {} -->", "<!-- end of ledger -->"
 
 
 def ledger(verdicts: Sequence[Verdict]) -> list[str]:
-    """Lines of Markdown: a table, the counts, what was tried where a claim does not hold."""
+    """Return lines of Markdown: a table, the counts, what was tried where a claim does not hold."""
     lines = ["| claim | paper | effect (95 %) | claimed | seeds x problems | verdict |", "|---" * 6 + "|"]
     for verdict in verdicts:
         words = (
@@ -32,7 +32,7 @@ def ledger(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """As `11 hold, 3 fail, 5 not decided, 9 without runs.`"""
+    """Write `11 hold, 3 fail, 5 not decided, 9 without runs.`"""
     number = Counter(verdict.verdict for verdict in verdicts)
     return (
         f"{number['holds']} hold, {number['fails']} fail, {number['not decided']} not decided, "
@@ -41,7 +41,7 @@ def counts(verdicts: Sequence[Verdict]) -> str:
 
 
 def shown_effect(judged: Judged) -> str:
-    """As `+12.3 (+8.1 to +16.5)`; a bound's without signs, a ratio's with an x."""
+    """Write `+12.3 (+8.1 to +16.5)`; a bound's without signs, a ratio's with an x."""
     if judged.effect is None:
         return "-"
     contrast, effect = judged.contrast, judged.effect
@@ -55,7 +55,7 @@ def shown_effect(judged: Judged) -> str:
 
 
 def shown_claimed(contrast: Contrast) -> str:
-    """As `> 0` or `-5 to 5`."""
+    """Write `> 0` or `-5 to 5`."""
     low, high = contrast.limits()
     if low == -math.inf:
         return f"< {high:g}"
@@ -63,7 +63,7 @@ def shown_claimed(contrast: Contrast) -> str:
 
 
 def shown_size(effect: Estimate | None, num_wanted: int = 0) -> str:
-    """As `3 x 200`, or `3` for one number per run; `1 of 3 x 200` where fewer seeds are there than wanted."""
+    """Write `3 x 200`, or `3` for one number per run; `1 of 3 x 200` where fewer seeds are there than wanted."""
     if effect is None:
         return "-"
     missing = f" of {num_wanted}" if effect.num_seeds < num_wanted else ""
@@ -71,7 +71,7 @@ def shown_size(effect: Estimate | None, num_wanted: int = 0) -> str:
 
 
 def insert(text: str, study: str, lines: Sequence[str]) -> str:
-    """`text` (of a README) with the lines of a study's ledger between its markers. Raises ValueError."""
+    """Return `text` (of a README) with the lines of a study's ledger between its markers. Raises ValueError."""
     head, begin, rest = text.partition(BEGIN.format(study))
     _, end, tail = rest.partition(END)
     if not begin or not end:

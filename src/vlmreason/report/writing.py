@@ -12,14 +12,14 @@ from vlmreason.studies.results import CellResult, Result
 
 
 def write(result: Result, path: Path) -> None:
-    """`<path>.md` and `<path>.json`."""
+    """Return `<path>.md` and `<path>.json`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomic(path.with_name(path.name + ".md"), markdown(result))
     write_json_atomic(path.with_name(path.name + ".json"), to_json(result))
 
 
 def markdown(result: Result) -> str:
-    """Title, table with one row per series and one column per panel and place, notes, what is missing."""
+    """Return title, table with one row per series and one column per panel and place, notes, what is missing."""
     experiment = result.experiment
     lines = [f"# {experiment.title}", "", f"{experiment.place}; scale {result.scale}. {experiment.expected}", ""]
     lines += table(result)
@@ -33,7 +33,7 @@ def markdown(result: Result) -> str:
 
 
 def table(result: Result) -> list[str]:
-    """The rows of the Markdown table."""
+    """Return the rows of the Markdown table."""
     experiment = result.experiment
     columns = [(panel.label, place.label) for panel in experiment.panels for place in experiment.x.places()]
     heads = [", ".join(word for word in column if word) or "value" for column in columns]
@@ -45,7 +45,7 @@ def table(result: Result) -> list[str]:
 
 
 def shown(cell: CellResult | None) -> str:
-    """A cell as text: mean with interval and number of runs, or what a curve ends at, or that it is missing."""
+    """Return a cell as text: mean with interval and number of runs, or what a curve ends at, or that it is missing."""
     if cell is None:
         return ""
     if not cell.cell.seeds:
@@ -62,7 +62,7 @@ def shown(cell: CellResult | None) -> str:
 
 
 def number(estimate: Estimate, measure: Measure) -> str:
-    """`76.0 (70.1 to 81.9)`, in percent where the measure is."""
+    """Return `76.0 (70.1 to 81.9)`, in percent where the measure is."""
     factor, digits = (100, 1) if measure.in_percent else (1, 3 if abs(estimate.mean) < 10 else 1)
     if estimate.ci_low is None or estimate.ci_high is None:
         return f"{estimate.mean * factor:.{digits}f}"
@@ -71,7 +71,7 @@ def number(estimate: Estimate, measure: Measure) -> str:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """Every cell with its estimate, its runs and what is missing; plain containers."""
+    """Return every cell with its estimate, its runs and what is missing; plain containers."""
     return {
         "name": result.name,
         "scale": result.scale,

@@ -27,20 +27,20 @@ T = TypeVar("T")
 
 
 def folder() -> Path:
-    """The folder of the experiments. Raises ValueError."""
+    """Return the folder of the experiments. Raises ValueError."""
     return places.data_dir("experiments")
 
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """All artifacts, as `s2h/fig5`, figures and tables by their numbers."""
+    """Return all artifacts, as `s2h/fig5`, figures and tables by their numbers."""
     found = [path.relative_to(folder()).with_suffix("") for path in folder().glob("*/*.yaml")]
     artifacts = [path.as_posix() for path in found if path.name not in NOT_ARTIFACTS]
     return tuple(sorted(artifacts, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]))
 
 
 def chosen(word: str | Sequence[str]) -> list[str]:
-    """The artifacts of `s2h/fig5`, of a list, of `glob(s2h/*)`. Raises ValueError."""
+    """Return the artifacts of `s2h/fig5`, of a list, of `glob(s2h/*)`. Raises ValueError."""
     found: list[str] = []
     for one in [word] if isinstance(word, str) else word:
         pattern = re.fullmatch(r"glob\((.+)\)", one)
@@ -113,12 +113,12 @@ def _structured(kind: type[T], data: Any, path: Path) -> T:
 
 
 def studies(artifacts: Sequence[str]) -> list[str]:
-    """Their studies, each once."""
+    """Return their studies, each once."""
     return list(dict.fromkeys(name.partition("/")[0] for name in artifacts))
 
 
 def read_numbers(path: Path) -> dict[tuple[str, str], float]:
-    """A CSV file of numbers from elsewhere: first column the series, the others named by their header.
+    """Return a CSV file of numbers from elsewhere: first column the series, the others named by their header.
 
     Raises ValueError naming file and line.
     """

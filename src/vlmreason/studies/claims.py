@@ -73,7 +73,7 @@ class Contrast:
             raise ValueError("relation=within: a margin above 0 or a ratio above 1 is expected")
 
     def limits(self) -> tuple[float, float]:
-        """The effect is claimed to lie between these."""
+        """Return the effect is claimed to lie between these."""
         if self.relation == "within":
             return (1 / self.ratio, self.ratio) if self.ratio else (-self.margin, self.margin)
         above = self.relation == "above"
@@ -139,7 +139,8 @@ class Verdict:
 def read_claims(
     path: Path, load: Callable[[str], Experiment] | None = None, scale: str | None = None
 ) -> tuple[Claim, ...]:
-    """The claims of a study. `load`: an experiment by its name at `scale`, to check labels. Raises ValueError."""
+    """Return the claims of a study. `load`: an experiment by its name at `scale`, to check labels. Raises
+    ValueError."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -162,7 +163,7 @@ def read_claims(
 
 
 def check(claim: Claim, experiment: Experiment) -> None:
-    """Raises ValueError where a claim names what the experiment does not have, or compares different measures.
+    """Raise ValueError where a claim names what the experiment does not have, or compares different measures.
 
     `experiment` is at the claim's scale.
     """
@@ -173,7 +174,7 @@ def check(claim: Claim, experiment: Experiment) -> None:
 
 
 def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
-    """The verdict from an artifact's numbers; `results` by the names of experiments. Raises ValueError."""
+    """Return the verdict from an artifact's numbers; `results` by the names of experiments. Raises ValueError."""
     if claim.experiment not in results:
         raise ValueError(f"{claim.id}: the result of {claim.experiment} is needed")
     result = results[claim.experiment]

@@ -26,7 +26,7 @@ class Course:
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """After the filter; as they are where it is not asked for (window 0) or has more points than there are."""
+    """Smooth by the filter; as they are where it is not asked for (window 0) or has more points than there are."""
     if not window or len(values) < window:
         return values
     from scipy.signal import savgol_filter  # half a second to import
@@ -36,7 +36,7 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def course(cell: CellResult) -> Course | None:
-    """Of a cell with curves of training; None where its runs share no evaluation."""
+    """Return the course of a cell with curves of training; None where its runs share no evaluation."""
     if not cell.curves:
         return None
     steps = sorted(set(cell.curves[0].steps).intersection(*(curve.steps for curve in cell.curves)))

@@ -55,30 +55,30 @@ class Estimate:
 
 
 def of_run(seed: int, value: float, num: int = 0) -> Sample:
-    """One value of a run. num: problems of which it is a share; 0: it is none, or they are not known."""
+    """Return one value of a run. num: problems of which it is a share; 0: it is none, or they are not known."""
     low, high = wilson_interval(value * num, num, CONFIDENCE) if num else (value, value)
     return Sample(seed, (value,), False, value - low, high - value)
 
 
 def of_problems(samples: Sequence[Sample]) -> tuple[float, float]:
-    """below and above of the mean of samples: those of one, as all have the same problems."""
+    """Return below and above of the mean of samples: those of one, as all have the same problems."""
     return sum(one.below for one in samples) / len(samples), sum(one.above for one in samples) / len(samples)
 
 
 def estimate(samples: Sequence[Sample]) -> Estimate | None:
-    """The mean over runs and the problems that all of them have; None where there is no value."""
+    """Return the mean over runs and the problems that all of them have; None where there is no value."""
     return _estimate(samples, lowest=0.0)
 
 
 def of_shares(found: Estimate | None, lowest: float = 0.0) -> Estimate | None:
-    """An estimate of values from `lowest` to 1: its interval goes no further."""
+    """Return an estimate of values from `lowest` to 1: its interval goes no further."""
     if found is None or found.ci_low is None or found.ci_high is None:
         return found
     return replace(found, ci_low=max(lowest, found.ci_low), ci_high=min(1.0, found.ci_high))
 
 
 def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | None:
-    """Mean of left minus right, paired by seed and problem; None where they share none."""
+    """Return mean of left minus right, paired by seed and problem; None where they share none."""
     pairs = [(a, b) for a in left for b in right if a.seed == b.seed]
     if any(a.by_problem != b.by_problem for a, b in pairs):
         return None
@@ -86,7 +86,8 @@ def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | No
 
 
 def minus(left: Sample, right: Sample) -> Sample:
-    """Value by value; the problems behind two shares tell of their difference what Newcombe's interval does (1998)."""
+    """Return value by value; the problems behind two shares tell of their difference what Newcombe's interval does
+    (1998)."""
     both = zip(left.values, right.values, strict=False)
     values = tuple(None if None in (x, y) else x - y for x, y in both)  # type: ignore[operator]
     below, above = math.hypot(left.below, right.above), math.hypot(left.above, right.below)

@@ -56,7 +56,7 @@ class Axis:
         return tuple(Entry(label=_short(value), set={self.key: value} if self.key else {}) for value in self.values)
 
     def place_of(self, value: Any) -> int | None:
-        """Number of the place that a paper's number belongs to."""
+        """Return number of the place that a paper's number belongs to."""
         for values in (self.paper_values, [place.label for place in self.places()]):
             for number, known in enumerate(values):
                 if known == value or str(known) == str(value):
@@ -175,7 +175,7 @@ class Experiment:
             raise ValueError(f"paper: x={number.x}: there are {', '.join(sorted(known))}")
 
     def cells(self) -> Iterator[Cell]:
-        """All cells, panel by panel, series by series."""
+        """Return all cells, panel by panel, series by series."""
         for panel, series, x in itertools.product(self.panels, self.series, self.x.places()):
             if series.only is not None and panel.label not in series.only:
                 continue
@@ -207,7 +207,7 @@ class Cell:
     seeds: tuple[int, ...]
 
     def jobs(self) -> Iterator[dict[str, Any]]:
-        """The settings of `vlmreason train` of every run. No run for numbers from elsewhere."""
+        """Return the settings of `vlmreason train` of every run. No run for numbers from elsewhere."""
         if self.measure.source != "imported":
             for seed in self.seeds:
                 yield {**self.set, "seed": seed}

@@ -45,7 +45,7 @@ class Library:
             print(f"vlmreason: {fault}; it is passed over", file=sys.stderr)
 
     def find(self, settings: Mapping[str, Any]) -> Any:
-        """The record of a run by its settings (vlmreason.studies.results.Found), or None.
+        """Return the record of a run by its settings (vlmreason.studies.results.Found), or None.
 
         Exactly that run, or one made before settings were added that `settings` does not name; the newest.
         """
@@ -114,7 +114,7 @@ def collect(name: str, scale: str, library: Library, extra: Mapping[str, Any]) -
 
 
 def line(result: Any) -> str:
-    """What is there of an artifact, and the command that makes the rest."""
+    """Return what is there of an artifact, and the command that makes the rest."""
     missing = sum(bool(missing.set) for missing in result.missing)
     scale = "" if result.scale == "nano" else f" scale={result.scale}"
     rest = f"; missing {missing}: vlmreason sweep experiment={result.name}{scale}" if missing else ""

@@ -117,7 +117,7 @@ TIMES = tuple(_PLACES)
 
 
 def find(what: str) -> Entry:
-    """The entry of a measure. Raises ValueError."""
+    """Return the entry of a measure. Raises ValueError."""
     kind, colon, name = what.partition(":")
     entry = _ENTRIES.get(what) or (_ENTRIES.get(f"{kind}:*") if name else None)
     if entry is not None and what[-1] != "*":
@@ -130,7 +130,7 @@ def find(what: str) -> Entry:
 
 
 def of_kind(kind: str) -> list[str]:
-    """Names behind `<kind>:` that have entries of their own."""
+    """Return names behind `<kind>:` that have entries of their own."""
     return [name.removeprefix(f"{kind}:") for name in _ENTRIES if name.startswith(f"{kind}:") and name[-1] != "*"]
 
 
@@ -173,7 +173,7 @@ class Measure(Asked):
 
     @property
     def source(self) -> str:
-        """What makes it, as Entry.source; `training` where the evaluations while training do."""
+        """Return what makes it, as Entry.source; `training` where the evaluations while training do."""
         return "training" if self.training else self.entry.source
 
     @property
@@ -192,7 +192,7 @@ class Measure(Asked):
 
 
 def read_measure(data: Mapping[str, Any]) -> Measure:
-    """Raises ValueError."""
+    """Raise ValueError."""
     return structure(Measure, data, "measure")
 
 
@@ -200,7 +200,7 @@ def read_measure(data: Mapping[str, Any]) -> Measure:
 
 
 def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_task: str | None = None) -> Words | None:
-    """The command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
+    """Return the command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
 
     `analyses`: the study's settings of each `analyze what=`. `own_task`: of the run, which training evaluates.
     """
@@ -220,7 +220,8 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
 
 
 def is_made(record: Record, measure: Measure) -> bool:
-    """Whether training and its follow-up have done what they can for a measure; what is not in there never will be."""
+    """Tell whether training and its follow-up have done what they can for a measure; what is not in there never will
+    be."""
     if measure.source == "training":
         return record.evaluation(None, "auto") is not None
     if measure.source == "evaluation":
@@ -242,7 +243,7 @@ def _short(value: Any) -> str:
 
 
 def sample(record: Record, measure: Measure, seed: int) -> Sample:
-    """What a run gave. Raises NotThereError."""
+    """Return what a run gave. Raises NotThereError."""
     entry = measure.entry
     if measure.training:
         along = _training_curve(record, measure, seed)
@@ -260,7 +261,7 @@ def sample(record: Record, measure: Measure, seed: int) -> Sample:
 
 
 def curve(record: Record, measure: Measure, seed: int) -> Curve:
-    """A measure along a run: over its checkpoints or the evaluations while it trained. Raises NotThereError."""
+    """Return a measure along a run: over its checkpoints or the evaluations while it trained. Raises NotThereError."""
     return _training_curve(record, measure, seed) if measure.training else _checkpoint_curve(record, measure, seed)
 
 
@@ -326,12 +327,12 @@ def _training_curve(record: Record, measure: Measure, seed: int) -> Curve:
 
 
 def factor(measure: Measure) -> float:
-    """From a measure's value to what is shown."""
+    """Return the factor from a measure's value to what is shown."""
     return 100.0 if measure.in_percent else 1.0
 
 
 def measure_words(measure: Measure) -> str:
-    """What is measured, as the label of an axis."""
+    """Return what is measured, as the label of an axis."""
     words = measure.entry.words.format(name=_named(measure.name))
     if measure.training == "best":
         words = f"best {words} while training"
@@ -346,7 +347,7 @@ def _named(name: str) -> str:
 
 
 def along_words(along: str) -> str:
-    """Where a checkpoint or an evaluation is, as the label of an axis."""
+    """Say where a checkpoint or an evaluation is, as the label of an axis."""
     if "@" in along:
         measure = _figure_along(along)
         return measure_words(measure)
@@ -354,7 +355,7 @@ def along_words(along: str) -> str:
 
 
 def along_factor(along: str) -> float:
-    """From what is along a curve to what is shown."""
+    """Return the factor from what is along a curve to what is shown."""
     return factor(_figure_along(along)) if "@" in along else 1.0
 
 

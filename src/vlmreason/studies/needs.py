@@ -18,7 +18,8 @@ NOTHING: Mapping[str, Any] = {}
 def asked(
     experiment: Any, analyses: Mapping[str, Any], extra: Mapping[str, Any] = NOTHING
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """What an artifact asks of runs: a run's settings, a measure, and the command after training that makes it or None.
+    """Return what an artifact asks of runs: a run's settings, a measure, and the command after training that makes it
+    or None.
 
     A run comes as often as something is asked of it. `extra`: settings of all runs that win.
     """
@@ -29,14 +30,14 @@ def asked(
 
 
 def settings_key(settings: Mapping[str, Any]) -> str:
-    """The same for the same settings, in whatever order."""
+    """Return the same for the same settings, in whatever order."""
     return repr(sorted(settings.items(), key=str))
 
 
 def needed(
     name: str, scale: str, extra: Mapping[str, Any] = NOTHING
 ) -> list[tuple[dict[str, Any], list[tuple[str, ...]]]]:
-    """Every run of an artifact once: its settings, and the commands that follow training.
+    """Return every run of an artifact once: its settings, and the commands that follow training.
 
     `extra`: settings of all runs that win.
     """
@@ -71,12 +72,12 @@ class Need:
 
     @property
     def run_dir(self) -> Path | None:
-        """Where the run lies on this machine."""
+        """Say where the run lies on this machine."""
         return self.found.record.path if self.found and self.found.record.path.is_dir() else None
 
 
 def needs(names: Sequence[str], scale: str, library: Library, extra: Mapping[str, Any] = NOTHING) -> list[Need]:
-    """All runs of these experiments. `extra`: settings of all runs that win. Raises ValueError."""
+    """Return all runs of these experiments. `extra`: settings of all runs that win. Raises ValueError."""
     by_settings: dict[str, Need] = {}
     by_hash: dict[str, Need] = {}
     for name in names:

@@ -37,7 +37,7 @@ class Asked:
 
     @property
     def name(self) -> str:
-        """The part of `what` behind the colon."""
+        """Return the part of `what` behind the colon."""
         return self.what.partition(":")[2]
 
 
@@ -61,7 +61,7 @@ class Curve:
 
 
 def cell(record: Record, asked: Asked) -> EvaluationCell:
-    """The scores of the problems that are asked for. Raises NotThereError."""
+    """Return the scores of the problems that are asked for. Raises NotThereError."""
     evaluation = record.evaluation(asked.task, asked.conversion, asked.how)
     if evaluation is None:
         other = "" if asked.task is None else f" on {asked.task}"
@@ -160,7 +160,7 @@ def _values(found: EvaluationCell, asked: Asked, kind: str) -> Sequence[str | No
 
 
 def results(record: Record, name: str) -> Sequence[Mapping[str, Any]]:
-    """The results of `analyze what=<name>`. Raises NotThereError."""
+    """Return the results of `analyze what=<name>`. Raises NotThereError."""
     if name not in record.analyses:
         raise NotThereError(f"no analysis: what={name}")
     found: Sequence[Mapping[str, Any]] = record.analyses[name]["results"]
@@ -220,7 +220,7 @@ def _at(data: Any, path: Sequence[str]) -> float | None:
 
 
 def checkpoint_steps(record: Record, names: Sequence[str]) -> dict[str, int]:
-    """Steps over all phases at which checkpoints are, as `main-40` or, at the end of a phase, `main`."""
+    """Return steps over all phases at which checkpoints are, as `main-40` or, at the end of a phase, `main`."""
     starts, total = {}, 0
     for phase, steps in record.steps.items():
         starts[phase] = total
@@ -236,7 +236,7 @@ def checkpoint_steps(record: Record, names: Sequence[str]) -> dict[str, int]:
 
 
 def last_phase_start(record: Record) -> int:
-    """Steps over all phases before the last one."""
+    """Return steps over all phases before the last one."""
     return sum(record.steps.values()) - record.steps[list(record.steps)[-1]]
 
 
@@ -244,7 +244,7 @@ def last_phase_start(record: Record) -> int:
 
 
 def column(record: Record, name: str, level: str | None, view: str | None) -> list[float | None]:
-    """A figure of the evaluations while training. Raises NotThereError."""
+    """Return a figure of the evaluations while training. Raises NotThereError."""
     columns: Mapping[str, list[float | None]] = record.training["columns"]
     for key, found in columns.items():
         own, *place = key.split("/")

@@ -71,7 +71,7 @@ class Evaluation:
 
     @property
     def asked(self) -> str:
-        """How responses came about, in words."""
+        """Say how responses came about, in words."""
         return "chosen" if self.how == "choose" else f"conversion {self.conversion}"
 
     def cell(self, level: str | None, view: str | None) -> EvaluationCell | None:
@@ -110,22 +110,23 @@ class Record:
 
     @property
     def has_pixels(self) -> bool:
-        """Whether top pixels are listed, which records are without where their study does not draw them."""
+        """Tell whether top pixels are listed, which records are without where their study does not draw them."""
         return any("examples" in group for group in self.analyses.get("attribution", {"results": []})["results"])
 
     @property
     def fullness(self) -> int:
-        """How much it holds of its run: records of one run, as of two studies, may differ in that."""
+        """Say how much it holds of its run: records of one run, as of two studies, may differ in that."""
         return len(self.evaluations) + len(self.analyses) + self.has_pixels
 
     @property
     def commit(self) -> str:
-        """Version of the code that trained the run, as `abcdef012345` or, with changes, `abcdef012345+`."""
+        """Return version of the code that trained the run, as `abcdef012345` or, with changes, `abcdef012345+`."""
         source = self.provenance["source"]
         return str(source["commit"])[:12] + ("+" if source["dirty"] else "")
 
     def evaluation(self, task: str | None, conversion: str, how: str = "auto") -> Evaluation | None:
-        """The final model's evaluation on a task (None: its own), with a conversion and asked so (auto: the run's own).
+        """Return the final model's evaluation on a task (None: its own), with a conversion and asked so (auto: the
+        run's own).
 
         Of responses that came about otherwise than the run's own (written, chosen), any conversion is as good. Of
         several the run's own comes first, then the one with the most problems.
@@ -150,7 +151,7 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """Raises ValueError."""
+    """Raise ValueError."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: larger than a record is ({MAX_BYTES // 2**20} MiB)")
     data = read_json(path)
@@ -160,7 +161,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """All records below a folder, and what is wrong with those that are damaged."""
+    """Return all records below a folder, and what is wrong with those that are damaged."""
     found, faults = [], []
     for path in sorted(folder.rglob("*.json")):
         try:
@@ -171,7 +172,7 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def condense(run_dir: Path, config: Mapping[str, Any], load_task: Callable[[Mapping[str, Any]], Task[Any]]) -> Record:
-    """The record of a finished run. `load_task`: the task of an evaluation.json. Raises ValueError."""
+    """Return the record of a finished run. `load_task`: the task of an evaluation.json. Raises ValueError."""
     try:
         return Record(json.loads(json.dumps(_data(run_dir, config, load_task))), run_dir)
     except DAMAGES as error:
@@ -204,7 +205,7 @@ def _data(
 
 
 def fingerprint(run_dir: Path) -> str:
-    """Changes whenever a file that a record is made of does."""
+    """Return what changes whenever a file that a record is made of does."""
     patterns = ("provenance.json", "metrics.jsonl", "summary.json", "evaluations/*/summary.json", "analysis/*.json")
     paths = sorted(itertools.chain.from_iterable(run_dir.glob(pattern) for pattern in patterns))
     stats = [(path.relative_to(run_dir).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]

@@ -69,7 +69,7 @@ class Result:
 
     @property
     def missing(self) -> tuple[Missing, ...]:
-        """Each missing run once."""
+        """Return each missing run once."""
         seen: dict[str, Missing] = {}
         for result in self.cells:
             for missing in result.missing:
@@ -78,14 +78,15 @@ class Result:
 
     @property
     def num_runs(self) -> int:
-        """Different runs that are there."""
+        """Return different runs that are there."""
         return len({run for result in self.cells for run in result.runs})
 
 
 def collect(
     name: str, scale: str, experiment: Experiment, find: Find, numbers: Mapping[tuple[str, str], float] | None = None
 ) -> Result:
-    """Every cell of an experiment from the records that `find` knows. `numbers`: imported, by series and column."""
+    """Return every cell of an experiment from the records that `find` knows. `numbers`: imported, by series and
+    column."""
     used: dict[str, Found] = {}
     cells = tuple(_cell(cell, find, used, numbers or {}) for cell in experiment.cells())
     return Result(name, scale, experiment, cells, tuple(_notes(experiment, cells, used.values())))

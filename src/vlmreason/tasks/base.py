@@ -81,7 +81,7 @@ class Task(ABC, Generic[State]):
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
 
     def sample(self, level: str, split: str, index: int) -> Problem[State]:
-        """Problem number `index` (>= 0, unbounded) of a level and split; the same one on every call."""
+        """Return problem number `index` (>= 0, unbounded) of a level and split; the same one on every call."""
         if level not in self.levels:
             raise ValueError(f"level={level!r}: {self.name} has {', '.join(self.levels)}")
         check_choice("split", split, SPLITS)
@@ -97,7 +97,7 @@ class Task(ABC, Generic[State]):
         return None
 
     def first(self, level: str, split: str, num: int) -> range:
-        """Number the first `num` problems of a level and split, or those that there are, which is said once.
+        """Return number the first `num` problems of a level and split, or those that there are, which is said once.
 
         Training goes round and round; whoever counts problems asks here. Raises ValueError where there is none.
         """
@@ -123,23 +123,23 @@ class Task(ABC, Generic[State]):
 
     @abstractmethod
     def key(self, state: State) -> object:
-        """The JSON-able part of the state that decides its split, so that splits share no problem."""
+        """Return the JSON-able part of the state that decides its split, so that splits share no problem."""
 
     @abstractmethod
     def draw(self, state: State) -> Picture:
-        """The problem as a picture."""
+        """Return the problem as a picture."""
 
     @abstractmethod
     def text(self, state: State) -> str:
-        """The problem as text, x(t) in the paper."""
+        """Return the problem as text, x(t) in the paper."""
 
     @abstractmethod
     def prompt(self, state: State, modality: Modality) -> str:
-        """The question; with modality "text" it holds `text(state)`, with "image" nothing of the picture."""
+        """Return the question; with modality "text" it holds `text(state)`, with "image" nothing of the picture."""
 
     @abstractmethod
     def convert(self, state: State) -> str:
-        """The conversion sentence (P_convert), first word "Convert"; the text form follows it."""
+        """Return the conversion sentence (P_convert), first word "Convert"; the text form follows it."""
 
     def options(self, state: State) -> tuple[str, ...] | None:
         """Give the answers to choose from, as whole responses that `score` reads; None: an answer is written freely."""
@@ -147,11 +147,11 @@ class Task(ABC, Generic[State]):
 
     @abstractmethod
     def thought(self, state: State) -> list[str]:
-        """The chain of thought as its steps, in order; they are concatenated as they are."""
+        """Return the chain of thought as its steps, in order; they are concatenated as they are."""
 
     @abstractmethod
     def answer(self, state: State) -> str:
-        """The final answer."""
+        """Return the final answer."""
 
     def response(self, state: State, view: str) -> Response:
         """Write the response that is learned, in segments of any kinds (`view` is one of VIEWS).
@@ -179,16 +179,16 @@ class Task(ABC, Generic[State]):
         return {}
 
     def answer_marker(self) -> re.Pattern[str]:
-        """What an answer begins with; in a response the last one counts."""
+        """Return what an answer begins with; in a response the last one counts."""
         return ANSWER_MARKER
 
     def markers(self) -> Mapping[str, re.Pattern[str]]:
-        """What a segment of a kind begins with, between the conversion and the answer of a response; the group
+        """Return what a segment of a kind begins with, between the conversion and the answer of a response; the group
         `label` of a match is its label. What comes before the first such marker is thought."""
         return {}
 
     def answer_start(self, response: str, after: int) -> int:
-        """Where the answer of a response begins whose conversion ends at `after`; its length where it has none."""
+        """Say where the answer of a response begins whose conversion ends at `after`; its length where it has none."""
         start = len(response)
         for marker in self.answer_marker().finditer(response, after):
             start = marker.start()
@@ -231,12 +231,12 @@ class Task(ABC, Generic[State]):
 
 
 def state_to_json(state: Any) -> dict[str, Any]:
-    """A state as plain JSON types (tuples become lists)."""
+    """Return a state as plain JSON types (tuples become lists)."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(state))))
 
 
 def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str, str]) -> Any:
-    """The named wording (a frozen dataclass of templates) with single templates replaced."""
+    """Return the named wording (a frozen dataclass of templates) with single templates replaced."""
     check_choice("task.trace", trace, wordings)
     wording = wordings[trace]
     names = [f.name for f in dataclasses.fields(wording)]

@@ -177,7 +177,7 @@ class Rows(Generic[Row]):
 
     @functools.cached_property
     def places(self) -> dict[Hashable, array[int]]:
-        """The problems of each place, as number of the row * _PARTS + part."""
+        """Return the problems of each place, as number of the row * _PARTS + part."""
         found: dict[Hashable, array[int]] = {}
         for number, row in enumerate(self.rows):
             problems = found.setdefault(self._place(row), array("q"))
@@ -190,7 +190,7 @@ class Rows(Generic[Row]):
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """All rows that can be used. Raises ValueError."""
+        """Return all rows that can be used. Raises ValueError."""
         used, faults = [], []
         for number, data in enumerate(read_index(self.path, self.limits, self.checksums)):
             try:
@@ -280,12 +280,12 @@ def _depth(value: Any) -> int:
 
 
 def shown(value: object) -> str:
-    """A value of a file for a message: printable and short."""
+    """Return a value of a file for a message: printable and short."""
     return ascii(value if not isinstance(value, str) else value[:MAX_SHOWN])[: MAX_SHOWN + 2]
 
 
 def held_out_split(task: str, key: object, held_out: float) -> str:
-    """The split of a key where validation and test have this share each."""
+    """Return the split of a key where validation and test have this share each."""
     place = stream(task, key).random()
     return "validation" if place < held_out else "test" if place < 2 * held_out else "train"
 
@@ -345,11 +345,11 @@ class DiskTask(Task[State]):
         """
 
     def level(self, state: State) -> str:
-        """The level of a row where the levels have no files of their own."""
+        """Return the level of a row where the levels have no files of their own."""
         return self.levels[0]
 
     def split(self, state: State) -> str:
-        """The split of a row where the splits have no files of their own: by a hash of its key."""
+        """Return the split of a row where the splits have no files of their own: by a hash of its key."""
         if self.held_out is None:
             return split_of(self.name, self.key(state))
         return held_out_split(self.name, self.key(state), self.held_out)

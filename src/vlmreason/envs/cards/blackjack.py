@@ -61,7 +61,7 @@ class BlackjackState:
 
     @property
     def dealer(self) -> tuple[Card, ...]:
-        """The two cards dealt, behind a player who stands also those that the dealer drew."""
+        """Return the two cards dealt, behind a player who stands also those that the dealer drew."""
         last = 4 + self.hits
         if self.stood:
             while count((*self.deck[2:4], *self.deck[4 + self.hits : last]))[0] < DEALER_STANDS:
@@ -159,7 +159,7 @@ class Blackjack(ActionEnv[BlackjackState]):
         return (STAND, HIT)
 
     def best(self, state: BlackjackState) -> Collection[str]:
-        """The optimal action, both where they are equally good; none where the hand is over."""
+        """Return the optimal action, both where they are equally good; none where the hand is over."""
         hand = count(state.player)
         if state.stood or hand[0] > BUST:
             return ()
@@ -245,12 +245,12 @@ class Blackjack(ActionEnv[BlackjackState]):
 
 
 def points(card: Card) -> int:
-    """What a card counts, an ace 1."""
+    """Return what a card counts, an ace 1."""
     return min(card[0], 10)
 
 
 def count(cards: Iterable[Card]) -> Hand:
-    """The points of a hand; one ace counts 11 where that is not over 21."""
+    """Return the points of a hand; one ace counts 11 where that is not over 21."""
     hand: Hand = (0, False)
     for card in cards:
         hand = add(hand, points(card))
@@ -258,7 +258,7 @@ def count(cards: Iterable[Card]) -> Hand:
 
 
 def add(hand: Hand, card: int) -> Hand:
-    """A hand with another card that counts 1 (an ace) to 10."""
+    """Return a hand with another card that counts 1 (an ace) to 10."""
     total, soft = hand[0] + card, hand[1]
     if card == 1 and not soft and total + 10 <= BUST:
         return total + 10, True
@@ -266,21 +266,21 @@ def add(hand: Hand, card: int) -> Hand:
 
 
 def best_actions(hand: Hand, opened: int) -> tuple[str, ...]:
-    """What is optimal with a hand against the dealer's open card, which counts `opened` (1 to 10)."""
+    """Return what is optimal with a hand against the dealer's open card, which counts `opened` (1 to 10)."""
     gain = stand_value(hand[0], opened) - hit_value(hand, opened)
     return (STAND, HIT) if abs(gain) < _TIE else (STAND,) if gain > 0 else (HIT,)
 
 
 @functools.cache
 def stand_value(total: int, opened: int) -> float:
-    """The mean reward of standing with `total` points."""
+    """Return the mean reward of standing with `total` points."""
     ends = _dealer_ends(add((0, False), opened))
     return sum(chance * ((end > BUST or total > end) - (total < end <= BUST)) for end, chance in ends.items())
 
 
 @functools.cache
 def hit_value(hand: Hand, opened: int) -> float:
-    """The mean reward of hitting and playing on optimally."""
+    """Return the mean reward of hitting and playing on optimally."""
     return sum(chance * _value(add(hand, card), opened) for card, chance in _CHANCES.items())
 
 

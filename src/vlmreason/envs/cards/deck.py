@@ -32,7 +32,7 @@ _SMALL = 60  # pixels of width below which a card has room for its rank and one 
 
 
 def deck(suits: str = "all") -> list[Card]:
-    """The 52 cards, or the 26 of the black or the red suits."""
+    """Return the 52 cards, or the 26 of the black or the red suits."""
     return [(rank, suit) for suit in SUITS[suits] for rank in range(1, len(RANKS) + 1)]
 
 
@@ -41,12 +41,12 @@ def rank_name(card: Card) -> str:
 
 
 def value(card: Card, face_cards: str) -> int:
-    """What a card counts; `face_cards` is one of FACE_RULES, the ace counts 1."""
+    """Return what a card counts; `face_cards` is one of FACE_RULES, the ace counts 1."""
     return min(card[0], 10) if face_cards == "ten" else card[0]
 
 
 def check_card(card: Card) -> None:
-    """Raises ValueError where a card that was read from a file is none."""
+    """Raise ValueError where a card that was read from a file is none."""
     if not 1 <= card[0] <= len(RANKS) or card[1] not in SIGNS:
         raise ValueError(
             f"card={list(card)!r}: a rank from 1 to {len(RANKS)} and one of {', '.join(SIGNS)} are expected"
@@ -55,7 +55,7 @@ def check_card(card: Card) -> None:
 
 @functools.lru_cache(maxsize=256)
 def card_sprite(card: Card | None, width: int, height: int) -> Picture:
-    """A card of (height, width, 3); None is one that lies face down.
+    """Return a card of (height, width, 3); None is one that lies face down.
 
     Small cards show the rank in the upper left quarter and the suit's sign in the lower right one, so that each lies
     within one patch of the model; larger ones look like printed cards.
@@ -70,7 +70,7 @@ def card_sprite(card: Card | None, width: int, height: int) -> Picture:
 
 
 def card_boxes(num_cards: int, card: tuple[int, int], area: tuple[int, int]) -> list[tuple[int, int]]:
-    """Where the cards lie on an area: x and y of their upper left corners, rows as full as they go and centred.
+    """Say where the cards lie on an area: x and y of their upper left corners, rows as full as they go and centred.
 
     `card` and `area` are width and height (px). Up to four cards lie in rows of two where three do not fit.
     Raises ValueError where they do not fit.

@@ -38,7 +38,7 @@ class Formula:
 
 
 def evaluate(text: str, equation: bool = False) -> Formula:
-    """The value of a formula, whose numbers are whole and not negative.
+    """Return the value of a formula, whose numbers are whole and not negative.
 
     `equation`: "= number" may follow, which is returned and not compared. Raises FormulaError.
     """
@@ -113,7 +113,7 @@ def _operand(tokens: Sequence[str], at: int, depth: int) -> tuple[Fraction, int]
 
 
 def join(pieces: Sequence[str]) -> str:
-    """The pieces of a formula as text; a space keeps two numbers apart that stand side by side."""
+    """Return the pieces of a formula as text; a space keeps two numbers apart that stand side by side."""
     text = ""
     for before, piece in zip(("", *pieces), pieces, strict=False):
         text += f" {piece}" if before.isdigit() and piece.isdigit() else piece
@@ -124,7 +124,7 @@ Numbers = tuple[int, ...]
 
 
 def solve(numbers: Sequence[int], target: int, operators: str = OPERATORS) -> str | None:
-    """A formula of all numbers, each once, whose value is the target; None where there is none.
+    """Return a formula of all numbers, each once, whose value is the target; None where there is none.
 
     Numbers that come first are used first where they can be, and brackets only where they must be.
     """
@@ -137,7 +137,7 @@ def solvable(numbers: Sequence[int], target: int, operators: str = OPERATORS) ->
 
 
 def solutions(numbers: Sequence[int], target: int, operators: str = OPERATORS) -> tuple[str, ...]:
-    """All formulas of all numbers, each once, whose value is the target, without brackets that are not needed.
+    """Return all formulas of all numbers, each once, whose value is the target, without brackets that are not needed.
 
     Those that differ by the order of numbers alone, as 4*6 and 6*4, are different formulas.
     """
@@ -271,7 +271,7 @@ class Position:
 
     @property
     def value(self) -> Fraction | None:
-        """The value where the formula could end here, None where it could not."""
+        """Return the value where the formula could end here, None where it could not."""
         total, term, waits = self.levels[-1]
         return None if waits or len(self.levels) > 1 else total + term
 
@@ -281,7 +281,7 @@ def begin(numbers: Sequence[int]) -> Position:
 
 
 def follow(position: Position, piece: str) -> Position | None:
-    """The position behind a further piece; None where no formula goes on so."""
+    """Return the position behind a further piece; None where no formula goes on so."""
     *below, (total, term, waits) = position.levels
     left = position.left
     if piece.isdigit():
@@ -305,7 +305,7 @@ def follow(position: Position, piece: str) -> Position | None:
 def complete(
     pieces: Sequence[str], numbers: Sequence[int], target: int, operators: str = OPERATORS
 ) -> tuple[str, ...] | None:
-    """Pieces that make a begun formula a solution; () where it is one, None where it can be none any more.
+    """Return pieces that make a begun formula a solution; () where it is one, None where it can be none any more.
 
     A solution uses all `numbers`, each once. `operators` must hold + where it holds -, and * where it holds /.
     """
@@ -331,7 +331,7 @@ def complete(
 
 
 def next_pieces(pieces: Sequence[str], numbers: Sequence[int], target: int, operators: str = OPERATORS) -> set[str]:
-    """The pieces after which a begun formula can still become a solution; "=" where it is one.
+    """Return the pieces after which a begun formula can still become a solution; "=" where it is one.
 
     A bracket is opened only where the numbers left are enough for one more operation within each bracket at its place.
     """

@@ -260,7 +260,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         return sorted(rank for rank, _ in state.cards)
 
     def values(self, state: GeneralPointsState) -> list[int]:
-        """What the cards count, in their order."""
+        """Return what the cards count, in their order."""
         return [value(card, state.face_cards) for card in state.cards]
 
     @property
@@ -295,7 +295,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         return Outcome(after, rewards, done=solved or over, success=solved, parsed=parsed, parts=parts)
 
     def score(self, state: GeneralPointsState, response: str) -> Score:
-        """Whether the attempt solves the deal."""
+        """Tell whether the attempt solves the deal."""
         verdict, recognized, parsed = self._judge(state, response)
         return Score(verdict == "solved", parsed, {"recognition": float(recognized)} if self.cot else {})
 
@@ -369,7 +369,8 @@ class GeneralPoints(Env[GeneralPointsState]):
         return template.format(formula=formula, target=state.target, rule=self._rules[state.face_cards])
 
     def mistake(self, state: GeneralPointsState, rng: random.Random) -> str:
-        """A plausible response that fails: a formula of the right cards with another value, or the other rule's."""
+        """Return a plausible response that fails: a formula of the right cards with another value, or the other
+        rule's."""
         numbers, formula = self.values(state), None
         if any(rank > 10 for rank, _ in state.cards) and rng.random() < 0.5:
             numbers = [value(card, "ranks" if state.face_cards == "ten" else "ten") for card in state.cards]
@@ -399,7 +400,7 @@ def _names(cards: Any) -> list[str] | None:
 
 
 def wrong_formula(numbers: Sequence[int], target: int, rng: random.Random) -> str:
-    """A formula of the numbers (two or more, positive), each used once, with another value than the target."""
+    """Return a formula of the numbers (two or more, positive), each used once, with another value than the target."""
     for _ in range(20):
         shuffled = [str(number) for number in rng.sample(list(numbers), len(numbers))]
         if len(shuffled) > 2 and rng.random() < 0.5:
@@ -418,7 +419,8 @@ _MARKER = re.compile(r"\[(/?[A-Z_]{2,})\]")
 
 
 def kept(response: str, most: int) -> str:
-    """What stays of a response in the prompts to come: at most that many characters of its end, where the formula is.
+    """Return what stays of a response in the prompts to come: at most that many characters of its end, where the
+    formula is.
 
     Nothing of it can be taken for a special token of a model, as <image>, <|im_end|> or [INST].
     """

@@ -54,12 +54,12 @@ class PointsSizes:
 
     @property
     def room(self) -> int:
-        """Signs that fit below the cards."""
+        """Return signs that fit below the cards."""
         return self.picture[0] // self.sign[0] * self.rows
 
     @property
     def area(self) -> tuple[int, int]:
-        """Width and height of what is left for the cards (px)."""
+        """Return width and height of what is left for the cards (px)."""
         return self.picture[0], self.picture[1] - self.rows * self.sign[1]
 
 
@@ -194,7 +194,7 @@ class Points(ActionEnv[PointsState]):
         return sorted(rank for rank, _ in state.cards)
 
     def values(self, state: PointsState) -> list[int]:
-        """What the cards count, in their order."""
+        """Return what the cards count, in their order."""
         return [value(card, self.face_cards) for card in state.cards]
 
     def actions(self, state: PointsState) -> Sequence[str]:
@@ -260,7 +260,8 @@ class Points(ActionEnv[PointsState]):
         return join(state.formula) or self.wording.nothing
 
     def draw(self, state: PointsState) -> Picture:
-        """The cards above the formula, of which the last signs are shown where it is too long (no solution is)."""
+        """Return the cards above the formula, of which the last signs are shown where it is too long (no solution
+        is)."""
         width, height = self.sizes.picture
         picture = blank(height, width, WHITE)
         paste_cards(picture, state.cards, self.sizes.card, self._boxes)

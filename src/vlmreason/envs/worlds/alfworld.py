@@ -161,7 +161,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
 
     @cached_property
     def root(self) -> Path:
-        """The folder of the data. Raises ValueError where there is none."""
+        """Return the folder of the data. Raises ValueError where there is none."""
         root = Path(self._data or os.environ.get("ALFWORLD_DATA") or Path.home() / ".cache" / "alfworld")
         if not (root / "json_2.1.1").is_dir():
             raise ValueError(f"{root}: there is no folder json_2.1.1 of games; {HINT}")
@@ -179,7 +179,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
         return found
 
     def games(self, level: str, split: str) -> tuple[str, ...]:
-        """The games of a level and split; none for training in unseen rooms."""
+        """Return the games of a level and split; none for training in unseen rooms."""
         if split == "train":
             return self._games["train"] if level == "standard" else ()
         rooms = self._games["unseen" if level == "unseen" else "seen"]
@@ -305,7 +305,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
         return self.wording.convert
 
     def draw(self, state: ALFWorldState) -> Picture:
-        """The engine's frame, or what it told as text where it has none."""
+        """Return the engine's frame, or what it told as text where it has none."""
         frame = None
         if self.engine == "thor":
             engine = self._take(state)
@@ -331,7 +331,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
 
 
 def task_type(state: ALFWorldState) -> str:
-    """Which of the six types of tasks a game is of, from its path. Raises ValueError where it names none."""
+    """Return which of the six types of tasks a game is of, from its path. Raises ValueError where it names none."""
     for folder in state.game.split("/"):
         for kind in TASK_TYPES:
             if folder.startswith(f"{kind}-"):
@@ -340,7 +340,7 @@ def task_type(state: ALFWorldState) -> str:
 
 
 def read_task(observation: str) -> str:
-    """What is to be done, from the text with which a game begins. Raises ValueError where it is not there."""
+    """Return what is to be done, from the text with which a game begins. Raises ValueError where it is not there."""
     found = re.search(r"Your task is to: ([^\n]{1,500}?)\.?\s*$", observation)
     if found is None:
         raise ValueError(f'a game is to begin with "Your task is to: ", not with {observation[:200]!r}')

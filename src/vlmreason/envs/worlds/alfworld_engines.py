@@ -36,15 +36,15 @@ class Engine(Protocol):
     def step(self, action: str) -> Seen: ...
 
     def frame(self) -> Picture | None:
-        """What is seen, RGB; None where there are no pictures."""
+        """Return what is seen, RGB; None where there are no pictures."""
 
     def close(self) -> None: ...
 
 
 def conditions_met(kind: str, targets: Mapping[str, str], facts: Collection[tuple[str, ...]]) -> int:
-    """How many of a task's conditions hold, counted as in ALFRED: for two objects each in the same place; for light the
-    object in hand and the lamp switched on; else the object in its place, for clean, hot and cool ones also the state
-    of such an object, and both of one.
+    """Say how many of a task's conditions hold, counted as in ALFRED: for two objects each in the same place; for light
+    the object in hand and the lamp switched on; else the object in its place, for clean, hot and cool ones also the
+    state of such an object, and both of one.
 
     `targets` are object_target, parent_target and toggle_target; facts are (name, *arguments) in lower case.
     """

@@ -45,7 +45,7 @@ class Panoramas:
         self._geocodes = np.array([geocode for geocode, _ in places], dtype=np.float64)
 
     def nearest(self, geocode: Geocode) -> tuple[float, Path]:
-        """The distance to the panorama nearest to a geocode (metres), and its picture."""
+        """Return the distance to the panorama nearest to a geocode (metres), and its picture."""
         width = math.cos(math.radians(geocode[0]))
         north, east = (self._geocodes - np.array(geocode)).T * _METRES
         apart = np.hypot(north, east * width)
@@ -53,11 +53,12 @@ class Panoramas:
         return float(apart[best]), self._files[best]
 
     def shows(self, route: Route) -> bool:
-        """Whether start and corners of a route have a panorama within 20 metres."""
+        """Tell whether start and corners of a route have a panorama within 20 metres."""
         return all(self.nearest(g)[0] <= _NEAR for g in (route.start, *(m.geocode for m in route.milestones)))
 
     def view(self, geocode: Geocode, heading: int, width: int, height: int) -> Picture:
-        """What is seen in a heading (degrees), 90 degrees wide; read-only. Raises ValueError for what is no picture."""
+        """Return what is seen in a heading (degrees), 90 degrees wide; read-only. Raises ValueError for what is no
+        picture."""
         return _view(self.nearest(geocode)[1], heading % 360, width, height)
 
 
@@ -70,7 +71,8 @@ def _view(file: Path, heading: int, width: int, height: int) -> Picture:
 
 
 def read_panoramas(path: Path) -> Panoramas | None:
-    """The panoramas beside the routes of `read_routes(path)`; None where there is no mapping from geocodes to them.
+    """Return the panoramas beside the routes of `read_routes(path)`; None where there is no mapping from geocodes to
+    them.
 
     Raises ValueError for a mapping in another form, for one that is a pickle alone, and for names out of the folder.
     """
@@ -96,7 +98,8 @@ def read_panoramas(path: Path) -> Panoramas | None:
 
 
 def routes_in_view(routes: Sequence[Route], panoramas: Panoramas | None, path: Path) -> tuple[Route, ...]:
-    """The routes that the panoramas show; how many are left out is warned of. Raises ValueError where none is left."""
+    """Return the routes that the panoramas show; how many are left out is warned of. Raises ValueError where none is
+    left."""
     if panoramas is None:
         return tuple(routes)
     kept = tuple(route for route in routes if panoramas.shows(route))
@@ -128,8 +131,8 @@ def _open_panorama(file: Path) -> tuple[Picture, float]:
 
 
 def perspective(panorama: Picture, heading: float, width: int, height: int) -> Picture:
-    """A view of 90 degrees out of an equirectangular panorama, the middle of which is seen at a heading of 180 degrees;
-    bilinear. (H, W, 3) to (height, width, 3)."""
+    """Return a view of 90 degrees out of an equirectangular panorama, the middle of which is seen at a heading of 180
+    degrees; bilinear. (H, W, 3) to (height, width, 3)."""
     x = (np.arange(width) - (width - 1) / 2) / (width / 2)
     y = ((np.arange(height) - (height - 1) / 2) / (width / 2))[:, None]
     longitude = np.radians(heading - 180) + np.arctan(x)[None, :]
@@ -181,7 +184,7 @@ _LOOK = {
 
 
 def draw_views(point: Point, look: str, size: tuple[int, int], font: int) -> Picture:
-    """The street views at a point of a synthetic town, front and right above back and left. (height, width, 3).
+    """Return the street views at a point of a synthetic town, front and right above back and left. (height, width, 3).
 
     A landmark is a sign with its name in the place where it is: a third of a view wide, a third high.
     """
@@ -250,7 +253,7 @@ def _street(look: str, variant: int, roads: tuple[int, ...], width: int, height:
 
 
 def views_of_files(point: Point, panoramas: Panoramas, size: tuple[int, int]) -> Picture:
-    """The street views at a point, front and right above back and left. (height, width, 3)."""
+    """Return the street views at a point, front and right above back and left. (height, width, 3)."""
     width, height = size[0] // 2, size[1] // 2
     views = [panoramas.view(point.geocode, point.heading + 90 * i, width, height) for i in range(4)]
     return np.concatenate([np.concatenate(views[:2], axis=1), np.concatenate(views[2:], axis=1)])

@@ -99,12 +99,12 @@ class Point:
 
 
 def compass(heading: int) -> str:
-    """The compass point that is nearest to a heading in degrees."""
+    """Return the compass point that is nearest to a heading in degrees."""
     return COMPASS[_eighth(heading)]
 
 
 def turn_label(before: int, after: int) -> str:
-    """How one turns from a heading to another (degrees), the short way round: up to 45 degrees slightly.
+    """Say how one turns from a heading to another (degrees), the short way round: up to 45 degrees slightly.
 
     From 350 to 10 degrees is to the right; half a turn is called right.
     """
@@ -115,7 +115,8 @@ def turn_label(before: int, after: int) -> str:
 
 @lru_cache(maxsize=1024)
 def rail(route: Route, straight: int) -> tuple[Point, ...]:
-    """The points of a route in order, with 1 to `straight` points on a road; a right action leads to the next."""
+    """Return the points of a route in order, with 1 to `straight` points on a road; a right action leads to the
+    next."""
     points: list[Point] = []
     where, heading = route.start, route.heading
     landmark: str | None = None
@@ -132,12 +133,13 @@ def rail(route: Route, straight: int) -> tuple[Point, ...]:
 
 
 def num_stops(distance: int, straight: int) -> int:
-    """Points on a road of that many metres."""
+    """Return points on a road of that many metres."""
     return min(straight, max(1, distance // SPACING))
 
 
 def structure_of(route: Route, straight: int) -> object:
-    """What makes a route another one, apart from where the town lies: headings, stops on the roads, landmarks."""
+    """Return what makes a route another one, apart from where the town lies: headings, stops on the roads,
+    landmarks."""
     ends = [[m.heading, num_stops(m.distance, straight), m.landmark, m.side] for m in route.milestones]
     return [route.heading, ends]
 
@@ -145,8 +147,8 @@ def structure_of(route: Route, straight: int) -> object:
 def sample_route(
     rng: random.Random, roads: tuple[int, int], straight: int, names: Sequence[str], diagonals: bool
 ) -> Route:
-    """A route of a synthetic town: turns of 90 degrees, of 45 as well with `diagonals`; every road has another name
-    at its end, but for one in four of those before the last, which have none."""
+    """Return a route of a synthetic town: turns of 90 degrees, of 45 as well with `diagonals`; every road has another
+    name at its end, but for one in four of those before the last, which have none."""
     num = rng.randint(*roads)
     changes = (-90, -45, 45, 90) if diagonals else (-90, 90)
     start = where = (40.72, -73.99)
@@ -206,7 +208,7 @@ def _as_json(route: Route) -> dict[str, Any]:
 
 
 def read_routes(path: Path) -> tuple[Route, ...]:
-    """The routes of a folder with `route_infos.json`, or with folders that have it, or of such a file.
+    """Return the routes of a folder with `route_infos.json`, or with folders that have it, or of such a file.
 
     A route whose start heading is not given gets one that depends on nothing but the route. Raises ValueError that
     names the file and the key.

@@ -309,12 +309,12 @@ class VIRL(Env[VIRLState]):
         return self._rail(state)[state.position]
 
     def actions(self, state: VIRLState) -> Sequence[str]:
-        """The action space of the level."""
+        """Return the action space of the level."""
         turns = TURNS if state.relative else COMPASS
         return (FORWARD, STOP, *(f"turn_direction({x})" for x in turns))
 
     def best(self, state: VIRLState) -> str:
-        """The one right action."""
+        """Return the one right action."""
         return _right_action(self._here(state), state.relative)
 
     @property
@@ -344,7 +344,7 @@ class VIRL(Env[VIRLState]):
         return Outcome(after, rewards, ends, ends and right, action is not None, action, parts)
 
     def score(self, state: VIRLState, response: str) -> Score:
-        """Whether the action is the right one: accuracy per step."""
+        """Tell whether the action is the right one: accuracy per step."""
         action = read_action(response, self.actions(state), self.answer_key)
         right = action == self.best(state)
         return Score(right, action is not None, self._parts(state, response, right))

@@ -49,7 +49,7 @@ class Fusion:
         return (self.adapters or ("own" if self.kind == "interleaved" else "shared")) == "own"
 
     def on(self, towers: Sequence[Mapping[str, Any]]) -> Fusion:
-        """With the grid of the joined features; `towers`: `grid` and `channels` of each.
+        """Return it with the grid of the joined features; `towers`: `grid` and `channels` of each.
 
         Raises ValueError where they cannot be joined in this way.
         """
@@ -74,7 +74,7 @@ class Fusion:
         return replace(self, grid=self.grid or grids[0])
 
     def num_tokens(self, num_towers: int) -> int:
-        """Tokens of a picture."""
+        """Return tokens of a picture."""
         assert self.grid is not None
         return self.grid[0] * self.grid[1] * (num_towers if self.kind == "interleaved" else 1)
 
@@ -117,7 +117,7 @@ class FusionProjector(nn.Module):
         return torch.stack(tokens, dim=2).flatten(1, 2)
 
     def nothing(self) -> Tensor:
-        """Zero that depends on all weights: a batch without pictures then has a gradient for them."""
+        """Return zero that depends on all weights: a batch without pictures then has a gradient for them."""
         return sum((parameter.sum() for parameter in self.parameters()), start=torch.zeros(())) * 0.0
 
     def _mix(self, features: Sequence[Tensor]) -> Tensor:
@@ -127,7 +127,7 @@ class FusionProjector(nn.Module):
 
 
 def resample(features_PHWD: Tensor, grid: Grid) -> Tensor:
-    """Features on another grid, bilinearly; the same tensor where the grid is the same."""
+    """Return features on another grid, bilinearly; the same tensor where the grid is the same."""
     if tuple(features_PHWD.shape[1:3]) == grid:
         return features_PHWD
     resized = F.interpolate(features_PHWD.permute(0, 3, 1, 2).float(), size=grid, mode="bilinear", align_corners=False)

@@ -58,7 +58,7 @@ class Composed:
             raise ValueError("model.towers={}: one tower or more is expected")
 
     def load(self, trained: Path | None = None) -> Learner:
-        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
         directory = trained or (Path(self.checkpoint) if self.checkpoint else None)
         if directory is not None:
             return open_composed(directory, self.template, self.dtype, self.attention)
@@ -108,7 +108,7 @@ class NanoComposed:
     name: str = "nano_composed"
 
     def load(self, trained: Path | None = None) -> Learner:
-        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
         from vlmreason.models.composed.model import ComposedForConditionalGeneration, compose_config
 
         nano, processor = load_nano(BASE)
@@ -134,7 +134,7 @@ class NanoComposed:
 
 
 def open_composed(directory: Path, template: TemplateSettings, dtype: str, attention: str) -> Learner:
-    """A composed model saved by this package. Raises ValueError where a file is missing or damaged."""
+    """Return a composed model saved by this package. Raises ValueError where a file is missing or damaged."""
     from transformers import AutoTokenizer
 
     from vlmreason.models.composed.model import ComposedConfig, ComposedForConditionalGeneration
@@ -202,7 +202,7 @@ class _Place:
     commit: str | None = None
 
     def source(self) -> dict[str, str]:
-        """For `Learner.source`."""
+        """Return what `Learner.source` holds."""
         return {"part": self.where, "id": self.id, "revision": self.revision or "main", "commit": str(self.commit)}
 
 

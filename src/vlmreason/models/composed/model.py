@@ -58,7 +58,7 @@ def fusion_of(config: ComposedConfig) -> Fusion:
 def compose_config(
     towers: Sequence[Mapping[str, Any]], fusion: Fusion, text_config: Any, image_token_id: int, fit: str = "pad"
 ) -> ComposedConfig:
-    """The configuration of a model of towers (`describe`), a fusion on their grids and a decoder."""
+    """Return the configuration of a model of towers (`describe`), a fusion on their grids and a decoder."""
     return ComposedConfig(
         text_config=text_config,
         towers=[dict(tower) for tower in towers],
@@ -98,7 +98,7 @@ class ComposedModel(ComposedPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
-        """Tokens (P, N, D) of P pictures; pixel_values (P, sum of 3 side side): those of each tower in a row."""
+        """Return tokens (P, N, D) of P pictures; pixel_values (P, sum of 3 side side): those of each tower in a row."""
         towers = self.config.towers
         parts = pixel_values.flatten(1).split([3 * one["side"] ** 2 for one in towers], dim=1)
         grids = [

@@ -47,12 +47,12 @@ class Tower:
 
 
 def vision_config(config: Any) -> Any:
-    """The vision part of a configuration, which may be that of a model of pictures and texts (CLIP, SigLIP)."""
+    """Return the vision part of a configuration, which may be that of a model of pictures and texts (CLIP, SigLIP)."""
     return getattr(config, "vision_config", None) or config
 
 
 def build_tower(config: Mapping[str, Any], attention: str | None = None) -> nn.Module:
-    """An untrained tower from its configuration as a mapping with `model_type`."""
+    """Return an untrained tower from its configuration as a mapping with `model_type`."""
     from transformers import CONFIG_MAPPING, AutoModel
 
     made = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
@@ -67,7 +67,7 @@ def build_tower(config: Mapping[str, Any], attention: str | None = None) -> nn.M
 
 
 def tower_grid(config: Mapping[str, Any], side: int, layer: int | None) -> tuple[int, int, int]:
-    """Height, width and channels of the features of a picture. Raises ValueError where they are no grid."""
+    """Return height, width and channels of the features of a picture. Raises ValueError where they are no grid."""
     where = f"tower {config['model_type']} at side={side}"
     with torch.device("meta"):
         try:
@@ -81,7 +81,7 @@ def tower_grid(config: Mapping[str, Any], side: int, layer: int | None) -> tuple
 
 
 def describe(towers: Mapping[str, tuple[Tower, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Of each tower, given with its configuration, what a composed model's configuration holds. Raises ValueError."""
+    """Return of each tower what a composed model's configuration holds. Raises ValueError."""
     described = []
     for name, (tower, config) in towers.items():
         try:
@@ -95,7 +95,7 @@ def describe(towers: Mapping[str, tuple[Tower, Mapping[str, Any]]]) -> list[dict
 
 
 def features(tower: nn.Module, pixels_PCHW: Tensor, layer: int | None) -> Tensor:
-    """Features (P, h, w, D) of P pictures."""
+    """Return features (P, h, w, D) of P pictures."""
     config: Any = tower.config
     options: dict[str, Any] = {} if layer is None else {"output_hidden_states": True}
     if "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
@@ -148,7 +148,7 @@ class ComposedPictures(Pictures):
 
 
 def square(picture: Picture, side: int, fit: Fit, colour: Sequence[int]) -> Picture:
-    """The picture at side x side px."""
+    """Return the picture at side x side px."""
     height, width = picture.shape[:2]
     if (height, width) == (side, side):
         return picture

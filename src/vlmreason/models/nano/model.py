@@ -35,7 +35,7 @@ class Nano:
     checkpoint: str | None = None
 
     def load(self, trained: Path | None = None) -> Learner:
-        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
         if trained or self.checkpoint:
             return Learner(*load_nano(Path(trained or str(self.checkpoint))))
         if self.name not in BASES:
@@ -65,7 +65,7 @@ class NanoSettings:
 
 
 def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple[Any, Processor]:
-    """An untrained model and its processor; the pieces of `texts` are its vocabulary."""
+    """Return an untrained model and its processor; the pieces of `texts` are its vocabulary."""
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
     tokenizer: Any = build_tokenizer(texts, settings.num_tokens)
@@ -110,12 +110,12 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
 
 
 def read_vocabulary() -> list[str]:
-    """The pieces of the shipped vocabulary, in the order of their ids."""
+    """Return the pieces of the shipped vocabulary, in the order of their ids."""
     return [str(piece) for piece in json.loads(VOCABULARY.read_text())]
 
 
 def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
-    """A nano model saved by this package (safetensors), by default the shipped base.
+    """Return a nano model saved by this package (safetensors), by default the shipped base.
 
     Raises ValueError where a file is missing or damaged, or does not fit the others.
     """

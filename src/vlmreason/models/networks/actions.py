@@ -49,12 +49,12 @@ class Cnn:
         check_positive(self, "width", "grid", where="model.")
 
     def untrained(self, example: Example) -> ActionLearner:
-        """A new policy over the options of an example. Raises ValueError where the base has no features."""
+        """Return a new policy over the options of an example. Raises ValueError where the base has no features."""
         own = ActorSettings(example.options, self.width, self.grid, pictures=example.prompt.image is not None)
         return new_actor(self._base(), own, example.prompt, example.seed)
 
     def load(self, trained: Path | None = None) -> ActionLearner:
-        """A policy that a run has kept. Raises ValueError."""
+        """Return a policy that a run has kept. Raises ValueError."""
         if trained is None:
             raise ValueError(f"model={self.name}: a new one is made for the options of a task, and there is none here")
         return load_actor(self._base(), trained)
@@ -107,7 +107,7 @@ class PolicyNetwork(nn.Module):
         return self.head.weight.device
 
     def forward(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
-        """Last hidden states (B, width) and logits of the actions (B, A)."""
+        """Return last hidden states (B, width) and logits of the actions (B, A)."""
         with torch.autocast(self.device.type, enabled=False):
             hidden_BD: Tensor = self.body(features_BF.to(self.device) - self.reference_F)
             logits_BA: Tensor = self.head(hidden_BD)
@@ -128,7 +128,7 @@ class ActionLearner:
     packable = False
 
     def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
-        """Nothing can be adapted. Raises ValueError."""
+        """Refuse what cannot be done here: nothing can be adapted. Raises ValueError."""
         if settings.name != "none" or settings.frozen:
             raise ValueError("adapter: has no effect on a network, which is trained whole; adapter=none")
 
@@ -139,7 +139,7 @@ class ActionLearner:
     def generate(
         self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_start: str | None = None
     ) -> list[Generation]:
-        """The likeliest action of each prompt. Raises ValueError where a beginning is given or forbidden."""
+        """Return the likeliest action of each prompt. Raises ValueError where a beginning is given or forbidden."""
         if forbidden_start or any(prompt.prefill for prompt in prompts):
             raise ValueError(
                 "evaluation.conversion and evaluation.prefill: a policy that chooses actions writes no text; "
@@ -150,7 +150,7 @@ class ActionLearner:
 
     @torch.no_grad()
     def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
-        """How likely options are among all that the policy knows. Raises ValueError for one that it does not."""
+        """Say how likely options are among all that the policy knows. Raises ValueError for one that it does not."""
         if not prompts:
             return []
         logs_BA = F.log_softmax(self.model(self.features(prompts))[1], dim=1).tolist()
@@ -159,11 +159,11 @@ class ActionLearner:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Vectors (B, D) of prompts: the policy's last layer before its actions."""
+        """Return vectors (B, D) of prompts: the policy's last layer before its actions."""
         return self.context(prompts)
 
     def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross entropy (B) and segment number (B) of the answer of each dialogue of a batch."""
+        """Return cross entropy (B) and segment number (B) of the answer of each dialogue of a batch."""
         _, logits_BA = self.model(batch["features_BF"])
         losses_B = F.cross_entropy(logits_BA, batch["actions_B"], reduction="none")
         return losses_B, batch["segments"][:, 0]
@@ -172,14 +172,14 @@ class ActionLearner:
     def sample(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
     ) -> list[Sample]:
-        """Actions drawn at random, each by its own seed."""
+        """Return actions drawn at random, each by its own seed."""
         _, logits_BA = self.model(self.features(prompts))
         drawn = draw(logits_BA, random_numbers(seeds, 1)[:, 0].to(logits_BA.device), temperature)
         pairs = zip(*(values.tolist() for values in drawn), strict=True)
         return [Sample(self._write(number), 1, True, [number], [logprob]) for number, logprob in pairs]
 
     def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:
-        """How likely the actions of a batch of `Move`s are."""
+        """Say how likely the actions of a batch of `Move`s are."""
         hidden_BD, logits_BA = self.model(batch["features_BF"])
         logs_BA = F.log_softmax(logits_BA / temperature, dim=1)
         rows_B = torch.arange(len(logs_BA), device=logs_BA.device)
@@ -192,12 +192,12 @@ class ActionLearner:
         )
 
     def context(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Last hidden state (B, D) of each prompt."""
+        """Return last hidden state (B, D) of each prompt."""
         hidden_BD: Tensor = self.model(self.features(prompts))[0]
         return hidden_BD
 
     def count_tokens(self, text: str) -> int:
-        """An action is one token."""
+        """Return an action is one token."""
         return int(bool(text))
 
     def save(self, directory: Path) -> None:
@@ -212,7 +212,7 @@ class ActionLearner:
 
 
 def new_actor(base: Learner, settings: ActorSettings, reference: Prompt, seed: int) -> ActionLearner:
-    """An untrained policy; `reference`: any prompt of the environment. Raises ValueError."""
+    """Return an untrained policy; `reference`: any prompt of the environment. Raises ValueError."""
     features = FrozenFeatures(base, settings)
     [found_F] = features([reference])
     model = PolicyNetwork(len(found_F), len(settings.options), settings.width, seed)
@@ -221,7 +221,7 @@ def new_actor(base: Learner, settings: ActorSettings, reference: Prompt, seed: i
 
 
 def load_actor(base: Learner, directory: Path) -> ActionLearner:
-    """A saved policy on its frozen model. Raises ValueError where a file is missing or damaged."""
+    """Return a saved policy on its frozen model. Raises ValueError where a file is missing or damaged."""
     path, weights = directory / FILE, directory / WEIGHTS
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -260,14 +260,14 @@ class _Moves:
         self._numbers = {option: number for number, option in enumerate(options)}
 
     def number(self, option: str) -> int:
-        """Number of an option. Raises ValueError for one that the network does not have."""
+        """Return number of an option. Raises ValueError for one that the network does not have."""
         if option not in self._numbers:
             known = ", ".join(map(repr, self._numbers))
             raise ValueError(f"{option!r}: this network knows the options {known}, and no other answer")
         return self._numbers[option]
 
     def encode(self, dialogue: Dialogue) -> Move:
-        """A dialogue whose response is one of the options. Raises ValueError."""
+        """Return a dialogue whose response is one of the options. Raises ValueError."""
         return Move(self.features([Prompt(dialogue.prompt, dialogue.image)])[0], self.number(dialogue.response.text))
 
     def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Any] | None) -> Move:

@@ -57,7 +57,8 @@ def add_adapter(
 
 
 def linear_layers(model: Any, prefixes: Prefixes, part: str) -> list[str]:
-    """Names of the linear layers of a part, the vocabulary projection left out. Raises ValueError if there is none."""
+    """Return names of the linear layers of a part, the vocabulary projection left out. Raises ValueError if there is
+    none."""
     found = [
         name
         for name, module in model.named_modules()
@@ -69,7 +70,7 @@ def linear_layers(model: Any, prefixes: Prefixes, part: str) -> list[str]:
 
 
 def part_of(name: str, prefixes: Prefixes) -> str:
-    """The part to which a parameter belongs."""
+    """Return the part to which a parameter belongs."""
     return next(part for part, starts in prefixes.items() if name.startswith(starts))
 
 
@@ -124,7 +125,8 @@ def merge_adapter(model: Any) -> None:
 
 @torch.no_grad()
 def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Names and values of the weights that would be saved after `merge_adapter`, one by one; the model stays as it is.
+    """Return names and values of the weights that would be saved after `merge_adapter`, one by one; the model stays as
+    it is.
 
     The names are those in the files that the model was loaded from, which are not always those of its parameters.
     """

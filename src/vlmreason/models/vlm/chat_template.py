@@ -26,7 +26,7 @@ class TemplateSettings:
 
 
 def read_template(tokenizer: Any, placeholder: str | None, ends: Sequence[str], settings: TemplateSettings) -> Template:
-    """The `Template` of a tokenizer's chat template, which is not asked where text, image and end are given.
+    """Return the `Template` of a tokenizer's chat template, which is not asked where text, image and end are given.
 
     It is rendered with a marker for prompt and response, without and with a picture, and cut at the markers.
     `placeholder`: the token that stands for a picture in it; None for a language model's, to which pictures are
@@ -53,7 +53,7 @@ def read_template(tokenizer: Any, placeholder: str | None, ends: Sequence[str], 
 
 
 def write_template(tokenizer: Any, placeholder: str, template: Template) -> str:
-    """The Jinja source that writes turns as `template` does: the tokenizer's own where it does so already."""
+    """Return the Jinja source that writes turns as `template` does: the tokenizer's own where it does so already."""
     if tokenizer.chat_template is not None and _writes(tokenizer, placeholder, template):
         return str(tokenizer.chat_template)
     (before, after), image = template.text, template.image

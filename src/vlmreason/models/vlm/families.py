@@ -63,7 +63,7 @@ class QwenPictures(ModelPictures):
         return found
 
     def positions(self, input_ids: Sequence[int], images: Sequence[Picture]) -> Tensor:
-        """(4, L): in the sequence (for attention), then time, row and column (for the rotation).
+        """Return (4, L): in the sequence (for attention), then time, row and column (for the rotation).
 
         A picture takes as many steps as its longer side; time stands still in it.
         """
@@ -110,7 +110,7 @@ class LlavaPictures(ModelPictures):
         return [self.placeholder_id] * self.num_tokens
 
     def plain(self) -> Mapping[str, Mapping[str, Any]]:
-        """Without the padding: only square pictures are the same there."""
+        """Return it without the padding: only square pictures are the same there."""
         return _llava_processor(self.config)
 
     def prepare(self, picture: Picture) -> Picture:

@@ -42,7 +42,7 @@ class HuggingFace:
     template: TemplateSettings = field(default_factory=TemplateSettings)
 
     def load(self, trained: Path | None = None) -> Learner:
-        """The model, with the weights of a run where `trained` is given. Raises ValueError."""
+        """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
         directory = trained or (Path(self.checkpoint) if self.checkpoint else None)
         if directory is not None:
             return self._load(str(directory), None, _read_config(directory / "config.json"), None)
@@ -134,7 +134,7 @@ _REQUIRED = ("tokenizer.json", "tokenizer_config.json")
 
 
 def download(id: str, revision: str, name: str) -> Path:
-    """A file of a repository, from the cache where it is there. Raises ValueError."""
+    """Return a file of a repository, from the cache where it is there. Raises ValueError."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

@@ -61,18 +61,18 @@ class Learner:
 
     @property
     def packable(self) -> bool:
-        """Whether several dialogues may share a row."""
+        """Tell whether several dialogues may share a row."""
         found: bool = self.processor.pictures.packable
         return found
 
     @property
     def num_positions(self) -> int | None:
-        """Most tokens of a prompt with its response; None: the model says no bound."""
+        """Return most tokens of a prompt with its response; None: the model says no bound."""
         found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return found
 
     def target_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
+        """Return logits (N, V), token ids (N) and segment numbers (N) of the N response tokens of a batch.
 
         The vocabulary projection is computed for the response's positions only.
         """
@@ -80,7 +80,7 @@ class Learner:
         return _project(self.model.lm_head, hidden_ND), targets_N, segments_N
 
     def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross entropy (N) in float32 and segment number (N) of each response token of a batch.
+        """Return cross entropy (N) in float32 and segment number (N) of each response token of a batch.
 
         Never holds more than about MAX_LOGITS logits: of a longer batch they are computed in pieces, and again
         for the gradient.
@@ -89,7 +89,7 @@ class Learner:
         return losses_N, segments_N
 
     def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:
-        """How likely the response tokens of a batch are when it is sampled at a temperature (`sample`).
+        """Say how likely the response tokens of a batch are when it is sampled at a temperature (`sample`).
 
         Never holds more than about MAX_LOGITS logits, as `token_losses`.
         """
@@ -97,7 +97,7 @@ class Learner:
         return found
 
     def context(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Last hidden state (B, D) of each prompt's last token."""
+        """Return last hidden state (B, D) of each prompt's last token."""
         batch = {k: v.to(self.model.device) for k, v in self.processor.collate_prompts(prompts).items()}
         context_BD: Tensor = self.model.last_context(batch)
         return context_BD
@@ -106,7 +106,7 @@ class Learner:
     def generate(
         self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
     ) -> list[Generation]:
-        """Greedy responses to a batch of prompts, with a KV cache.
+        """Return greedy responses to a batch of prompts, with a KV cache.
 
         `forbidden_start`: the first token of this text may not begin a response. Raises ValueError where the
         longest prompt leaves no room for `max_new_tokens` in the model's context.
@@ -122,7 +122,7 @@ class Learner:
     def sample(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
     ) -> list[Sample]:
-        """Responses drawn at random, each by its own seed, whatever else is in the batch. Raises ValueError as
+        """Return responses drawn at random, each by its own seed, whatever else is in the batch. Raises ValueError as
         `generate`."""
         drawer = _Drawer(random_numbers(seeds, max_new_tokens).to(self.model.device), temperature)
         ids_BL = self._generate(prompts, max_new_tokens, do_sample=False, logits_processor=[drawer])
@@ -131,7 +131,7 @@ class Learner:
 
     @torch.inference_mode()
     def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
-        """How likely each option is as the whole response to its prompt, its end included (`token_scores` of it).
+        """Say how likely each option is as the whole response to its prompt, its end included (`token_scores` of it).
 
         One pass over the prompts and one over all options, where the keys and values of a prompt serve what follows
         it; else each option with its prompt is a row of one batch. Raises ValueError where a response has been begun,
@@ -186,7 +186,7 @@ class Learner:
 
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Vectors (B, D) of prompts, in float32: the last hidden state of each one's last token."""
+        """Return vectors (B, D) of prompts, in float32: the last hidden state of each one's last token."""
         was_training = self.model.training
         self.model.eval()
         found_BD = self.context(prompts).float()
@@ -194,7 +194,7 @@ class Learner:
         return found_BD
 
     def as_sample(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Sample:
-        """Tokens that were drawn after a prompt, up to the end where there is one, as a response."""
+        """Return tokens that were drawn after a prompt, up to the end where there is one, as a response."""
         one = self._generation(prompt, ids)
         return Sample(one.text, one.num_tokens, one.finished, ids[: one.num_tokens], logprobs[: one.num_tokens])
 
@@ -232,7 +232,7 @@ class Learner:
         return self.processor.count_tokens(text)
 
     def part_parameters(self, part: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Named parameters of a part; every parameter belongs to exactly one."""
+        """Return named parameters of a part; every parameter belongs to exactly one."""
         if part not in PARTS:
             raise ValueError(f"train={part!r}: the parts of a model are {', '.join(PARTS)}")
         for name, parameter in self.model.named_parameters():
@@ -240,7 +240,8 @@ class Learner:
                 yield name, parameter
 
     def trained_parameters(self, train: Literal["all"] | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
-        """Named parameters that train in a phase with this `train`: those of its parts that the adapter lets train.
+        """Return named parameters that train in a phase with this `train`: those of its parts that the adapter lets
+        train.
 
         Raises ValueError where nothing would train.
         """
@@ -363,18 +364,18 @@ class _Drawer(LogitsProcessor):
         return torch.full_like(scores, -math.inf).scatter(1, token_B[:, None], 0.0)
 
     def logprobs(self) -> list[list[float]]:
-        """By response, of all tokens that were drawn."""
+        """Return by response the log-probabilities of all tokens that were drawn."""
         found: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
         return found
 
 
 def random_numbers(seeds: Sequence[int], num: int) -> Tensor:
-    """(B, num) from 0 to 1 (float64), each row by its own seed."""
+    """Return (B, num) from 0 to 1 (float64), each row by its own seed."""
     return torch.from_numpy(np.stack([np.random.default_rng(seed).random(num) for seed in seeds]))
 
 
 def draw(logits_BV: Tensor, number_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """What numbers from 0 to 1 (float64) draw at a temperature: its place and log-probability, (B) each."""
+    """Return what numbers from 0 to 1 (float64) draw at a temperature: its place and log-probability, (B) each."""
     logs_BV = F.log_softmax(logits_BV.float() / temperature, dim=-1)
     sums_BV = logs_BV.double().exp().cumsum(dim=-1)
     found_B1 = torch.searchsorted(sums_BV, number_B[:, None] * sums_BV[:, -1:], right=True)

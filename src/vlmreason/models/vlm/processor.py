@@ -62,22 +62,22 @@ class Pictures(ABC):
 
     @abstractmethod
     def expand(self, height: int, width: int) -> list[int]:
-        """Tokens that stand for a picture of this size (px). Raises ValueError for a size the model refuses."""
+        """Return tokens that stand for a picture of this size (px). Raises ValueError for a size the model refuses."""
 
     @abstractmethod
     def inputs(self, input_ids_BL: Tensor, images: Sequence[Sequence[Picture]]) -> dict[str, Tensor]:
-        """Further inputs of the model for a batch; `images`: those of each row, in the order of their tokens."""
+        """Return further inputs of the model for a batch; `images`: those of each row, in the order of their tokens."""
 
     def prepare(self, picture: Picture) -> Picture:
-        """A picture as the library's own processor of the model is to be given it."""
+        """Return a picture as the library's own processor of the model is to be given it."""
         return picture
 
     def positions(self, input_ids: Sequence[int], images: Sequence[Picture]) -> Tensor | None:
-        """Position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
+        """Return position ids (..., L) of one dialogue where they are not 0 to L - 1; for packed rows."""
         return None
 
     def plain(self) -> Mapping[str, Mapping[str, Any]] | None:
-        """Give the files, by name, that the library's own processor needs beside `save`'s; None: it has none."""
+        """Return SigLIP's pictures, in LLaVA's processor; other sizes are stretched there."""
         return None
 
     def save(self, directory: Path) -> None:  # noqa: B027 (most have settings of their own, some have not)
@@ -107,7 +107,7 @@ class FixedPictures(Pictures):
         return {"pixel_values": (stacked.float() / 255 - self.pixel_mean) / self.pixel_std}
 
     def plain(self) -> Mapping[str, Mapping[str, Any]]:
-        """SigLIP's pictures, in LLaVA's processor; other sizes are stretched there."""
+        """Return SigLIP's pictures, in LLaVA's processor; other sizes are stretched there."""
         size = {"height": self.side, "width": self.side}
         pixels = {"image_mean": [self.pixel_mean] * 3, "image_std": [self.pixel_std] * 3}
         patch_size = self.side // math.isqrt(self.num_tokens)
@@ -134,11 +134,11 @@ class Processor:
         self._shown_lead = self.coder.decode(self._follow("a")[0])[: -len("a")]
 
     def prompt_ids(self, text: str, image: Picture | None) -> list[int]:
-        """Tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
+        """Return tokens of the turn up to the response. Text-only prompts hold no image placeholder."""
         return self._turn(text, None if image is None else self.pictures.expand(*image.shape[:2]))
 
     def unexpanded_ids(self, text: str, image: Picture | None) -> list[int]:
-        """As `prompt_ids`, with one placeholder for the picture: for an engine that expands it itself."""
+        """Return `prompt_ids` with one placeholder for the picture: for an engine that expands it itself."""
         return self._turn(text, None if image is None else [self.pictures.placeholder_id])
 
     def _turn(self, text: str, placeholders: list[int] | None) -> list[int]:
@@ -161,11 +161,12 @@ class Processor:
         return ids + self.end_ids, segments + [SEGMENT_IDS[spans[-1][0]]] * len(self.end_ids)
 
     def response_ids(self, text: str) -> list[int]:
-        """Tokens of a response and its end."""
+        """Return tokens of a response and its end."""
         return self._follow(text)[0] + self.end_ids
 
     def encode_generated(self, prompt: Prompt, ids: Sequence[int], split: Callable[[str], Response]) -> Encoded:
-        """A prompt (without prefill) with the very tokens that a model answered, its end included where it ended.
+        """Return a prompt (without prefill) with the very tokens that a model answered, its end included where it
+        ended.
 
         `split` cuts the text of the response into segments; a token belongs to the one that holds its last character.
         """
@@ -183,7 +184,8 @@ class Processor:
         return self.coder.follow([Written(before), "a", Written(after)], self.template.lead + text)
 
     def collate(self, examples: Sequence[Encoded], multiple: int = 1) -> dict[str, Tensor]:
-        """Right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); those of the pictures.
+        """Return right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); those of the
+        pictures.
 
         L is the longest example's length, rounded up to a multiple of `multiple`.
         """
@@ -193,7 +195,7 @@ class Processor:
         return batch
 
     def collate_packed(self, rows: Sequence[Sequence[Encoded]], multiple: int = 1) -> dict[str, Tensor]:
-        """As `collate`, with several examples in a row and position_ids (..., B, L) in place of attention_mask.
+        """Collate as `collate`, with several examples in a row and position_ids (..., B, L) in place of attention_mask.
 
         Positions begin anew with each example; without a mask the models attend within an example only.
         """
@@ -227,7 +229,7 @@ class Processor:
         } | self.pictures.inputs(input_ids_BL, images)
 
     def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        """Left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
+        """Return left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
         rows = [self.prompt_ids(p.text, p.image) + self._prefill(p.prefill) for p in prompts]
         length = max(map(len, rows))
         input_ids_BL = torch.full((len(rows), length), self.pad_id)
@@ -239,7 +241,7 @@ class Processor:
         return batch | self.pictures.inputs(input_ids_BL, [[] if p.image is None else [p.image] for p in prompts])
 
     def decode(self, ids: Sequence[int], prefill: str = "") -> str:
-        """The response whose tokens `ids` are, or the whole of it where `prefill` came before them."""
+        """Return the response whose tokens `ids` are, or the whole of it where `prefill` came before them."""
         text = self.coder.decode(ids)
         return prefill + text if prefill else text.removeprefix(self._shown_lead)
 
@@ -247,7 +249,7 @@ class Processor:
         return len(self._prefill(text))
 
     def first_token(self, text: str) -> int:
-        """The token with which a response begins that begins with this text."""
+        """Return the token with which a response begins that begins with this text."""
         return self._prefill(text)[0]
 
     def save(self, directory: Path) -> None:

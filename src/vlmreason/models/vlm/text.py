@@ -50,17 +50,17 @@ class TextCoder:
         self._prefixes = Prefixes(backend, spec["decoder"], self._anchor, self.decode)
 
     def sequence(self, *parts: Part) -> list[int]:
-        """Ids of the parts in a row. Text between two special tokens is tokenized in one piece."""
+        """Return ids of the parts in a row. Text between two special tokens is tokenized in one piece."""
         return self._sequence(parts)[0]
 
     def turn(self, *parts: Part) -> list[int]:
-        """As `sequence`, at the beginning of a dialogue: with the token in front that the tokenizer puts there by
+        """Write as `sequence`, at the beginning of a dialogue: with the token in front that the tokenizer puts there by
         itself, unless the first part has it."""
         ids = self.sequence(*parts)
         return ids if ids[:1] == self._bos else self._bos + ids
 
     def follow(self, before: Sequence[Part], text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of `text` where it comes behind `before`, which is tokenized alone, and the characters of each."""
+        """Return ids of `text` where it comes behind `before`, which is tokenized alone, and the characters of each."""
         ids, ends_special = self._sequence(before)
         coder = self._start if not ids else self._after_special if ends_special else self._inside
         coder.encode_special_tokens = True
@@ -68,7 +68,7 @@ class TextCoder:
         return coded.ids, coded.offsets
 
     def decode(self, ids: Sequence[int]) -> str:
-        """What the ids add to a text they come behind; special tokens are left out."""
+        """Return what the ids add to a text they come behind; special tokens are left out."""
         return self._decode([*self._anchor, *ids])[len(self._anchor_text) :]
 
     def lengths(self, ids: Sequence[int]) -> list[int]:
@@ -77,7 +77,7 @@ class TextCoder:
 
     @functools.cached_property
     def specials(self) -> re.Pattern[str]:
-        """Any special token, the longest first, as a group that `split` keeps."""
+        """Return any special token, the longest first, as a group that `split` keeps."""
         spelled = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
         return re.compile("(" + "|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) + ")")
 

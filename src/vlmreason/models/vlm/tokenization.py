@@ -29,7 +29,7 @@ def pieces(text: str) -> list[str]:
 
 
 def build_tokenizer(texts: Iterable[str], num_tokens: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of exactly `num_tokens` entries: special, printable ASCII, the pieces of `texts`, reserved.
+    """Return a tokenizer of exactly `num_tokens` entries: special, printable ASCII, the pieces of `texts`, reserved.
 
     Raises ValueError when the pieces do not fit.
     """

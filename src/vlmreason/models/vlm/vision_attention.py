@@ -35,7 +35,7 @@ class _Layouts:
         self._last: list[tuple[Tensor, _Layout]] = []
 
     def of(self, ends: Tensor) -> _Layout:
-        """Made once for all layers: it waits for the device."""
+        """Make it once for all layers: it waits for the device."""
         for known, layout in self._last:
             if known is ends:
                 return layout

@@ -42,7 +42,8 @@ PAGE = 11.0  # inches: groups of bars are narrower where all panels together are
 
 
 def lines(result: Result, looks: Mapping[str, Look]) -> Body:
-    """A line per series over the places; a missing place interrupts it and has a cross below the panel's zero."""
+    """Return a line per series over the places; a missing place interrupts it and has a cross below the panel's
+    zero."""
     experiment = result.experiment
     numbers, notes = placed(experiment)
     positions = spaced(experiment.x)
@@ -88,7 +89,7 @@ class _Group:
 
 
 def bars(result: Result, looks: Mapping[str, Look]) -> Body:
-    """Groups of bars, a group per place; with one place, bars with the series' names under them."""
+    """Return groups of bars, a group per place; with one place, bars with the series' names under them."""
     experiment = result.experiment
     numbers, notes = placed(experiment)
     groups = _groups(result)

@@ -127,7 +127,7 @@ def compose(
     records: Sequence[Record] = (),
     load_task: LoadTask | None = None,
 ) -> Figure:
-    """The figure of an artifact. Raises ValueError."""
+    """Return the figure of an artifact. Raises ValueError."""
     with _settings():
         body = _body(result, looks(result.experiment, styles), records, load_task)
         return _page(result, body)

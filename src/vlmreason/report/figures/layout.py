@@ -34,7 +34,8 @@ class Body:
 
 
 def spaced(axis: Axis) -> list[float]:
-    """Where the places stand, 1 apart on average: numbers that grow by factors as their logarithm, others evenly."""
+    """Say where the places stand, 1 apart on average: numbers that grow by factors as their logarithm, others
+    evenly."""
     values = axis.values
     evenly = [float(number) for number in range(len(axis.places()))]
     if len(values) < 3 or not all(type(value) in (int, float) and value > 0 for value in values):
@@ -51,14 +52,14 @@ def spaced(axis: Axis) -> list[float]:
 
 @functools.lru_cache(4096)
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Inches of a line of text."""
+    """Return inches of a line of text."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     width, _, _ = TextToPath().get_text_width_height_descent(text, font, ismath=False)
     return float(width) / 72
 
 
 def wrapped(text: str, width: float, size: float, bold: bool = False) -> str:
-    """`text` in lines of at most `width` inches, broken at spaces (and inside words that are longer)."""
+    """Return `text` in lines of at most `width` inches, broken at spaces (and inside words that are longer)."""
     return "\n".join(_wrapped(line, width * 0.98, size, bold) for line in text.split("\n"))
 
 
@@ -90,18 +91,19 @@ def _pieces(word: str, width: float, size: float, bold: bool) -> list[str]:
 
 
 def line_height(size: float) -> float:
-    """Inches of one of several lines."""
+    """Return inches of one of several lines."""
     return size * 1.35 / 72
 
 
 def shape(num_panels: int) -> tuple[int, int]:
-    """Rows and columns of panels."""
+    """Return rows and columns of panels."""
     columns = num_panels if num_panels <= 4 else math.ceil(num_panels / math.ceil(num_panels / 4))
     return math.ceil(num_panels / columns), columns
 
 
 def panels(figure: Figure, box: Box, titles: Sequence[str], width: float, widths: Sequence[float] = ()) -> list[Axes]:
-    """One axes per title within a part of the page. `width`: inches that a title may take; `widths`: of columns."""
+    """Return one axes per title within a part of the page. `width`: inches that a title may take; `widths`: of
+    columns."""
     rows, columns = shape(len(titles))
     figure.set_layout_engine("constrained", rect=box, w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.06)
     grid = figure.subplots(rows, columns, squeeze=False, width_ratios=list(widths) or None)
@@ -119,7 +121,7 @@ def panels(figure: Figure, box: Box, titles: Sequence[str], width: float, widths
 
 
 def say_missing(axes: Axes) -> None:
-    """A panel of which nothing is there."""
+    """Return a panel of which nothing is there."""
     axes.patch.set(hatch=HATCH, edgecolor=FAINT, facecolor="white")
     axes.text(
         0.5, 0.5, "missing", transform=axes.transAxes, ha="center", va="center", fontsize=SMALL + 2, color=SOFT,
@@ -128,7 +130,7 @@ def say_missing(axes: Axes) -> None:
 
 
 def limits(values: Sequence[float], percent: bool) -> tuple[float, float]:
-    """The span of a vertical axis that starts at 0 where it can; the whole of 100 % where much of it is used."""
+    """Return the span of a vertical axis that starts at 0 where it can; the whole of 100 % where much of it is used."""
     if not values:
         return 0.0, 100.0 if percent else 1.0
     low, high = min((0.0, *values)), max(values)

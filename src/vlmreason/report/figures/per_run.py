@@ -37,7 +37,7 @@ OUTLIERS = 20  # times the spread of four fifths of the values: beyond it a scal
 
 
 def curves(result: Result, looks: Mapping[str, Look]) -> Body:
-    """A thin line per run with a mark per checkpoint; over anything but time, from a hollow mark to an arrow.
+    """Return a thin line per run with a mark per checkpoint; over anything but time, from a hollow mark to an arrow.
 
     Of training instead the mean over runs, smoothed, with a band of its standard error and faint points before that.
     """
@@ -92,7 +92,8 @@ def curves(result: Result, looks: Mapping[str, Look]) -> Body:
 
 
 def points(result: Result, looks: Mapping[str, Look]) -> Body:
-    """A point per run: the measure of the first place across, that of the second up; Spearman's rank correlation.
+    """Return a point per run: the measure of the first place across, that of the second up; Spearman's rank
+    correlation.
 
     Raises ValueError where there are not two places.
     """

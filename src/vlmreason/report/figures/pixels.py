@@ -44,8 +44,8 @@ class _Row:
 
 
 def pixels(result: Result, records: Sequence[Record], load_task: Callable[[Record], Task[Any]] | None) -> Body:
-    """A row per panel and series, a column per stretch. `load_task` None: there is nothing to draw the pictures with,
-    and the figure says so."""
+    """Return a row per panel and series, a column per stretch. `load_task` None: there is nothing to draw the pictures
+    with, and the figure says so."""
     experiment = result.experiment
     runs = {record.run: record for record in records}
     rows = [
@@ -140,7 +140,7 @@ def _problem(task: Task[Any], record: Record, example: Mapping[str, Any]) -> tup
 
 
 def overlay(picture: Picture, top: Sequence[int]) -> Picture:
-    """The faded picture with its top pixels (row * width + column) in red."""
+    """Return the faded picture with its top pixels (row * width + column) in red."""
     pale = (picture + (255 - picture.astype(np.float64)) * PALE).astype(np.uint8)
     pale.reshape(-1, 3)[list(top)] = RED
     return pale

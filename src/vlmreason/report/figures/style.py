@@ -34,12 +34,12 @@ class Look:
 
     @property
     def size(self) -> float:
-        """Points of the marker; those with thin parts are drawn larger, to weigh as much as the others."""
+        """Return points of the marker; those with thin parts are drawn larger, to weigh as much as the others."""
         return {"*": 9.5, "P": 7.5, "X": 7.0, "D": 5.5, "d": 6.5}.get(self.marker, 6.0)
 
 
 def looks(experiment: Experiment, styles: Mapping[str, tuple[str, str]]) -> dict[str, Look]:
-    """The looks of an experiment's series by their labels."""
+    """Return the looks of an experiment's series by their labels."""
     spare, dashes, found = itertools.cycle(_SPARE), itertools.cycle(_DASHES), {}
     for entry in experiment.series:
         if entry.style == "reference":
@@ -50,14 +50,14 @@ def looks(experiment: Experiment, styles: Mapping[str, tuple[str, str]]) -> dict
 
 
 def key(entry: Entry, look: Look) -> Line2D:
-    """The legend's entry of a series that is drawn as a line or points."""
+    """Return the legend's entry of a series that is drawn as a line or points."""
     if look.dashes is not None:
         return Line2D([], [], color=look.colour, linestyle=(0, look.dashes), linewidth=1.5, label=entry.label)
     return Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.5, markersize=look.size, label=entry.label)
 
 
 def point(cell: CellResult) -> tuple[float, float, float] | None:
-    """Mean and ends of the interval (the mean where there is none) as they are shown; None: missing."""
+    """Return mean and ends of the interval (the mean where there is none) as they are shown; None: missing."""
     if cell.estimate is None:
         return None
     mean, low, high = cell.estimate.mean, cell.estimate.ci_low, cell.estimate.ci_high
@@ -66,12 +66,12 @@ def point(cell: CellResult) -> tuple[float, float, float] | None:
 
 
 def absent(cell: CellResult) -> bool:
-    """Whether nothing is there of a cell for which runs are asked (`paper_only` asks for none)."""
+    """Tell whether nothing is there of a cell for which runs are asked (`paper_only` asks for none)."""
     return cell.estimate is None and not cell.curves and bool(cell.cell.seeds)
 
 
 def y_label(experiment: Experiment, measures: Iterable[Measure]) -> str:
-    """Of a panel with these measures."""
+    """Return the label of a panel with these measures."""
     measures = list(dict.fromkeys(measures))
     for words in (measure_words, lambda measure: measure_words(replace(measure, level=None, view=None))):
         found = list(dict.fromkeys(words(measure) for measure in measures))
@@ -81,7 +81,7 @@ def y_label(experiment: Experiment, measures: Iterable[Measure]) -> str:
 
 
 def brief(number: float) -> str:
-    """12000 as 12k."""
+    """Write 12000 as 12k."""
     for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= power:
             return f"{number / power:g}{letter}"
@@ -89,7 +89,7 @@ def brief(number: float) -> str:
 
 
 def place_labels(axis: Axis, with_paper: bool) -> list[str]:
-    """What stands under the places; `with_paper`: the paper's own value beside ours, where they differ."""
+    """Return what stands under the places; `with_paper`: the paper's own value beside ours, where they differ."""
     found = []
     for number, place in enumerate(axis.places()):
         ours = axis.values[number] if axis.values else place.label
@@ -111,13 +111,13 @@ def _label(value: object) -> str:
 
 
 def places_of(result: Result, panel: Entry) -> list[int]:
-    """Numbers of the places that a panel has; entries may be at some panels only."""
+    """Return numbers of the places that a panel has; entries may be at some panels only."""
     labels = {cell.cell.x for cell in result.cells if cell.cell.panel == panel.label}
     return [number for number, place in enumerate(result.experiment.x.places()) if place.label in labels]
 
 
 def placed(experiment: Experiment) -> tuple[list[tuple[PaperNumber, int]], list[str]]:
-    """The paper's numbers with the place of each, and a note on those that have none at this scale."""
+    """Return the paper's numbers with the place of each, and a note on those that have none at this scale."""
     found, others = [], []
     places = experiment.x.places()
     for number in experiment.paper:
@@ -130,7 +130,7 @@ def placed(experiment: Experiment) -> tuple[list[tuple[PaperNumber, int]], list[
 
 
 def told(experiment: Experiment) -> list[str]:
-    """A note on the paper's numbers, where a kind of figure has no place for them."""
+    """Return a note on the paper's numbers, where a kind of figure has no place for them."""
     return [f"The paper: {'; '.join(map(_words_of, experiment.paper))}."] if experiment.paper else []
 
 

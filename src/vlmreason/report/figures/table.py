@@ -50,7 +50,7 @@ class _Text:
 
 
 def table(result: Result, looks: Mapping[str, Look]) -> Body:
-    """`looks` is of no use here: all rows are written alike."""
+    """Return `looks` is of no use here: all rows are written alike."""
     experiment = result.experiment
     numbers, notes = placed(experiment)
     paper = {(n.panel, n.series, place): n.value for n, place in numbers}

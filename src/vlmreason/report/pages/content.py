@@ -29,12 +29,12 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """`fig5` of `s2h/fig5`."""
+        """Return `fig5` of `s2h/fig5`."""
         return self.result.name.rpartition("/")[2]
 
     @property
     def label(self) -> str:
-        """`Figure 5` of `figure 5, section 4`."""
+        """Return `Figure 5` of `figure 5, section 4`."""
         return re.split("[,(]", self.result.experiment.place)[0].rstrip().capitalize()
 
     @property
@@ -43,21 +43,21 @@ class Artifact:
 
     @property
     def num_missing(self) -> int:
-        """Values that no run gave."""
+        """Return values that no run gave."""
         return sum(len(cell.missing) for cell in self.result.cells)
 
     @property
     def num_values(self) -> int:
-        """Values there are, one per run and cell."""
+        """Return values there are, one per run and cell."""
         return sum(len(cell.runs) or (cell.estimate is not None) for cell in self.result.cells)
 
     @property
     def state(self) -> str:
-        """complete | partial | empty."""
+        """Return complete, partial or empty."""
         return "empty" if not self.num_values else "partial" if self.num_missing else "complete"
 
     def missing(self) -> Iterator[tuple[str, str]]:
-        """Each cell that lacks something, and what: `Mix+, 3000` and `seed 1, 2: no run`."""
+        """Return each cell that lacks something, and what: `Mix+, 3000` and `seed 1, 2: no run`."""
         for cell in self.result.cells:
             reasons: dict[str, list[str]] = {}
             for missing in cell.missing:
@@ -69,7 +69,7 @@ class Artifact:
                 yield place or "value", "; ".join(whole)
 
     def paper(self) -> tuple[dict[tuple[str, str, str], PaperNumber], list[PaperNumber]]:
-        """The paper's numbers that belong to a cell, by its labels, and those that do not."""
+        """Return the paper's numbers that belong to a cell, by its labels, and those that do not."""
         experiment = self.result.experiment
         places = experiment.x.places()
         placed, others = {}, []
@@ -127,7 +127,7 @@ class Report:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """By task, strategy, number of examples and seed."""
+        """Sort runs by task, strategy, number of examples and seed."""
         used_by = users(artifact.result for artifact in self.artifacts)
         settings = unusual(self.records)
         rows = [_run(record, settings[record.run], used_by.get(record.run, ())) for record in self.records]
@@ -135,13 +135,13 @@ class Report:
 
     @property
     def evaluated(self) -> list[tuple[str, str]]:
-        """Levels and views of the runs, in the order of columns."""
+        """Return levels and views of the runs, in the order of columns."""
         found = {place for run in self.runs for place in run.accuracy}
         return sorted(found, key=lambda place: (rank(LEVELS, place[0]), rank(VIEWS, place[1]), place))
 
     @property
     def commits(self) -> list[tuple[str, int]]:
-        """Versions of the code of the runs, each with their number."""
+        """Return versions of the code of the runs, each with their number."""
         return Counter(run.commit for run in self.runs).most_common()
 
     @property
@@ -150,12 +150,12 @@ class Report:
 
     @property
     def hours(self) -> float:
-        """Of training, all runs together, where it was measured."""
+        """Sum the hours of training, all runs together, where it was measured."""
         return sum(run.seconds or 0.0 for run in self.runs) / 3600
 
 
 def paper_order(place: str) -> tuple[bool, str, int, int, int, str]:
-    """Sorts `figure 5, section 4.1` and `table 8, appendix G.2`: by the first section named, then by the number."""
+    """Sort `figure 5, section 4.1` and `table 8, appendix G.2`: by the first section named, then by the number."""
     section = re.search(r"(?:sections?|appendix|appendices)\s+(?:([A-Z])|(\d+))(?:\.(\d+))?", place)
     letter, chapter, part = section.groups() if section else ("~", None, None)
     number = re.search(r"\d+", place)
@@ -163,7 +163,7 @@ def paper_order(place: str) -> tuple[bool, str, int, int, int, str]:
 
 
 def representatives(records: Sequence[Record], used: Mapping[str, tuple[str, ...]]) -> list[Record]:
-    """One run of each task and strategy, in the order of `used` (users): that which most artifacts use."""
+    """Return one run of each task and strategy, in the order of `used` (users): that which most artifacts use."""
     order = {run: number for number, run in enumerate(used)}
     strategies: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(records, key=lambda record: order[record.run]):
@@ -176,7 +176,7 @@ def representatives(records: Sequence[Record], used: Mapping[str, tuple[str, ...
 
 
 def users(results: Any) -> dict[str, tuple[str, ...]]:
-    """Names of the artifacts that use a run, by its name, `fig5` for `s2h/fig5`."""
+    """Return names of the artifacts that use a run, by its name, `fig5` for `s2h/fig5`."""
     found: dict[str, dict[str, None]] = {}
     for result in results:
         for cell in result.cells:
@@ -186,7 +186,7 @@ def users(results: Any) -> dict[str, tuple[str, ...]]:
 
 
 def seeds_and_runs(cell: CellResult) -> list[tuple[int, str]]:
-    """The runs behind a cell, each with its seed."""
+    """Return the runs behind a cell, each with its seed."""
     seeds = [one.seed for one in (cell.samples or cell.curves)]
     return list(zip(seeds, cell.runs, strict=True))
 
@@ -230,7 +230,7 @@ def _run(record: Record, settings: str, used_by: tuple[str, ...]) -> Run:
 
 
 def check(record: Record) -> None:
-    """Raises ValueError where a record lacks what the report shows of every run."""
+    """Raise ValueError where a record lacks what the report shows of every run."""
     _run(record, "", ())
     for evaluation in record.evaluations:
         words = [evaluation.task, *(word for cell in evaluation.cells for word in (cell.level, cell.view))]
@@ -242,7 +242,7 @@ _SHOWN_APART = re.compile(r"(^seed|^out|num_examples|^evaluation\..*|^trainer\..
 
 
 def unusual(records: Sequence[Record]) -> dict[str, str]:
-    """In what each run is not as most runs of its task and strategy are, by its name."""
+    """Say in what each run is not as most runs of its task and strategy are, by its name."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((str(record.config["task"]["name"]), str(record.config["supervision"]["name"])), []).append(
@@ -267,5 +267,5 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def rank(order: Sequence[str], word: str) -> int:
-    """The place of a word in an order; words that it lacks come last."""
+    """Return the place of a word in an order; words that it lacks come last."""
     return order.index(word) if word in order else len(order)

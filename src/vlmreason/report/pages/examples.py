@@ -78,7 +78,8 @@ class _Kept:
 
 
 def examples(records: Iterable[Record], load_task: LoadTask) -> list[Example]:
-    """Some problems of every task and level, with what the runs answered; records are one of each task and strategy.
+    """Return some problems of every task and level, with what the runs answered; records are one of each task and
+    strategy.
 
     Damaged responses are left out: there is nothing to show of them.
     """
@@ -173,7 +174,7 @@ def _answer(one: _Kept, task: Task[Any], problem: Problem[Any]) -> Answer:
 
 
 def first_difference(expected: str, response: str) -> tuple[tuple[int, int] | None, str | None]:
-    """Where the first word of a response stands that is not the expected one; else the word that it lacks."""
+    """Say where the first word of a response stands that is not the expected one; else the word that it lacks."""
     words = re.finditer(r"\S+", response)
     for wanted, word in itertools.zip_longest(re.findall(r"\S+", expected), words):
         if word is None:

@@ -49,7 +49,7 @@ nav a { margin-right: 16px; }
 
 
 def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: int) -> str:
-    """The page: `num` problems from index `first` on, of every level of every task. Raises ValueError."""
+    """Return the page: `num` problems from index `first` on, of every level of every task. Raises ValueError."""
     if num < 1:
         raise ValueError(f"num={num}: 1 or more is expected")
     shown = [(task, _problems(task, split, first, num)) for task in tasks]

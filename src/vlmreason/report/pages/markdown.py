@@ -16,7 +16,7 @@ from vlmreason.report.pages.examples import Answer, Example
 
 
 def digest(report: Report, folder: Path, examples: Sequence[Path]) -> str:
-    """The text, for a file in `folder`. `examples`: files of the examples' pictures, in their order."""
+    """Return the text, for a file in `folder`. `examples`: files of the examples' pictures, in their order."""
     missing = sum(artifact.num_missing for artifact in report.artifacts)
     complete = sum(artifact.state == "complete" for artifact in report.artifacts)
     lines = [
@@ -42,13 +42,13 @@ def digest(report: Report, folder: Path, examples: Sequence[Path]) -> str:
 
 
 def code(text: str) -> str:
-    """Text of any content as code within a line, or within a table."""
+    """Return text of any content as code within a line, or within a table."""
     plain = re.sub(r"[`|\s]+", " ", text).strip()
     return f"`{plain or ' '}`"
 
 
 def block(text: str) -> list[str]:
-    """Text of any content as lines of code."""
+    """Return text of any content as lines of code."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return [f"{fence}text", *text.splitlines(), fence]
 

@@ -36,7 +36,7 @@ pre { margin: 0; padding: 10px; max-height: 340px; overflow: auto; white-space: 
 
 
 def key(responses: Iterable[Response]) -> str:
-    """The colours of the segments that these responses have, with words."""
+    """Return the colours of the segments that these responses have, with words."""
     found = {segment.kind for response in responses for segment in response.segments}
     return "".join(
         f'<span class="kind {kind.name}" title="{escape(kind.words)}">{kind.name}</span>'
@@ -46,7 +46,7 @@ def key(responses: Iterable[Response]) -> str:
 
 
 def document(title: str, style: str, body: str, script: str = "") -> str:
-    """The page. `title` is plain text; `style`, `body` and `script` stand as they are."""
+    """Return the page. `title` is plain text; `style`, `body` and `script` stand as they are."""
     allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if script else "'none'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
     kinds = "".join(f".kind.{kind.name} {{ background: var(--{kind.name}); }}\n" for kind in KINDS)
@@ -63,13 +63,13 @@ def document(title: str, style: str, body: str, script: str = "") -> str:
 
 
 def image(png: bytes, alt: str, attributes: str = "") -> str:
-    """A picture inside of the page; `attributes` stand as they are."""
+    """Return a picture inside of the page; `attributes` stand as they are."""
     source = base64.b64encode(png).decode()
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{source}"{attributes}>'
 
 
 def response(response: Response, mark: tuple[int, int] | None = None) -> str:
-    """A response with its segments coloured; the characters from `mark[0]` to `mark[1]` stand out."""
+    """Return a response with its segments coloured; the characters from `mark[0]` to `mark[1]` stand out."""
     marked = mark or (0, 0)
     pieces = []
     for segment, (kind, start, end) in zip(response.segments, response.spans(), strict=True):

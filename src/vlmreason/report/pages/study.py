@@ -28,7 +28,7 @@ _PIXELS_PER_INCH = 120  # of figures on the page
 
 
 def page(report: Report) -> str:
-    """The page. Raises OSError where a picture cannot be read."""
+    """Return the page. Raises OSError where a picture cannot be read."""
     sections = (
         _ledger(report),
         f'<section id="artifacts"><h2>Tables and figures</h2>{"".join(_artifact(a, report) for a in report.artifacts)}'
@@ -42,7 +42,7 @@ def page(report: Report) -> str:
 
 
 def anchor(run: str) -> str:
-    """The place of a run in the page."""
+    """Return the place of a run in the page."""
     return "run-" + re.sub(r"[^\w.-]", "_", run, flags=re.ASCII)
 
 

@@ -32,7 +32,7 @@ whole trace; patterns and option."""
 
 
 def find(task: VisualAnalogy, state: AnalogyState, response: str, thought: str) -> Finding:
-    """`failure` of an incorrect response is the first row of ROWS that is wrong, or unparsed."""
+    """Return `failure` of an incorrect response is the first row of ROWS that is wrong, or unparsed."""
     score, solution = task.score(state, response), solve(state)
     named, _ = task.read_answer(response)
     steps = right_steps(task.thought(state), thought)

@@ -97,12 +97,12 @@ class FigureSkills(Task[FigureState]):
                 return "\n".join(f"{n}: {_kinds(state.panels[n - 1])}" for n in state.asked)
 
     def score(self, state: FigureState, response: str) -> Score:
-        """Exact match of the whole reply."""
+        """Return exact match of the whole reply."""
         return Score(correct=response.strip() == self.answer(state), parsed=bool(response.strip()))
 
 
 def describe(panel: Panel) -> str:
-    """Every object with its values."""
+    """Return every object with its values."""
     shapes = [f"{kind} {color} {size} ({r},{c})" for kind, color, size, (r, c) in panel.shapes]
     return "; ".join(shapes + [f"{kind} {color}" for kind, color in panel.lines])
 

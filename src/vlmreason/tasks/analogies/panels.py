@@ -110,12 +110,12 @@ class Solution(NamedTuple):
 
 
 def patterns(first: Panel, second: Panel, third: Panel) -> list[Pattern]:
-    """Every pattern that three panels show, from their values alone."""
+    """Return every pattern that three panels show, from their values alone."""
     return _patterns(read(first), read(second), read(third))
 
 
 def read(panel: Panel) -> Reading:
-    """The set of every attribute. Raises KeyError for a value that does not exist."""
+    """Return the set of every attribute. Raises KeyError for a value that does not exist."""
     types = colors = sizes = places = quantities = line_types = line_colors = 0
     counts: dict[str, int] = {}
     for kind, color, size, place in panel.shapes:
@@ -133,7 +133,7 @@ def read(panel: Panel) -> Reading:
 
 
 def solve(state: AnalogyState) -> Solution:
-    """Raises ValueError where not exactly one option shows the examples' relation, or patterns are not single."""
+    """Raise ValueError where not exactly one option shows the examples' relation, or patterns are not single."""
     examples = tuple(tuple(map(read, row)) for row in state.examples)
     query, options = tuple(map(read, state.query)), tuple(map(read, state.options))
     rows = [*examples, *((*query, option) for option in options)]

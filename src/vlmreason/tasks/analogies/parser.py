@@ -36,7 +36,7 @@ class _Parser:
         }
 
     def answer(self, response: str) -> tuple[dict[str, Pattern | None], str | None]:
-        """Patterns by row ("1", "2", "A" ... "D"; None where two different ones are given) and the option.
+        """Return patterns by row ("1", "2", "A" ... "D"; None where two different ones are given) and the option.
 
         The option is None when none is given, or several different ones.
         """
@@ -57,7 +57,7 @@ class _Parser:
         return named, given.pop() if len(given) == 1 else None
 
     def values(self, response: str, gold: str) -> dict[str, bool]:
-        """Per stage and group of attributes whether the trace lists the same values as the gold one."""
+        """Tell per stage and group of attributes whether the trace lists the same values as the gold one."""
         wanted, listed = self.sections(gold), self.sections(response)
         return {
             f"{stage}_{group}": all(
@@ -69,7 +69,8 @@ class _Parser:
         }
 
     def sections(self, response: str) -> dict[str, dict[str, str]]:
-        """Row -> attribute -> its values in the trace; the last row of a name counts, the text form comes before."""
+        """Return row -> attribute -> its values in the trace; the last row of a name counts, the text form comes
+        before."""
         marks = list(_MARKER.finditer(response))
         thought = response[: marks[-1].start()] if marks else response
         starts = sorted(

@@ -106,7 +106,8 @@ class _Sampler:
         excluded: frozenset[Pattern],
         belongs: Belongs,
     ) -> AnalogyState | None:
-        """A problem whose examples and query show `relation` along three attributes; None when none was found."""
+        """Return a problem whose examples and query show `relation` along three attributes; None when none was
+        found."""
         first = self._keyed_row(rng, attributes[0], relation, belongs)
         second = self._row(rng, attributes[1], relation)
         third = self._query(rng, attributes[2], relation, excluded) if first and second else None

@@ -113,7 +113,7 @@ class VisualAnalogy(Task[AnalogyState]):
         self._parser = _Parser(self.wording, self._phrases)
 
     def domains(self, level: str) -> dict[str, list[str]]:
-        """Per relation the attributes that a level may use; relations with too few of them are left out."""
+        """Return per relation the attributes that a level may use; relations with too few of them are left out."""
         needed = self.num_domains if level == "hard" else 1
         found: dict[str, list[str]] = {}
         for relation in RELATIONS:
@@ -163,7 +163,7 @@ class VisualAnalogy(Task[AnalogyState]):
         return picture
 
     def groups(self, state: AnalogyState) -> Mapping[str, str]:
-        """The relation of the examples, and the attribute that shows it with the right option."""
+        """Return the relation of the examples, and the attribute that shows it with the right option."""
         found = _solution(state)
         attribute, relation = found.option_patterns[LETTERS.index(found.letter)]
         return {"relation": relation, "attribute": attribute}
@@ -200,11 +200,12 @@ class VisualAnalogy(Task[AnalogyState]):
         return self.wording.convert if self.text_form == "lossy" else self.wording.convert_lossless
 
     def thought(self, state: AnalogyState) -> list[str]:
-        """One item per row of panels and attribute; between the examples and the query the common relation."""
+        """Return one item per row of panels and attribute; between the examples and the query the common relation."""
         return list(_flat(self.thought_rows(state).values()))
 
     def thought_rows(self, state: AnalogyState) -> dict[str, list[str]]:
-        """The steps of the trace by what they are about: "1", "2" (examples), "relation", "query", "A" ... "D"."""
+        """Return the steps of the trace by what they are about: "1", "2" (examples), "relation", "query", "A" ...
+        "D"."""
         found, phrases, wording = _solution(state), self._phrases, self.wording
         steps: dict[str, list[str]] = {}
         examples = zip(("1", "2"), phrases.examples, found.examples, found.example_patterns, strict=True)
@@ -239,11 +240,11 @@ class VisualAnalogy(Task[AnalogyState]):
         return self.wording.answer.format(patterns=self.wording.answer_joint.join(listed), letter=found.letter)
 
     def options(self, state: AnalogyState) -> tuple[str, ...]:
-        """The four options, without patterns: chosen responses are judged by the part `option`."""
+        """Return the four options, without patterns: chosen responses are judged by the part `option`."""
         return tuple(f"Answer: option {letter}" for letter in LETTERS)
 
     def score(self, state: AnalogyState, response: str) -> Score:
-        """All six patterns and the option are right (strict, section E.3); part `option` is the lenient figure.
+        """Return all six patterns and the option are right (strict, section E.3); part `option` is the lenient figure.
 
         Patterns and option are read behind the last "Answer:". The parts follow table 14: `example_patterns`,
         `option_patterns`, `query_pattern` (that of the right option), `relation` and `domains_differ` (whether the
@@ -274,11 +275,13 @@ class VisualAnalogy(Task[AnalogyState]):
         )
 
     def read_answer(self, response: str) -> tuple[dict[str, Pattern | None], str | None]:
-        """Patterns by row ("1", "2", "A" ... "D"; None: two different ones) and the option behind the last marker."""
+        """Return patterns by row ("1", "2", "A" ... "D"; None: two different ones) and the option behind the last
+        marker."""
         return self._parser.answer(response[:MAX_RESPONSE_CHARS])
 
     def option_values(self, state: AnalogyState, response: str) -> list[bool]:
-        """Per option, whether the trace lists the right values of the attribute that gives the query its pattern."""
+        """Tell per option whether the trace lists the right values of the attribute that gives the query its
+        pattern."""
         found = _solution(state)
         wanted = self._parser.sections("".join(self.thought(state)))
         listed = self._parser.sections(response[:MAX_RESPONSE_CHARS])
@@ -287,7 +290,7 @@ class VisualAnalogy(Task[AnalogyState]):
         return [name in listed.get(row, {}) and listed[row][name] == wanted[row].get(name) for row, name in rows]
 
     def panel_places(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """Upper left corners (x, y) of the panels (px): both examples, query with its question mark, options."""
+        """Return upper left corners (x, y) of the panels (px): both examples, query with its question mark, options."""
         return _layout(self.sizes.picture, self.sizes.panel)
 
     def state_from_json(self, data: object) -> AnalogyState:

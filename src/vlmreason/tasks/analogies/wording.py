@@ -191,7 +191,7 @@ class _Phrases:
     def items(
         self, template: str, template_none: str, readings: tuple[Reading, ...], pattern: Pattern | None
     ) -> list[str]:
-        """One item per attribute that the panels have, by the second template for those without pattern."""
+        """Return one item per attribute that the panels have, by the second template for those without pattern."""
         found = []
         for attribute, masks in enumerate(zip(*readings, strict=True)):
             if masks[0]:

@@ -8,7 +8,8 @@ from vlmreason.tasks.grids.search import GridState, Walk, simulate
 
 
 def find(task: GridNavigation, state: GridState, response: str, thought: str) -> Finding:
-    """Source, destination and objects are those that the trace begins with; the rest is about the answer's moves.
+    """Return source, destination and objects are those that the trace begins with; the rest is about the answer's
+    moves.
 
     `reaches_destination` ignores objects and obstacles, `objects_collected` is the share of them, `obstacles` how
     often the moves enter one; responses without moves reach and collect nothing and are left out of the obstacles.

@@ -172,7 +172,7 @@ class GridNavigation(Task[GridState]):
         return self.wording.convert
 
     def thought(self, state: GridState) -> list[str]:
-        """Start, destination and objects; then one item per cell the search stands on, revisits included."""
+        """Return start, destination and objects; then one item per cell the search stands on, revisits included."""
         wording, steps = self.wording, _solution(state).steps
         targets = [(name, cell_name(cell)) for name, cell in state.objects]
         targets.append((wording.goal_name, cell_name(state.destination)))  # found as target -1
@@ -234,7 +234,7 @@ class GridNavigation(Task[GridState]):
         return Score(correct, True, dict(zip(names, values, strict=True)))
 
     def read_answer(self, response: str) -> list[str]:
-        """The moves behind the last answer marker; [] when there is none or anything else stands there."""
+        """Return the moves behind the last answer marker; [] when there is none or anything else stands there."""
         if len(response) > MAX_RESPONSE_CHARS:
             return []
         end = None
@@ -244,7 +244,8 @@ class GridNavigation(Task[GridState]):
         return words if all(word in MOVES for word in words) else []
 
     def read_head(self, response: str) -> Head | None:
-        """The start, destination and objects that a trace begins with; None where it does not begin like that."""
+        """Return the start, destination and objects that a trace begins with; None where it does not begin like
+        that."""
         found = self._head.search(response[:MAX_RESPONSE_CHARS])
         if found is None:
             return None

@@ -150,7 +150,7 @@ class GridSkills(Task[GridSkillState]):
                 return " ".join(f"{_name(cell)} {_near(state.grid, content, cell)}" for cell in state.cells)
 
     def score(self, state: GridSkillState, response: str) -> Score:
-        """Exact match of the whole reply."""
+        """Return exact match of the whole reply."""
         return Score(correct=response.strip() == self.answer(state), parsed=bool(response.strip()))
 
 

@@ -131,7 +131,8 @@ def simulate(state: GridState, moves: list[str]) -> Walk:
 
 @functools.lru_cache(maxsize=16)
 def search(state: GridState, max_steps: int = 1_000_000) -> Search:
-    """The depth-first search of the module's docstring, given up (not solved) once it must exceed `max_steps`."""
+    """Return the depth-first search of the module's docstring, given up (not solved) once it must exceed
+    `max_steps`."""
     destination = state.destination
     content = dict.fromkeys(_cells(state.rows, state.cols), "free")
     content.update([(cell, kind) for kind, cell in state.obstacles])

@@ -103,7 +103,8 @@ WORDINGS: Mapping[str, GridWording] = {
 
 
 def latex_grid(state: GridState) -> str:
-    """A LaTeX tabular whose first row and column number the columns and rows; S, D, names, or nothing in a cell."""
+    """Return a LaTeX tabular whose first row and column number the columns and rows; S, D, names, or nothing in a
+    cell."""
     written = {cell: f" & {name}" for name, cell in state.objects + state.obstacles}
     written[state.start], written[state.destination] = " & S", " & D"
     columns = range(1, state.cols + 1)

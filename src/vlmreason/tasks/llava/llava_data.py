@@ -100,7 +100,7 @@ class LlavaData(Task[LlavaState]):
         return state.record
 
     def draw(self, state: LlavaState) -> Any:
-        """The picture, or None for a record without one. Raises ValueError where it cannot be read."""
+        """Return the picture, or None for a record without one. Raises ValueError where it cannot be read."""
         if state.image is None:
             return None
         try:
@@ -112,7 +112,7 @@ class LlavaData(Task[LlavaState]):
         return np.asarray(picture)
 
     def text(self, state: LlavaState) -> str:
-        """The question: a record has no other text; it is not for the view image_via_text."""
+        """Return the question: a record has no other text; it is not for the view image_via_text."""
         return state.question or "-"
 
     def prompt(self, state: LlavaState, modality: Modality) -> str:
@@ -126,11 +126,11 @@ class LlavaData(Task[LlavaState]):
         return []
 
     def answer(self, state: LlavaState) -> str:
-        """The record's own; what is beyond max_chars is cut off."""
+        """Return the record's own; what is beyond max_chars is cut off."""
         return state.answer[: self.max_chars - len(self.prompt(state, "image"))]
 
     def score(self, state: LlavaState, response: str) -> Score:
-        """Whether the whole response is the answer, but for case, spaces and a full stop."""
+        """Tell whether the whole response is the answer, but for case, spaces and a full stop."""
         given = _plain(response[:MAX_RESPONSE_CHARS])
         return Score(correct=bool(given) and given == _plain(self.answer(state)), parsed=bool(given))
 

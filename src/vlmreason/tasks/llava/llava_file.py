@@ -46,7 +46,7 @@ class DialogueFile(Rows[Record]):
         super().__init__(Path(path), limits, self._record, self._split, _num_turns)
 
     def check(self, places: Mapping[Hashable, Sized]) -> None:
-        """No split may be empty."""
+        """Check that no split is empty."""
         for split in SPLITS:
             if split not in places:
                 share, num = self.held_out, len(self.rows)

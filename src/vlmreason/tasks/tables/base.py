@@ -216,7 +216,8 @@ class TableTask(Task[TableState]):
         return picture
 
     def cell_size(self, state: TableState) -> tuple[int, int]:
-        """Height and width of a cell of the picture (px); cell (r, c) begins r heights below and c widths right."""
+        """Return height and width of a cell of the picture (px); cell (r, c) begins r heights below and c widths
+        right."""
         width, height = self.sizes.picture
         rows, cols = max(len(state.row_names), self.sizes.rows[1]), max(len(state.col_names), self.sizes.cols[1])
         return height // (rows + 1), width // (cols + 1)
@@ -250,7 +251,7 @@ class TableTask(Task[TableState]):
         return self.wording.answer.format(values=joined, sum=sum(values))
 
     def score(self, state: TableState, response: str) -> Score:
-        """Exact list in order, from the answer or from the trace: the better counts (appendix E.1)."""
+        """Return exact list in order, from the answer or from the trace: the better counts (appendix E.1)."""
         gold = state.readout
         listed, total = read_answer(response)
         traced = read_trace(response)
@@ -282,7 +283,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def latex_table(state: TableState, marked: set[Cell]) -> str:
-    """A LaTeX tabular. Only the marked cells depend on `marked`: the column specification never does."""
+    """Return a LaTeX tabular. Only the marked cells depend on `marked`: the column specification never does."""
     lines = ["\\begin{tabular}{" + "c" * (len(state.col_names) + 1) + "}"]
     lines.append("".join(f" & {name}" for name in state.col_names) + " \\\\")
     for r, name in enumerate(state.row_names, start=1):
@@ -293,7 +294,7 @@ def latex_table(state: TableState, marked: set[Cell]) -> str:
 
 
 def segments(path: Sequence[Cell]) -> list[tuple[Cell, int]]:
-    """The straight segments of a path as (direction, number of steps)."""
+    """Return the straight segments of a path as (direction, number of steps)."""
     runs: list[tuple[Cell, int]] = []
     for (r, c), (s, d) in itertools.pairwise(path):
         direction = (s - r, d - c)
@@ -316,7 +317,8 @@ def _solution(response: str) -> str:
 
 
 def read_answer(response: str) -> tuple[list[int], int | None]:
-    """The listed numbers and the sum behind the last "Answer:"; without a marker and a trace, all of the text."""
+    """Return the listed numbers and the sum behind the last "Answer:"; without a marker and a trace, all of the
+    text."""
     solution = _solution(response)
     marks = list(_ANSWER.finditer(solution))
     if marks:
@@ -330,13 +332,14 @@ def read_answer(response: str) -> tuple[list[int], int | None]:
 
 
 def read_trace(response: str) -> list[int]:
-    """The last number behind each cell's coordinates, up to the answer; [] where a cell has none."""
+    """Return the last number behind each cell's coordinates, up to the answer; [] where a cell has none."""
     values = [value for _, value in read_cells(response)]
     return [] if None in values else [value for value in values if value is not None]
 
 
 def read_cells(response: str) -> list[tuple[Cell, int | None]]:
-    """Each cell of the trace with the last number behind its coordinates (None: there is none), up to the answer."""
+    """Return each cell of the trace with the last number behind its coordinates (None: there is none), up to the
+    answer."""
     solution = _solution(response)
     marks = list(_ANSWER.finditer(solution))
     if marks:

@@ -24,7 +24,7 @@ _NUM_LENGTHS = 200  # problems over which the mean length of the simplest level 
 
 
 def find(task: TableTask, state: TableState, response: str, thought: str) -> Finding:
-    """`failure` of an incorrect response, at its first error:
+    """Return `failure` of an incorrect response, at its first error:
 
     misread (the right cell, another number), skipped (a later cell of the path), repeated (an earlier one),
     left_path (a cell that is not marked), no_such_cell, stopped_early, ran_on (cells behind the path's end),
@@ -75,13 +75,13 @@ def find(task: TableTask, state: TableState, response: str, thought: str) -> Fin
 
 @functools.lru_cache(maxsize=16)
 def simple_length(task: TableTask) -> float:
-    """Mean number of cells on the paths of the task's first level."""
+    """Return mean number of cells on the paths of the task's first level."""
     problems = (task.sample(task.levels[0], "train", index) for index in range(_NUM_LENGTHS))
     return statistics.fmean(len(problem.state.path) for problem in problems)
 
 
 def shortcuts(path: Sequence[Cell], cells: Sequence[Cell]) -> list[tuple[int, bool]]:
-    """(cells of the path that were skipped, whether no move leads away from its end), one per shortcut."""
+    """Return (cells of the path that were skipped, whether no move leads away from its end), one per shortcut."""
     where = {cell: number for number, cell in enumerate(path)}
     found, last, since = [], -1, list[Cell]()
     for cell in cells:

@@ -10,7 +10,8 @@ from vlmreason.tasks.tables.base import Cell, TableState, TableTask
 
 
 def runs(path: Sequence[Cell]) -> list[list[Cell]]:
-    """The straight segments of a path as lists of cells; a cell where it turns ends a segment, as does a jump."""
+    """Return the straight segments of a path as lists of cells; a cell where it turns ends a segment, as does a
+    jump."""
     found, direction = [[path[0]]], None
     for (r, c), (s, d) in itertools.pairwise(path):
         step = (s - r, d - c)

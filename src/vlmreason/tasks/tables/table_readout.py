@@ -43,7 +43,7 @@ class TableReadout(TableTask):
 
 
 def pattern(path: Sequence[Cell]) -> str:
-    """How a path turns: "spiral" (also where it turns once or never), "sinusoid" or "composition"."""
+    """Say how a path turns: "spiral" (also where it turns once or never), "sinusoid" or "composition"."""
     runs = segments(path)
     sides = [d[0] * e[1] - d[1] * e[0] for (d, _), (e, _) in itertools.pairwise(runs)]
     return _pattern(sides)
@@ -57,7 +57,7 @@ def _pattern(sides: list[int]) -> str:
 
 
 def draw_turns(rng: random.Random, num_turns: int, composed: bool) -> tuple[Turn, ...] | None:
-    """The turns of one spiral or sinusoid or, `composed`, of several; None where the draw is not composed."""
+    """Return the turns of one spiral or sinusoid or, `composed`, of several; None where the draw is not composed."""
     side = 1 if rng.random() < 0.5 else -1
     spiral = rng.random() < 0.5
     turns: list[Turn] = []
@@ -78,7 +78,7 @@ def draw_turns(rng: random.Random, num_turns: int, composed: bool) -> tuple[Turn
 def walk(
     rng: random.Random, rows: int, cols: int, turns: Sequence[Turn], fewest: int, most: int
 ) -> tuple[Cell, ...] | None:
-    """A path with these turns and `fewest` to `most` cells that never touches itself; None where the try fails.
+    """Return a path with these turns and `fewest` to `most` cells that never touches itself; None where the try fails.
 
     Runs are placed one after the other from a random cell; where one does not fit, another length of the run
     before is tried. Cells are bits of an integer, row by row with a spare column between rows.
@@ -89,7 +89,7 @@ def walk(
     num_placed = 0
 
     def place(i: int, cell: int, heading: int, taken: int, num_cells: int) -> list[int] | None:
-        """Lengths of the runs from number i on, the last one first."""
+        """Return lengths of the runs from number i on, the last one first."""
         nonlocal num_placed
         num_placed += 1
         num_left = len(turns) - i

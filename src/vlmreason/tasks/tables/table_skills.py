@@ -141,7 +141,7 @@ class TableSkills(Task[SkillState]):
                 return " ".join(f"{cell_name(cell)} {_around(table, cell)}" for cell in state.cells)
 
     def score(self, state: SkillState, response: str) -> Score:
-        """Exact match of the whole reply."""
+        """Return exact match of the whole reply."""
         return Score(correct=response.strip() == self.answer(state), parsed=bool(response.strip()))
 
 

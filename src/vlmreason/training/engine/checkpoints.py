@@ -95,7 +95,7 @@ def file_name(number: int, num: int) -> str:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The last complete checkpoint below `folder`, and the later ones that are not, each with what is wrong."""
+    """Return the last complete checkpoint below `folder`, and the later ones that are not, each with what is wrong."""
     faults: dict[Path, str] = {}
     found: list[Checkpoint] = []
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -109,7 +109,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
 
 
 def complete(folder: Path) -> list[Checkpoint]:
-    """The complete checkpoints below `folder`, in the order of training; others are passed over."""
+    """Return the complete checkpoints below `folder`, in the order of training; others are passed over."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         try:

@@ -45,7 +45,8 @@ class RunState:
     def load(
         cls, run_dir: Path, folder: Path, phases: tuple[str, ...]
     ) -> tuple[RunState, Checkpoint | None, dict[Path, str]]:
-        """The state in a run directory, the initial one where there is none, its checkpoint and the damaged ones.
+        """Return the state in a run directory, the initial one where there is none, its checkpoint and the damaged
+        ones.
 
         The first process cuts the metrics to it. Raises ValueError where all checkpoints are damaged.
         """

@@ -20,7 +20,7 @@ class LoggerSettings:
 
 
 def make_logger(settings: LoggerSettings, folder: Path) -> Logger:
-    """The logger of a run directory. Raises ValueError for mode=online without a login.
+    """Return the logger of a run directory. Raises ValueError for mode=online without a login.
 
     A run that goes on after a stop begins a new csv/version_<n>/metrics.csv: the earlier ones are kept.
     """

@@ -101,7 +101,7 @@ class Estimate:
 
 
 def estimate(shape: Shape, plan: Plan) -> Estimate:
-    """What a plan needs of each device."""
+    """Return what a plan needs of each device."""
     half = plan.precision == "bf16-true"
     of_trained = 2 if half else 4  # see precision.prepare
     of_frozen = 2 if half else 4 if plan.sharded or plan.precision == "32-true" else shape.element
@@ -122,7 +122,7 @@ def estimate(shape: Shape, plan: Plan) -> Estimate:
 
 
 def activations(shape: Shape, plan: Plan) -> float:
-    """Bytes that the largest forward pass keeps."""
+    """Return bytes that the largest forward pass keeps."""
     width = (
         4.0 if plan.precision == "32-true" else 2.6 if plan.precision == "bf16-mixed" and shape.element == 4 else 2.0
     )
@@ -141,13 +141,13 @@ def activations(shape: Shape, plan: Plan) -> float:
 
 
 def fits(shape: Shape, plan: Plan, capacity: float, factor: float = 1.0) -> bool:
-    """Whether a plan fits into `capacity` bytes; `factor`: by how much activations are more than estimated."""
+    """Tell whether a plan fits into `capacity` bytes; `factor`: by how much activations are more than estimated."""
     found = estimate(shape, plan)
     return found.total + (factor - 1) * found.activations <= USABLE * capacity
 
 
 def what_fits(shape: Shape, plan: Plan, capacity: float, factor: float = 1.0) -> Iterator[str]:
-    """Settings with which a plan would fit, the smallest changes first."""
+    """Return settings with which a plan would fit, the smallest changes first."""
     checkpointed = replace(plan, gradient_checkpointing=True)
     changes = {plan: "", checkpointed: "" if checkpointed == plan else "trainer.gradient_checkpointing=true"}
     if not plan.lora:
@@ -178,7 +178,7 @@ def what_fits(shape: Shape, plan: Plan, capacity: float, factor: float = 1.0) ->
 
 
 def advice(shape: Shape, plan: Plan, capacity: float, device: str) -> str:
-    """One sentence for a run that ran out of memory.
+    """Return one sentence for a run that ran out of memory.
 
     Where the estimate says that it should have fitted, activations are taken to be what was missing.
     """
@@ -197,7 +197,7 @@ def advice(shape: Shape, plan: Plan, capacity: float, device: str) -> str:
 def explain(
     learner: Learner, train: Any, settings: Any, optimizer: str, num_devices: int, data: StepData, device: torch.device
 ) -> str:
-    """`advice` for a phase that ran out of memory on a device."""
+    """Return `advice` for a phase that ran out of memory on a device."""
     plan = plan_of(learner, train, settings, optimizer, num_devices, data)
     return advice(shape_of(learner), plan, *capacity_of(device))
 
@@ -205,7 +205,7 @@ def explain(
 def report(
     learner: Learner, train: Any, settings: Any, optimizer: str, num_devices: int, data: StepData, device: torch.device
 ) -> dict[str, Any]:
-    """For people: the estimate of a phase, the memory of a device, and what would fit where it does not."""
+    """Write for people the estimate of a phase, the memory of a device, and what would fit where it does not."""
     shape, plan = shape_of(learner), plan_of(learner, train, settings, optimizer, num_devices, data)
     capacity, _ = capacity_of(device)
     found: dict[str, Any] = {"memory_gb": estimate(shape, plan).in_gb(), "device_gb": round(capacity / GB, 1)}
@@ -215,7 +215,7 @@ def report(
 
 
 def capacity_of(device: torch.device) -> tuple[float, str]:
-    """Bytes of a device's memory (the machine's for the processor) and its name."""
+    """Return bytes of a device's memory (the machine's for the processor) and its name."""
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
         return float(found.total_memory), str(found.name)
@@ -223,14 +223,14 @@ def capacity_of(device: torch.device) -> tuple[float, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of a GPU, of Python, or of torch's allocator for the processor, which has no exception of its own."""
+    """Tell an error of memory: a GPU's, Python's, or torch's for the processor, which has no exception of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
 
 
 def shape_of(learner: Learner) -> Shape:
-    """The shape of a model, sharded or not."""
+    """Return the shape of a model, sharded or not."""
     model = learner.model
     named = {part: list(learner.part_parameters(part)) for part in PARTS}
     blocks = [child for module in model.modules() if isinstance(module, torch.nn.ModuleList) for child in module]
@@ -248,7 +248,8 @@ def shape_of(learner: Learner) -> Shape:
 
 
 def plan_of(learner: Learner, train: Any, settings: Any, optimizer: str, num_devices: int, data: StepData) -> Plan:
-    """The plan of a phase under the trainer's settings; pictures and responses are like those of its first examples."""
+    """Return the plan of a phase under the trainer's settings; pictures and responses are like those of its first
+    examples."""
     names = [name for name, _ in learner.trained_parameters(train)]
     lora = tuple(part for part in PARTS if any(_is_lora(n) and n.startswith(learner.prefixes[part]) for n in names))
     full = tuple(part for part in PARTS if any(not _is_lora(n) and n.startswith(learner.prefixes[part]) for n in names))

@@ -65,7 +65,7 @@ class OptimizerSettings:
 def build_optimizers(
     settings: OptimizerSettings, named: Iterable[tuple[str, nn.Parameter]], prefixes: Prefixes | None = None
 ) -> list[Optimizer]:
-    """The optimizers of the given parameters; each group keeps its peak rate in `peak_lr`.
+    """Return the optimizers of the given parameters; each group keeps its peak rate in `peak_lr`.
 
     `prefixes`: of the parameter names of each part, where parts have their own rates.
     """
@@ -101,7 +101,7 @@ def build_optimizers(
 def phase_optimizers(
     optimizer: OptimizerSettings, supervision: Supervision, learner: Learner
 ) -> dict[str, OptimizerSettings]:
-    """The settings of each phase: the run's, with the phase's own in their place.
+    """Return the settings of each phase: the run's, with the phase's own in their place.
 
     Raises ValueError for a phase in which nothing trains and for a part's rate that has no effect.
     """
@@ -118,7 +118,7 @@ def phase_optimizers(
 
 
 def schedule(step: int, num_steps: int, warmup: float, end: float = 0.0) -> float:
-    """Factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine to `end`."""
+    """Return factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine to `end`."""
     num_warmup = math.ceil(warmup * num_steps)
     if step < num_warmup:
         return (step + 1) / num_warmup

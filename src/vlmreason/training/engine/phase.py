@@ -83,11 +83,11 @@ class PhaseModule(L.LightningModule):
         ]
 
     def saved_parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters by the names under which checkpoints keep them."""
+        """Return all parameters by the names under which checkpoints keep them."""
         return dict(self.model.named_parameters()) | dict(self.extra_parameters())
 
     def state(self) -> dict[str, Any]:
-        """What a resumed phase needs beside weights and optimizers, as JSON; of this process."""
+        """Return what a resumed phase needs beside weights and optimizers, as JSON; of this process."""
         return {}
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
@@ -99,11 +99,11 @@ class PhaseModule(L.LightningModule):
             self.totals[name] = self.totals.get(name, 0.0) + value
 
     def gradient_scale(self) -> float:
-        """Factor on a loss that is divided by sums over all processes: FSDP averages their gradients."""
+        """Return factor on a loss that is divided by sums over all processes: FSDP averages their gradients."""
         return float(strategies.group_size()) if isinstance(self.model, FSDPModule) else 1.0
 
     def bar(self) -> dict[str, str]:
-        """What the progress bar says of the latest step."""
+        """Return what the progress bar says of the latest step."""
         return {"loss": f"{self.last.get('loss', float('nan')):.4f}"}
 
     def all_optimizers(self) -> list[Any]:
@@ -126,12 +126,12 @@ class PhaseModule(L.LightningModule):
         torch.manual_seed(stream(*where).getrandbits(63))
 
     def computing(self) -> AbstractContextManager[None]:
-        """Within it the model is in the type in which it computes; sharded models are gathered in it."""
+        """Put the model in the type in which it computes, for the block; sharded models are gathered in it."""
         narrow = self.phase.narrow and not isinstance(self.model, FSDPModule)
         return precision.narrowed(self.model) if narrow else nullcontext()
 
     def sum_over_processes(self, sums: Tensor) -> Tensor:
-        """Sums of all processes (on the CPU); asks all whether to stop and sums the gradients."""
+        """Return sums of all processes (on the CPU); asks all whether to stop and sums the gradients."""
         if strategies.group_size() == 1:
             self.stopping = self.phase.stop()
             return sums.cpu()
@@ -168,7 +168,7 @@ class Stage(ABC):
     evaluates_start = False  # before its first step, beside every so many steps
 
     def pace(self, settings: TrainerSettings) -> TrainerSettings:
-        """The run's settings with the phase's own intervals in their place."""
+        """Return the run's settings with the phase's own intervals in their place."""
         return settings
 
     @abstractmethod
@@ -177,11 +177,11 @@ class Stage(ABC):
 
     @abstractmethod
     def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[Any]:
-        """What the module's training step gets, for the steps from `first_step` on."""
+        """Return what the module's training step gets, for the steps from `first_step` on."""
 
     @abstractmethod
     def module(self, phase: PhaseSettings) -> PhaseModule: ...
 
     @abstractmethod
     def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
-        """For the user, when memory has run out: what the phase needs and what would fit."""
+        """Say, when memory has run out, what the phase needs and what would fit."""

@@ -23,7 +23,7 @@ from vlmreason.training.engine.settings import PrecisionName
 
 
 def is_half(model: nn.Module) -> bool:
-    """Whether (frozen or not yet trained) weights are in half precision."""
+    """Tell whether (frozen or not yet trained) weights are in half precision."""
     return any(parameter.dtype.itemsize == 2 for parameter in model.parameters())
 
 
@@ -38,18 +38,18 @@ def prepare(model: nn.Module, trained: Collection[nn.Parameter], precision: Prec
 
 
 def lightning_name(precision: PrecisionName, half: bool) -> Any:
-    """Lightning's `precision`: its autocast only where it is wanted; its own bf16-true would cast buffers too."""
+    """Return Lightning's `precision`: autocast only where it is wanted; its own bf16-true would cast buffers too."""
     return precision if precision == "bf16-mixed" and not half else "32-true"
 
 
 def computed(precision: PrecisionName, half: bool) -> torch.dtype:
-    """The type of the pictures that a model takes."""
+    """Return the type of the pictures that a model takes."""
     return torch.bfloat16 if precision == "bf16-true" or (precision == "bf16-mixed" and half) else torch.float32
 
 
 @contextmanager
 def narrowed(model: nn.Module) -> Iterator[None]:
-    """Within it the float32 parameters of a model are bfloat16 casts, through which their gradients flow."""
+    """Make the float32 parameters of a model bfloat16 casts, through which their gradients flow, for the block."""
     casts: dict[int, Tensor] = {}
     kept: list[tuple[dict[str, Any], str, nn.Parameter]] = []
     for module in model.modules():

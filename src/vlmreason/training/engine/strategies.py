@@ -52,12 +52,12 @@ GRACE = 10.0
 
 
 def on_gpu(accelerator: str) -> bool:
-    """Whether a run with this `trainer.accelerator` uses a GPU here."""
+    """Tell whether a run with this `trainer.accelerator` uses a GPU here."""
     return accelerator != "cpu" and torch.cuda.is_available()
 
 
 def processes(devices: int | str, num_nodes: int | str, accelerator: str) -> tuple[int, int]:
-    """Processes per machine and machines; auto: those that torchrun or srun started, else one per GPU here."""
+    """Return processes per machine and machines; auto: those that torchrun or srun started, else one per GPU here."""
     found = (max(1, torch.cuda.device_count()) if accelerator != "cpu" else 1), 1
     if TorchElasticEnvironment.detect():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -72,7 +72,7 @@ def processes(devices: int | str, num_nodes: int | str, accelerator: str) -> tup
 
 
 def num_cores(devices: int | str) -> int:
-    """Cores for one process of this machine: srun gives each its own, else all share the machine's."""
+    """Return cores for one process of this machine: srun gives each its own, else all share the machine's."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1 and not TorchElasticEnvironment.detect():
         return found
@@ -80,14 +80,14 @@ def num_cores(devices: int | str) -> int:
 
 
 def make_strategy(name: StrategyName, devices: int, num_nodes: int, precision: str, timeout: timedelta) -> Any:
-    """Lightning's `strategy`; auto: one process as it is, several as ddp."""
+    """Return Lightning's `strategy`; auto: one process as it is, several as ddp."""
     if name == "auto" and devices * num_nodes == 1:
         return "auto"
     return Processes(name, precision, timeout)
 
 
 def plugins(num: int) -> list[Any]:
-    """Who starts the `num` processes, where Lightning's own look-up does not do.
+    """Say who starts the `num` processes, where Lightning's own look-up does not do.
 
     Under SLURM a run stops and goes on as everywhere else: Lightning neither requeues nor listens for signals. A job
     of one task that wants several processes starts them itself.
@@ -99,7 +99,7 @@ def plugins(num: int) -> list[Any]:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process cannot be reached."""
+    """Tell whether an error says that another process cannot be reached."""
     if group_size() == 1 or not isinstance(error, RuntimeError):
         return False
     words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
@@ -107,7 +107,7 @@ def lost(error: BaseException) -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the first process of a run, also before it meets the others."""
+    """Tell whether this is the first process of a run, also before it meets the others."""
     if dist.is_initialized():
         return dist.get_rank() == 0
     return first_process()
@@ -140,7 +140,8 @@ class Processes(DDPStrategy):
         self.lightning_module._device = self.root_device  # shards move one by one: no device need hold the whole model
 
     def teardown(self) -> None:
-        """The model stays on its device: the processes have yet to save it together. Lightning would move it away."""
+        """Return the model stays on its device: the processes have yet to save it together. Lightning would move it
+        away."""
         for optimizer in self.optimizers:
             optimizer.state.clear()
         if self.lightning_module is not None:
@@ -212,7 +213,7 @@ def wait() -> None:
 
 
 def gather_rows(values: Sequence[float], device: torch.device) -> list[list[float]]:
-    """The values of every process, by rank."""
+    """Return the values of every process, by rank."""
     if group_size() == 1:
         return [list(values)]
     mine = torch.tensor(values, dtype=torch.float64, device=device)
@@ -222,7 +223,7 @@ def gather_rows(values: Sequence[float], device: torch.device) -> list[list[floa
 
 
 def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
-    """The dictionaries of all processes in one; each has keys of its own."""
+    """Return the dictionaries of all processes in one; each has keys of its own."""
     if group_size() == 1:
         return mine
     every: list[dict[str, Any]] = [{} for _ in range(group_size())]
@@ -231,7 +232,8 @@ def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], present: Sequence[bool]) -> None:
-    """Sum the gradients of all processes. `present`: whether any of them has one; a parameter without is left alone."""
+    """Return sum the gradients of all processes. `present`: whether any of them has one; a parameter without is left
+    alone."""
     bucket: list[nn.Parameter] = []
     for parameter, some in zip(parameters, present, strict=True):
         if not some:
@@ -263,7 +265,8 @@ def has_picture(micro: Micro) -> bool:
 def align(
     micros: Sequence[Micro], num_pictures: int, num_texts: int, filler: Callable[[bool], Micro]
 ) -> Iterator[tuple[Micro, bool]]:
-    """Micro-batches with pictures first, then those without, filled up to these numbers; False: to be left out."""
+    """Return micro-batches with pictures first, then those without, filled up to these numbers; False: to be left
+    out."""
     for kind, wanted in ((True, num_pictures), (False, num_texts)):
         own = [micro for micro in micros if has_picture(micro) is kind]
         yield from ((micro, True) for micro in own)
@@ -272,7 +275,7 @@ def align(
 
 @contextmanager
 def usable(model: nn.Module) -> Iterator[None]:
-    """Within it a sharded model generates; all processes must do the same."""
+    """Let a sharded model generate, for the block; all processes must do the same."""
     for module in _sharded(model):  # memory that is made in inference mode could not be trained with
         module.unshard()
         module.reshard()
@@ -285,7 +288,7 @@ def usable(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[bool]:
-    """Within it the first process holds a sharded model whole, on the CPU, to be saved; yields whether this is it."""
+    """Let the first process hold a sharded model whole, on the CPU, to be saved; yields whether this is it."""
     first = group_rank() == 0
     kept: list[tuple[nn.Module, str, nn.Parameter]] = []
     whole: dict[int, nn.Parameter] = {}

@@ -57,7 +57,7 @@ _COLOURS = 3  # channels of a layer that sees the pixels themselves: they need n
 
 
 def peak_tflops(device_name: str) -> float | None:
-    """Of a device by its name; None where it is not known."""
+    """Look up a device by its name; None where it is not known."""
     words = f" {device_name.replace('-', ' ')} "
     return next((peak for name, peak in PEAK_TFLOPS.items() if f" {name} " in words), None)
 
@@ -104,7 +104,7 @@ class FlopCounter:
                 self._hooks.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def take(self, counts: Mapping[str, float], num_processes: int = 1) -> float:
-        """Operations since the last call; `counts`: num_tokens, num_pairs and num_targets of all processes.
+        """Return operations since the last call; `counts`: num_tokens, num_pairs and num_targets of all processes.
 
         Their pictures are taken to be like those of this process.
         """
@@ -186,7 +186,7 @@ class Meter:
             self._sums[key] = self._sums.get(key, 0.0) + value
 
     def line(self) -> dict[str, float | None]:
-        """The figures since the last line; all processes call it together."""
+        """Return the figures since the last line; all processes call it together."""
         sums, self._sums = self._sums, {}
         seconds = max(sums["seconds"], 1e-9)
         tflops = sums["flops"] / seconds / 1e12
@@ -233,7 +233,7 @@ def write(run_dir: Path) -> None:
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:
-    """What `write` wrote, if it did."""
+    """Return what `write` wrote, if it did."""
     path = run_dir / "throughput.json"
     if not path.exists():
         return None
@@ -247,7 +247,7 @@ def read(run_dir: Path) -> dict[str, Any] | None:
 
 
 def summarize(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of a whole run from the lines of its timing.jsonl: means over its seconds."""
+    """Return the figures of a whole run from the lines of its timing.jsonl: means over its seconds."""
     lines = [line for line in found if "seconds" in line]
     if not lines:
         return {"seconds": 0.0}
@@ -268,7 +268,7 @@ SAID = ("tokens_per_s", "images_per_s", "tflops", "padding_share", "waiting_shar
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
-    """The summary of a run that has trained, in one line for people."""
+    """Return the summary of a run that has trained, in one line for people."""
     used = f"{summary['tflops']:.3g} TFLOP/s" if summary["mfu"] is None else f"{summary['mfu']:.1%} MFU"
     return (
         f"{summary['tokens_per_s']:,.0f} tokens/s, {summary['images_per_s']:,.1f} images/s, {used}, "

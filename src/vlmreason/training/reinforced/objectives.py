@@ -13,21 +13,21 @@ Normalisation = Literal["token_mean", "sequence_mean", "dr_grpo"]
 
 
 def token_weights(segments_N: Tensor, thought_weight: float) -> Tensor:
-    """Weight of each response token in log pi(action): 1 in a segment that acts, `thought_weight` in all others
+    """Return weight of each response token in log pi(action): 1 in a segment that acts, `thought_weight` in all others
     (equation 4.3)."""
     acts_N = torch.stack([segments_N == number for number in ACTING]).any(dim=0)
     return torch.where(acts_N, 1.0, thought_weight)
 
 
 def sum_rows(values_N: Tensor, rows_N: Tensor, num_rows: int) -> Tensor:
-    """Sums (B) of the values of each row."""
+    """Return sums (B) of the values of each row."""
     return values_N.new_zeros(num_rows).index_add(0, rows_N, values_N)
 
 
 def generalised_advantages(
     rewards_ST: Tensor, values_ST: Tensor, done_ST: Tensor, last_value_S: Tensor, gamma: float, decay: float
 ) -> Tensor:
-    """Generalised advantage estimates (S, T) of S environments over T turns (Schulman et al., 2016).
+    """Return Generalised advantage estimates (S, T) of S environments over T turns (Schulman et al., 2016).
 
     done_ST: whether an episode ended with the turn; last_value_S: of the state behind the last turn.
     """
@@ -43,7 +43,7 @@ def generalised_advantages(
 
 
 def group_advantages(returns_GN: Tensor, normalisation: Normalisation) -> Tensor:
-    """Returns less the mean of their group; but for dr_grpo in units of the group's standard deviation.
+    """Return returns less the mean of their group; but for dr_grpo in units of the group's standard deviation.
 
     Groups of equal returns get zeros: they carry no signal.
     """
@@ -55,7 +55,7 @@ def group_advantages(returns_GN: Tensor, normalisation: Normalisation) -> Tensor
 
 
 def clipped_loss(logratios: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
-    """PPO's pessimistic loss, element by element: - min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)."""
+    """Return PPO's pessimistic loss, element by element: - min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)."""
     ratios = logratios.exp()
     return -torch.minimum(ratios * advantages, ratios.clamp(1 - clip_low, 1 + clip_high) * advantages)
 
@@ -69,7 +69,7 @@ def kl_to_reference(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
 def token_scales(
     rows_N: Tensor, num_rows: int, normalisation: Normalisation, total_tokens: float, total_rows: float, limit: int
 ) -> Tensor:
-    """What each token's loss is multiplied by, so that the sum over a batch is its normalised loss.
+    """Return what each token's loss is multiplied by, so that the sum over a batch is its normalised loss.
 
     token_mean: one over the tokens of the batch; sequence_mean: over those of its response and the responses of the
     batch (it shortens right answers and lengthens wrong ones); dr_grpo: over the longest allowed response.

@@ -33,7 +33,7 @@ class Server(Engine, Protocol):
     """An engine with weights of its own."""
 
     def serving(self) -> AbstractContextManager[None]:
-        """Within it the engine draws with the weights that the learner has now."""
+        """Let the engine draw with the weights that the learner has now, for the block."""
 
 
 class Policy(PhaseModule):
@@ -73,14 +73,14 @@ class Policy(PhaseModule):
 
     @abstractmethod
     def roll_out(self) -> list[Turn]:
-        """The turns of this update that this process plays."""
+        """Return the turns of this update that this process plays."""
 
     @abstractmethod
     def improve(self, turns: Sequence[Turn], encoded: Sequence[Encoded]) -> dict[str, float]:
-        """All optimizer steps of the update; returns figures that are the same in every process."""
+        """Return all optimizer steps of the update; returns figures that are the same in every process."""
 
     def trained_on(self, encoded: Sequence[Encoded]) -> Sequence[Encoded]:
-        """Those of the turns that the update made use of."""
+        """Return those of the turns that the update made use of."""
         return encoded
 
     def training_step(self, batch: Any, _: int) -> None:
@@ -115,7 +115,7 @@ class Policy(PhaseModule):
         return {"reward": f"{self.last.get('reward', float('nan')):.3f}"}
 
     def micro_batches(self, encoded: Sequence[Encoded], indices: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
-        """The chosen turns as batches of the learner, each with its turns' numbers; all processes make as many.
+        """Return the chosen turns as batches of the learner, each with its turns' numbers; all processes make as many.
 
         A process with fewer repeats turns of its own without numbers: they are to weigh nothing.
         """
@@ -136,7 +136,7 @@ class Policy(PhaseModule):
     def make_steps(
         self, indices: Sequence[int], step: Callable[[list[int]], tuple[Tensor, float]]
     ) -> tuple[Tensor, float]:
-        """The optimizer steps on the chosen turns, in another order in each epoch.
+        """Return the optimizer steps on the chosen turns, in another order in each epoch.
 
         `step` makes one on some turns and returns its figures and the gradient's norm; they are summed and averaged.
         """
@@ -154,7 +154,7 @@ class Policy(PhaseModule):
         return sum((sums for sums, _ in found), torch.zeros(())), sum(norm for _, norm in found) / len(found)
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """The figures of optimizer steps by name; nan where their number is 0."""
+        """Return the figures of optimizer steps by name; nan where their number is 0."""
         *values, num = sums.tolist()
         return {name: value / num if num else math.nan for name, value in zip(self.figures, values, strict=True)}
 
@@ -162,7 +162,8 @@ class Policy(PhaseModule):
         return self.learner.token_scores(batch, self.algorithm.temperature)
 
     def optimize(self, sums: Tensor) -> tuple[Tensor, float]:
-        """One optimizer step on the gradients that are there; returns the sums of all processes and their norm."""
+        """Return one optimizer step on the gradients that are there; returns the sums of all processes and their
+        norm."""
         sums = self.sum_over_processes(sums)
         norm = self.clip()
         if not math.isfinite(norm):
@@ -176,7 +177,7 @@ class Policy(PhaseModule):
         return sums, norm
 
     def mean_over_processes(self, sums: Sequence[float], counts: Sequence[float]) -> list[float]:
-        """Sums over counts, both over all processes; nan where there is nothing."""
+        """Return sums over counts, both over all processes; nan where there is nothing."""
         rows = strategies.gather_rows([*sums, *counts], self.device)
         totals = [sum(column) for column in zip(*rows, strict=True)]
         half = len(sums)

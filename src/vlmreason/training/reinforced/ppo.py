@@ -80,7 +80,7 @@ class ValueHead(nn.Module):
             self.layers[-1].weight.zero_()  # type: ignore[operator]  # a layer, not a function
 
     def forward(self, hidden_BD: Tensor) -> Tensor:
-        """Values (B), in float32."""
+        """Return values (B), in float32."""
         with torch.autocast(hidden_BD.device.type, enabled=False):
             value_B: Tensor = self.layers(hidden_BD.float())[:, 0]
         return value_B

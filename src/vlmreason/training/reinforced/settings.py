@@ -47,7 +47,7 @@ class AlarmSettings:
     kl: float | None = 0.5
 
     def beyond(self, figures: Mapping[str, float]) -> list[str]:
-        """Names of the limits that figures of an update are beyond."""
+        """Return names of the limits that figures of an update are beyond."""
         limits = {name: limit for name, limit in vars(self).items() if limit is not None and name in figures}
         least = ("entropy", "response_tokens")
         return [name for name, at in limits.items() if (figures[name] < at if name in least else figures[name] > at)]

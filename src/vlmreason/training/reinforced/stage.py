@@ -60,7 +60,7 @@ class ReinforcedStage(Stage):
         return replace(settings, log_every=1, checkpoint_every=own.checkpoint_every, evaluate_every=own.evaluate_every)
 
     def place(self, rank: int, world_size: int) -> None:
-        """Nothing to do: the module asks itself."""
+        """Do nothing: the module asks itself."""
 
     def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[int]:
         return range(first_step, self.num_steps)

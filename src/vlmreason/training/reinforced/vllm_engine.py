@@ -35,7 +35,7 @@ _NEVER = -100.0  # the lowest bias of a logit that vLLM takes
 
 
 def check(learner: Any, settings: ReinforcementSettings, trainer: TrainerSettings) -> None:
-    """Raises ValueError where vLLM cannot generate the rollouts of a run, before it begins."""
+    """Raise ValueError where vLLM cannot generate the rollouts of a run, before it begins."""
     kind = learner.model.config.model_type
     if kind not in FAMILIES or not isinstance(learner.processor.pictures, ModelPictures):
         raise ValueError(
@@ -66,7 +66,7 @@ class VllmEngine:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Within it the engine draws with the weights that the learner has now. It sleeps afterwards."""
+        """Let the engine draw with the weights that the learner has now, for the block. It sleeps afterwards."""
         self._is_current = False
         try:
             yield
@@ -77,7 +77,7 @@ class VllmEngine:
     def sample(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], max_new_tokens: int, temperature: float
     ) -> list[Sample]:
-        """Responses (prompts without prefill), each drawn by its own seed (32 bits of it), as `Learner.sample`.
+        """Return responses (prompts without prefill), each drawn by its own seed (32 bits of it), as `Learner.sample`.
 
         Raises ValueError where a prompt leaves no room for `max_new_tokens`, and where vLLM makes other tokens of it.
         """

@@ -15,7 +15,7 @@ NUM_VOCABULARY_PROBLEMS = 300
 
 
 def vocabulary_texts(tasks: Iterator[Task[Any]]) -> Iterator[str]:
-    """Prompts and responses from which the closed vocabulary is read: words of every task and wording.
+    """Return prompts and responses from which the closed vocabulary is read: words of every task and wording.
 
     Only the set of words is kept, in order of appearance.
     """
@@ -31,7 +31,7 @@ def vocabulary_texts(tasks: Iterator[Task[Any]]) -> Iterator[str]:
 
 @torch.no_grad()
 def skill_accuracy(learner: Learner, tasks: Mapping[str, Task[Any]], num: int = 32) -> dict[str, float]:
-    """Share of response tokens right, given the gold ones before them, per skill and modality.
+    """Return share of response tokens right, given the gold ones before them, per skill and modality.
 
     On `num` validation problems each; keys are `<task>/<skill>/<modality>`.
     """

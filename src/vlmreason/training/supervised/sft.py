@@ -85,7 +85,7 @@ class SupervisedFineTuning(PhaseModule):
 
 
 def segment_sums(losses_N: Tensor, segments_N: Tensor) -> Tensor:
-    """Sum of losses and number of tokens per segment number, shape (kinds, 2), where the losses are.
+    """Return sum of losses and number of tokens per segment number, shape (kinds, 2), where the losses are.
 
     A product, as it is the same every time on a GPU, and nothing waits for it.
     """

@@ -53,7 +53,7 @@ class SupervisedStage(Stage):
 
 
 def num_workers(settings: TrainerSettings) -> int:
-    """auto: a GPU learns faster than one process draws and cuts large pictures; there is a share of the cores."""
+    """Choose for auto: a GPU learns faster than one process draws large pictures; there is a share of the cores."""
     if settings.num_workers != "auto":
         return int(settings.num_workers)
     if not strategies.on_gpu(settings.accelerator):
@@ -62,7 +62,7 @@ def num_workers(settings: TrainerSettings) -> int:
 
 
 def choose_packing(settings: TrainerSettings, learner: Learner) -> Packing | None:
-    """How dialogues share rows; auto: where attention costs nothing across them, which is FlashAttention's alone.
+    """Say how dialogues share rows; auto: where attention costs nothing across them, which is FlashAttention's alone.
 
     Other kernels compute what a mask of dialogues hides, and without one leave out half: padding is cheaper there.
     """
