@@ -35,7 +35,7 @@ def draw(
     formats: Sequence[str],
     load_task: Any = None,
 ) -> list[Path]:
-    """Draw as vlmreason.report.figures.draw.draw, with pictures of the cache where they are there. Raises ValueError."""
+    """Draw as `draw.draw` does, with pictures of the cache where they are there. Raises ValueError."""
     folder = cache_folder()
     keys = {form: _key(result, styles, records, form) for form in formats} if folder else {}
     found = {form: _read(folder / f"{key}.{form}") for form, key in keys.items()} if folder else {}
