@@ -70,7 +70,7 @@ class TableState:
 
 
 def check_table(table: TableState, name: str) -> None:
-    """Raises ValueError where a table from a file has other rows and columns than names, or a path that leaves it."""
+    """Check that a table from a file has a name for each row and column and holds its path. Raises ValueError."""
     num_rows, num_cols = len(table.row_names), len(table.col_names)
     if len(table.values) != num_rows or any(len(row) != num_cols for row in table.values):
         raise ValueError(f"problem of {name}: {num_rows} x {num_cols} values are expected, one of each row and column")
