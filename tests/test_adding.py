@@ -20,8 +20,6 @@ from support.program import Done
 from support.studies import ARTIFACT, STUDY, make_record, write_study
 from support.tiny import tiny_learner
 
-from vlmreason.assembly import catalog
-
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 SMALL = (
@@ -46,7 +44,6 @@ def typed(
         return done.out
 
     yield run
-    catalog.use_conf_dirs([])
     for name in [name for name in sys.modules if name.partition(".")[0] == "dots"]:
         del sys.modules[name]
 

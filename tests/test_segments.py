@@ -140,10 +140,10 @@ def test_lengths_are_counted_per_kind(tmp_path: Path) -> None:
 
 
 def test_exported_rows_have_the_kinds_of_the_task(tmp_path: Path) -> None:
-    row = _folder_row(TASK, PROBLEM, tmp_path)
+    row = _folder_row(TASK, PROBLEM, "folder", tmp_path)
     assert row["caption"] == "Caption: 5 numbers.\n" and row["perception"].count("See [") == 2
     assert row["convert"] == TASK.convert(STATE)
-    assert not {"caption", "perception"} & _folder_row(Adding(), PROBLEM, tmp_path).keys()
+    assert not {"caption", "perception"} & _folder_row(Adding(), PROBLEM, "folder", tmp_path).keys()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from vlmreason.__main__ import main
+from vlmreason.assembly import catalog
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         with pytest.raises(SystemExit) as end:
             main()
         captured = capsys.readouterr()
+        catalog.use_conf_dirs([])  # those of --config-dir were this call's
         assert isinstance(end.value.code, int)
         return Done(end.value.code, captured.out, captured.err)
 

@@ -224,6 +224,7 @@ def test_a_file_of_one_process_is_missing(
     last, _ = newest(tmp_path / "checkpoints" / "steps")
     assert last is not None
     (last.path / "00001-of-00002.safetensors").unlink()
+    capfd.readouterr()
     two_run(tmp_path, "ddp")
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("vlmreason")]
     assert said == [
