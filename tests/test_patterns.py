@@ -122,6 +122,7 @@ def within_budget(program, seconds=MAX_SECONDS):
     )
 
 
+@pytest.mark.slow
 def test_every_expression_ends_in_time():
     done = within_budget("t.feed(); print('finished')")
     lines = done.stdout.splitlines()
@@ -129,6 +130,7 @@ def test_every_expression_ends_in_time():
     assert len(lines) > 40
 
 
+@pytest.mark.slow
 def test_a_quadratic_expression_is_stopped():
     """The budget tells: this one would take minutes."""
     done = within_budget(r"t.use(t.re.compile(r'[\s>-]*x\Z'), 'sub', ' ' * t.MAX_RESPONSE_CHARS)", seconds=4)

@@ -62,6 +62,7 @@ def test_runs_are_as_hydra_composes_them(number: int) -> None:
     assert json.dumps(composed(settings)) == json.dumps(by_hydra(settings)), settings
 
 
+@pytest.mark.slow
 def test_every_choice_is_as_hydra_composes_it() -> None:
     columns = {d.group: catalog.groups()[d.group] for d in catalog.defaults("train")}
     needs_env = {"supervision": "expert", "evaluation": "episodes"}

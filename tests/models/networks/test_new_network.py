@@ -146,6 +146,7 @@ def test_a_network_of_a_user_is_trained_and_chooses(program: Callable[..., Done]
     assert refused.code == 2 and "model=letters: it writes nothing; evaluation.how=choose" in refused.err
 
 
+@pytest.mark.slow
 def test_the_policy_without_language_is_trained_by_supervision(program: Callable[..., Done], tmp_path: Path) -> None:
     done = program(*TRAIN, "model=cnn", "evaluation.how=choose")
     assert done.code == 0, done.err

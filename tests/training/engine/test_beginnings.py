@@ -359,6 +359,7 @@ def test_two_at_once(tmp_path: Path, alone: dict[str, bytes], monkeypatch: pytes
         assert outcome(tmp_path / name) == alone
 
 
+@pytest.mark.slow
 @needs_fork
 def test_the_one_that_trains_is_killed(
     tmp_path: Path, alone: dict[str, bytes], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
