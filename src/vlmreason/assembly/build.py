@@ -55,16 +55,22 @@ def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, 
     """Return what `load_task` builds from: the file's content with the sizes of the scale chosen."""
     from omegaconf import OmegaConf
 
-    choices, group = catalog.groups()["task"], "task"
-    if name not in choices and name in catalog.groups().get("env", ()):
-        group = "env"
-    elif name not in choices:
-        raise ValueError(f"task={name}: no such choice; there are {', '.join(choices)}{nearest(name, choices)}")
+    group = _group_of_task(name)
     raw = OmegaConf.create({"scale": dataclasses.asdict(scale), group: catalog.file_content(group, name)})
     plain = OmegaConf.to_container(raw, resolve=True)
     assert isinstance(plain, dict)
     data: dict[str, Any] = choose_sizes({str(key): value for key, value in plain.items()}, [])["task"]
     return data | ({"trace": trace} if trace else {})
+
+
+def _group_of_task(name: str) -> str:
+    """Where a task's file lies: conf/task or conf/env. Raises ValueError."""
+    choices = catalog.groups()["task"]
+    if name in choices:
+        return "task"
+    if name in catalog.groups().get("env", ()):
+        return "env"
+    raise ValueError(f"task={name}: no such choice; there are {', '.join(choices)}{nearest(name, choices)}")
 
 
 def evaluated(task: Task[Any]) -> Task[Any]:
@@ -396,10 +402,9 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def evaluated_task(record: Config, folder: Path, trained: Config) -> Any:
     """Return the task of an evaluation.json as it was evaluated, whatever the run's own is. Raises ValueError."""
-    name, known = str(record["task"]), catalog.targets("task")
-    if name not in known:
-        raise ValueError(f"task={name}: no such choice; there are {', '.join(known)}{nearest(name, known)}")
-    target = known[name]
+    name = str(record["task"])
+    _group_of_task(name)
+    target = catalog.targets("task")[name]
     try:
         task = build_task({"scale": trained["scale"], "task": {**record["task_config"], "_target_": target}})
     except (TypeError, KeyError):
