@@ -25,6 +25,7 @@ FLOORS = (
     "streams",
     "pictures",
     "intervals",
+    "terminal",
     "places",
     "scale",
     "segments",

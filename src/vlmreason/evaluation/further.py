@@ -24,9 +24,10 @@ from vlmreason.evaluation.predictions import (
     read_predictions,
 )
 from vlmreason.evaluation.problems import SampledProblems
-from vlmreason.evaluation.table import columns, is_of_episodes, unparsed_turns
+from vlmreason.evaluation.table import is_of_episodes, unparsed_turns
 from vlmreason.files import read_json
 from vlmreason.tasks.base import Task
+from vlmreason.terminal import columns
 
 
 def evaluation_dir(

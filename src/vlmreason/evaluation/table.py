@@ -8,6 +8,7 @@ from typing import Any
 from vlmreason.evaluation.groups import Grouped, in_order
 from vlmreason.evaluation.scoring import Cell, Summary
 from vlmreason.intervals import Share, wilson_interval
+from vlmreason.terminal import columns
 
 _HEADER = ("level", "view", "accuracy", "95 % interval", "problems", "unparsed", "cut off", "tokens")
 _EPISODES = ("level", "view", "accuracy", "95 % interval", "episodes", "unparsed turns", "cut off", "tokens a turn")
@@ -26,20 +27,6 @@ def format_table(summary: Summary) -> str:
     if summary.total.missing:
         lines.append(f"{summary.total.missing} of {summary.total.num} have no response and count as incorrect")
     return "\n".join(lines)
-
-
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Set rows in columns under a ruled header; the first `left` ones are aligned to the left, the others right."""
-    all_rows = [header, *rows]
-    widths = [max(len(row[i]) for row in all_rows) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            text.ljust(width) if i < left else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in all_rows
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def _group_lines(groups: Sequence[Grouped]) -> list[str]:
