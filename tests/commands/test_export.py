@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.tiny import SIZES
 
 from vlmreason import runs
 from vlmreason.assembly import build
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.models.contract import Prompt
+from vlmreason.models.nano.model import build_nano, read_vocabulary
+from vlmreason.models.vlm.learner import Learner
 
 SMALL = (
     "scale.num_examples=16", "scale.num_align=8", "scale.batch_size=8", "evaluation.num=1",
@@ -26,12 +30,19 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished run without adapters, and one with LoRA and a projector in full."""
+    """A finished run without adapters, one with LoRA and a projector in full, and one of a tiny model whose decoder
+    has learned positions."""
     from vlmreason.__main__ import main
 
-    found = {}
+    found, placed = {}, tmp_path_factory.mktemp("placed_base")
+    Learner(*build_nano(replace(SIZES, placed=True), read_vocabulary(), seed=0)).save(placed)
+    kinds: dict[str, tuple[str, ...]] = {
+        "none": (),
+        "lora": ("adapter=lora", "adapter.frozen=[vision_tower]", "adapter.r=4"),
+        "placed": (f"model.checkpoint={placed}",),
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, words in (("none", ()), ("lora", ("adapter=lora", "adapter.frozen=[vision_tower]", "adapter.r=4"))):
+        for name, words in kinds.items():
             out = tmp_path_factory.mktemp(name)
             patch.setattr("sys.argv", ["vlmreason", "train", *SMALL, *words, f"out={out}"])
             with pytest.raises(SystemExit) as end:
@@ -89,7 +100,7 @@ def test_it_opens_and_answers_as_the_run_does(
     assert (tmp_path / "exported" / "README.md").read_text().count("| simple | ") == 2
 
 
-@pytest.mark.parametrize("name", ["none", "lora"])
+@pytest.mark.parametrize("name", ["none", "lora", "placed"])
 def test_the_code_of_its_card_answers_as_the_run_does(
     name: str, trained: dict[str, Path], tmp_path: Path, program: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +108,9 @@ def test_the_code_of_its_card_answers_as_the_run_does(
     assert program("export", f"run={trained[name]}", f"out={folder}").code == 0
     cfg = runs.read_config(trained[name])
     task, learner = build.build_task(cfg), build.build_learner(cfg, trained[name] / "checkpoints" / "final")
-    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    card = (folder / "README.md").read_text()
+    assert ("import vlmreason" in card) == (name == "placed")
+    [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     made = [build_dialogue(task, task.sample("simple", "test", i), "image") for i in range(3)]
     for dialogue, expected in zip(made, learner.generate([Prompt(d.prompt, d.image) for d in made], 500), strict=True):
         capsys.readouterr()

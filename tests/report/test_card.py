@@ -13,6 +13,7 @@ CELL = {"level": "hard", "view": "image", "accuracy": 0.5, "ci_low": 0.25, "ci_h
     ("use", "library", "opened_by"),
     [
         ("plain", "transformers", "AutoProcessor.from_pretrained"),
+        ("placed", "vlmreason", "import vlmreason.models.nano.placed"),
         ("adapter", "peft", "PeftModel.from_pretrained"),
         ("package", "vlmreason", "vlmreason evaluate run="),
     ],

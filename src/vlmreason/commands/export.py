@@ -1,9 +1,9 @@
 """Write a trained model as a plain Hugging Face directory, for other tools.
 
 `from_pretrained` of model and AutoProcessor opens it without this package where the architecture is one of the
-library's; a composed model needs this package. Adapters are merged into the weights, or with merge=false written as
-PEFT reads them. Tokenizer, chat template and picture processor lie beside; README.md says how to open it and how it
-did, provenance.json which run it comes from.
+library's; a composed model needs this package, a nano model with learned positions one module of it. Adapters are
+merged into the weights, or with merge=false written as PEFT reads them. Tokenizer, chat template and picture
+processor lie beside; README.md says how to open it and how it did, provenance.json which run it comes from.
 
 Examples:
   vlmreason export run=outputs/RUN out=exported
@@ -37,6 +37,7 @@ def run(cfg: dict[str, Any]) -> Path:
     from vlmreason.assembly import build
     from vlmreason.files import write_json_atomic, write_text_atomic
     from vlmreason.models.contract import NetworkSettings
+    from vlmreason.models.nano.placed import is_placed
     from vlmreason.models.vlm.plain import write_processor
     from vlmreason.report.card import Use, model_card
     from vlmreason.runs import checkpoint_digest, find_checkpoint
@@ -63,7 +64,9 @@ def run(cfg: dict[str, Any]) -> Path:
     else:
         shutil.copytree(checkpoint, beside)
     opened = learner is not None and write_processor(learner.processor, beside)
-    use: Use = "package" if not opened else "plain" if own.merge else "adapter"
+    use: Use = "package"
+    if learner is not None and opened:
+        use = "adapter" if not own.merge else "placed" if is_placed(learner.model) else "plain"
     summary = _read(run_folder / "summary.json") if own.phase is None else None
     name, phase = run_folder.resolve().name, own.phase or "final"
     write_text_atomic(beside / "README.md", model_card(name, phase, trained, use, summary))

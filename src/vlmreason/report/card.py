@@ -6,14 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Use = Literal["plain", "adapter", "package"]
-"""Who opens it: transformers alone, PEFT on top of the base, this package."""
+Use = Literal["plain", "placed", "adapter", "package"]
+"""Who opens it: transformers alone, transformers with one module of this package, PEFT on top of the base, this
+package."""
 
-USE: Mapping[Use, str] = {
-    "plain": """\
-It opens with transformers alone. A picture is given before the question:
-
-```python
+_OPEN = """
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 processor = AutoProcessor.from_pretrained(folder)
@@ -25,7 +22,19 @@ inputs = processor.apply_chat_template(
 ids = model.generate(**inputs, max_new_tokens=500)[0, inputs["input_ids"].shape[1] :]
 print(processor.decode(ids, skip_special_tokens=True))
 ```
-""",
+"""
+
+USE: Mapping[Use, str] = {
+    "plain": f"""\
+It opens with transformers alone. A picture is given before the question:
+
+```python{_OPEN}""",
+    "placed": f"""\
+Its decoder has learned positions beside rotary ones, which no class of transformers has: it opens where vlmreason is
+installed, once `vlmreason.models.nano.placed` has been imported. A picture is given before the question:
+
+```python
+import vlmreason.models.nano.placed  # noqa: F401{_OPEN}""",
     "adapter": "It is an adapter: `PeftModel.from_pretrained(base, folder)` opens it on its base.\n",
     "package": "This package alone opens it, by the run it comes from: `vlmreason evaluate run=RUN`.\n",
 }
@@ -34,7 +43,7 @@ print(processor.decode(ids, skip_special_tokens=True))
 def model_card(run: str, phase: str, config: Mapping[str, Any], use: Use, summary: Mapping[str, Any] | None) -> str:
     """Write the card, Markdown with a header; `summary`: of the run's evaluation, where it is of this model."""
     model, task = config["model"], config.get("task", {})
-    header = {"library_name": {"plain": "transformers", "adapter": "peft", "package": "vlmreason"}[use]}
+    header = {"library_name": {"plain": "transformers", "adapter": "peft"}.get(use, "vlmreason")}
     if use != "package":
         header["pipeline_tag"] = "image-text-to-text"
     if model.get("id"):

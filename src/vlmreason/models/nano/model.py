@@ -2,7 +2,8 @@
 
 LLaVA's architecture (vision tower, two-layer projector, decoder) with a two-layer SigLIP tower, one patch per
 table cell, and a four-layer Llama decoder; `LlavaForConditionalGeneration.from_pretrained` opens it without
-this package. The pretrained bases lie inside the package: `nano` for tables, `nano_scenes` for grids.
+this package, or one that is `placed` where `vlmreason.models.nano.placed` has been imported. The pretrained bases
+lie inside the package: `nano` for tables, `nano_scenes` for grids.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -45,7 +46,11 @@ class Nano:
 
 @dataclass(frozen=True)
 class NanoSettings:
-    """Sizes of the nano model; pixels for the picture's and a patch's side."""
+    """Sizes of the nano model; pixels for the picture's and a patch's side.
+
+    `placed`: the decoder has learned positions beside its rotary ones (models/nano/placed.py). `start`: how an
+    untrained one begins, as the library draws it or with composed embeddings (models/nano/start.py).
+    """
 
     picture_size: int = 144
     patch_size: int = 24
@@ -58,6 +63,8 @@ class NanoSettings:
     num_tokens: int = 1024
     max_length: int = 1024
     rope_theta: float = 100.0  # short wavelengths: sequences here have 40 to 300 tokens
+    placed: bool = False
+    start: Literal["library", "composed"] = "library"
 
     @property
     def num_image_tokens(self) -> int:
@@ -67,6 +74,9 @@ class NanoSettings:
 def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple[Any, Processor]:
     """Return an untrained model and its processor; the pieces of `texts` are its vocabulary."""
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    from vlmreason.models.nano import start
+    from vlmreason.models.nano.placed import PlacedLlamaConfig
 
     tokenizer: Any = build_tokenizer(texts, settings.num_tokens)
     s = settings
@@ -79,7 +89,7 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
         patch_size=s.patch_size,
         vision_use_head=False,
     )
-    text = LlamaConfig(
+    text = (PlacedLlamaConfig if s.placed else LlamaConfig)(
         vocab_size=s.num_tokens,
         hidden_size=s.hidden_size,
         intermediate_size=s.decoder_inner,
@@ -106,6 +116,8 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
     model = LlavaForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
         config, attn_implementation="eager", dtype=torch.float32
     )
+    if s.start == "composed":
+        start.begin(model, tokenizer.get_vocab())
     return model, _processor(tokenizer, model.config)
 
 
@@ -120,6 +132,8 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
     Raises ValueError where a file is missing or damaged, or does not fit the others.
     """
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+    from vlmreason.models.nano import placed  # noqa: F401  # transformers knows the layout from then on
 
     if not (directory / "model.safetensors").is_file():
         raise ValueError(f"no nano model in {directory}: `vlmreason pretrain` makes one")

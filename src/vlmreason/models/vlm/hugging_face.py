@@ -88,6 +88,8 @@ class HuggingFace:
     def _model(self, place: str, commit: str | None) -> Any:
         from transformers import AutoModelForImageTextToText, GenerationConfig
 
+        from vlmreason.models.nano import placed  # noqa: F401  # a nano model that was exported opens too
+
         try:
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 place,
