@@ -27,6 +27,9 @@ from vlmreason.training.reinforced.settings import ReinforcementSettings
 PLACES = ("out", "logger", "launch")
 """Where a run is and how it is launched: groups and keys that are no part of what it computes."""
 
+SMOKE = "smoke"
+"""The key that says that a run is of the least size: it is true, or not there."""
+
 CODE = "_target_"
 """Where the code of a choice lies: its group's `name` stands for what it is."""
 
@@ -62,10 +65,15 @@ def digest(value: object) -> str:
 
 
 def run_name(cfg: Config) -> str:
-    """Return `<task>-<supervision>-<model>-s<seed>-<hash>`; parts that the configuration lacks are left out."""
+    """Return `<task>-<supervision>-<model>-s<seed>-<hash>`; parts that the configuration lacks are left out.
+
+    The name of a run with `smoke=true` says so before the hash.
+    """
     parts = [str(cfg[key]["name"]) for key in ("task", "supervision", "model") if key in cfg]
     if "seed" in cfg:
         parts.append(f"s{cfg['seed']}")
+    if cfg.get(SMOKE):
+        parts.append(SMOKE)
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in parts) + f"-{config_hash(cfg)}"
 
 
@@ -178,7 +186,7 @@ def difference_of_identities(held: Config, wanted: Config, named: Mapping[str, A
 
     A setting that only `wanted` has must not be `named`: a run made before the setting existed had its default; where
     that is null there is nothing to tell. What only `held` has may be a setting that is gone, but no group of settings:
-    a phase or an algorithm that it ran.
+    a phase or an algorithm that it ran. A smoke run is like no other.
     """
     only: list[str] = []
 
@@ -193,7 +201,7 @@ def difference_of_identities(held: Config, wanted: Config, named: Mapping[str, A
             if key in a and key in b:
                 if not same(a[key], b[key], below):
                     return False
-            elif isinstance(a.get(key), Mapping) or (key in b and is_named(below)):
+            elif isinstance(a.get(key), Mapping) or (key in b and is_named(below)) or below == SMOKE:
                 return False
             elif key in a or b[key] is not None:
                 only.append(below)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmreason import provenance, runs
-from vlmreason.assembly import build, catalog
+from vlmreason.assembly import build, catalog, smoke
 from vlmreason.files import plain, read_json, write_json
 from vlmreason.structure import check_choice, nearest, structure
 
@@ -43,7 +43,7 @@ def analyze(
             raise ValueError(f"{key}={value}: has no effect on what={what}; it has {', '.join(allowed)}")
     own = {"view": _view(trained), "max_new_tokens": build.build_evaluation(trained).max_new_tokens}
     required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
-    chosen = {key: value for key, value in given.items() if key != where}
+    chosen = smoke.analysis_of(trained, module.Settings, {k: v for k, v in given.items() if k != where})
     settings = structure(module.Settings, {k: v for k, v in own.items() if k in required} | chosen)
     name, place = what, given.get(where)
     if module.OVER == "responses":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmreason import runs
-from vlmreason.assembly import catalog
+from vlmreason.assembly import catalog, smoke
 from vlmreason.assembly.scales import choose_sizes
 from vlmreason.models.contract import Example, NetworkSettings, Prompt
 from vlmreason.scale import Scale
@@ -360,8 +360,13 @@ def _answers_directly(cfg: Config) -> bool:
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
     """Return `cfg` with model, adapter and supervision of a trained run (its config.yaml).
 
-    Task and scale are the run's too where none are chosen; an environment is shown as it was in training.
+    Task and scale are the run's too where none are chosen; an environment is shown as it was in training. What is asked
+    of a smoke run is of its size.
     """
+    return smoke.asked_of(trained, _with_run(cfg, trained, overrides))
+
+
+def _with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
     merged = dict(cfg) | {key: trained[key] for key in ("model", "supervision", "adapter") if key in trained}
     if "task" not in merged and "env" in trained and not any(o.startswith("evaluation.views=") for o in overrides):
         merged["evaluation"] = merged["evaluation"] | {"views": [trained["env"]["view"]]}

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vlmreason.assembly import catalog, direct, scales
+from vlmreason.assembly import catalog, direct, scales, smoke
 from vlmreason.structure import first_line
 
 
@@ -146,12 +146,12 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
 
 
 def checked(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Choose the sizes of the scale in a resolved configuration.
+    """Choose the sizes of the scale in a resolved configuration, with smoke=true the least.
 
     Raises ValueError for a number that is not finite and an override that has no effect.
     """
     _check_finite(plain)
-    return scales.choose_sizes(plain, overrides)
+    return smoke.applied(scales.choose_sizes(plain, overrides))
 
 
 def _check_finite(value: object, where: str = "") -> None:

@@ -23,6 +23,7 @@ class Settings:
     seed: int
     out: str
     num: int
+    smoke: bool = False
 
 
 def run(cfg: dict[str, Any]) -> None:

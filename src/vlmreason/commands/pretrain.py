@@ -20,6 +20,7 @@ class Settings:
 
     seed: int
     out: str
+    smoke: bool = False
 
 
 def run(cfg: dict[str, Any]) -> Path | None:

@@ -16,6 +16,7 @@ the sweep is planned and submitted. Submitting returns at once.
 Examples:
   vlmreason sweep plan=smoke
   vlmreason sweep experiment=s2h/fig5
+  vlmreason sweep experiment=s2h/fig5 smoke=true      whether it all works; figure set='[smoke=true]' shows it
   vlmreason sweep 'experiment=glob(s2h/*)' scale=paper profile=slurm_a100x8
   vlmreason sweep plan plan=s2h_nano dir=outputs/sweeps/nano set='[scale.num_examples=12000]'
   vlmreason sweep submit dir=outputs/sweeps/nano profile=slurm jobs=[0,1,2]
@@ -51,6 +52,7 @@ class Settings:
     jobs: tuple[int, ...] | None
     watch: bool
     format: Literal["table", "json"]
+    smoke: bool = False
 
     def __post_init__(self) -> None:
         unused = {
@@ -75,8 +77,15 @@ class Settings:
         for word in self.set if self.experiment is not None else ():
             if word.startswith("out="):
                 raise ValueError(f"{word}: has no effect with experiment; the folder of its runs is runs={word[4:]}")
+        if self.smoke and self.dir is not None and self.action not in ("start", "plan"):
+            raise ValueError(f"smoke=true: has no effect with dir={self.dir}, whose jobs are what they are")
         if self.watch and self.format == "json":
             raise ValueError("watch=true: has no effect with format=json")
+
+    @property
+    def all_set(self) -> tuple[str, ...]:
+        """Return the settings of all jobs."""
+        return (*self.set, "smoke=true") if self.smoke else self.set
 
 
 def run(cfg: dict[str, Any]) -> Path | None:
@@ -93,7 +102,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     if own.action in ("start", "plan"):
         profile = sweeps.launch_profile(own.profile or "local") if own.action == "start" else None
         planned = (
-            sweeps.jobs_of_plan(own.plan, own.set)
+            sweeps.jobs_of_plan(own.plan, own.all_set)
             if own.experiment is None
             else _of_experiments(own, scale, folder, profile)
         )
@@ -103,7 +112,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
         if own.experiment is not None and not own.dir:
             folder = planning.free_folder(_first_folder(own, scale))
         planned, saving = planning.share_beginnings(planned)
-        sweep, configs = sweeps.make_sweep(Path(own.plan).stem if own.plan else folder.name, planned)
+        sweep, configs = sweeps.make_sweep(_name(own) if own.plan else folder.name, planned)
         with directory.locked(folder):
             sweeps.freeze(folder, sweep, configs)
             if saving:
@@ -135,7 +144,7 @@ def _folder(own: Settings, scale: str) -> Path:
     if own.dir:
         return Path(own.dir).resolve()
     if own.plan is not None:
-        return Path("outputs", "sweeps", Path(own.plan).stem).resolve()
+        return Path("outputs", "sweeps", _name(own)).resolve()
     if own.experiment is not None:
         return planning.last_folder(_first_folder(own, scale))
     raise ValueError(
@@ -145,10 +154,16 @@ def _folder(own: Settings, scale: str) -> Path:
     )
 
 
+def _name(own: Settings) -> str:
+    """Name the sweep of a plan."""
+    return Path(own.plan or "").stem + ("-smoke" if own.smoke else "")
+
+
 def _first_folder(own: Settings, scale: str) -> Path:
     from vlmreason.studies import artifacts
 
-    return Path("outputs", "sweeps", planning.name(artifacts.chosen(own.experiment or ()), scale)).resolve()
+    name = planning.name(artifacts.chosen(own.experiment or ()), scale) + ("-smoke" if own.smoke else "")
+    return Path("outputs", "sweeps", name).resolve()
 
 
 def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> list[planning.Planned]:
@@ -156,7 +171,7 @@ def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> li
     from vlmreason.launch import directory, status
     from vlmreason.studies import artifacts
 
-    planned = planning.jobs(artifacts.chosen(own.experiment or ()), scale, own.runs, own.set)
+    planned = planning.jobs(artifacts.chosen(own.experiment or ()), scale, own.runs, own.all_set)
     for other, rows in planning.in_sweeps(folder.parent, planned):
         states, before = {row.state for row in rows}, f"planned before: {status.counts(rows)}"
         if "waiting" in states and profile and other == folder:
