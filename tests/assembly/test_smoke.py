@@ -33,7 +33,8 @@ def test_every_part_has_examples_whatever_its_share(order: str) -> None:
 
 
 @pytest.mark.parametrize("words", [
-    ("algorithm=ppo", "env=number_line"), ("algorithm=grpo", "supervision=mix"), ("algorithm=ppo", "env=points24", "scale=paper"),
+    ("algorithm=ppo", "env=number_line"), ("algorithm=grpo", "supervision=mix"),
+    ("algorithm=ppo", "env=points24", "scale=paper"),
     ("model=cnn", "algorithm=ppo_small", "supervision=none", "env=blackjack"),
 ])  # fmt: skip
 def test_algorithms_make_two_updates(words: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ the sweep is planned and submitted. Submitting returns at once.
 Examples:
   vlmreason sweep plan=smoke
   vlmreason sweep experiment=s2h/fig5
-  vlmreason sweep experiment=s2h/fig5 smoke=true      whether it all works; figure set='[smoke=true]' shows it
+  vlmreason sweep experiment=s2h/fig5 smoke=true
   vlmreason sweep 'experiment=glob(s2h/*)' scale=paper profile=slurm_a100x8
   vlmreason sweep plan plan=s2h_nano dir=outputs/sweeps/nano set='[scale.num_examples=12000]'
   vlmreason sweep submit dir=outputs/sweeps/nano profile=slurm jobs=[0,1,2]
