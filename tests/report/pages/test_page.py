@@ -23,7 +23,7 @@ from vlmreason.commands import report
 from vlmreason.pictures import png_bytes
 from vlmreason.report.figures import draw as drawing
 from vlmreason.report.pages import content, markdown, markup
-from vlmreason.report.pages.examples import examples, first_difference
+from vlmreason.report.pages.examples import examples
 from vlmreason.scale import Scale
 from vlmreason.segments import Response, Segment
 from vlmreason.structure import structure
@@ -318,13 +318,17 @@ def test_answers_are_compared_with_those_of_their_kind() -> None:
     spoiled = direct.replace("Answer:", "Answer: 77", 1)
     records = example_records(
         {"a": [kept(0, True, direct)], "b": [kept(0, True, converting)], "c": [kept(0, True, answer)],
-         "d": [kept(0, False, spoiled)], "e": [kept(0, False, thought.strip())]}
+         "d": [kept(0, False, spoiled)], "e": [kept(0, True, thought.strip())],
+         "f": [kept(0, False, "no idea")], "g": [kept(0, False, direct)]}
     )  # fmt: skip
     (example,) = examples(records, lambda record, evaluation: task)
     marks = {one.strategy: one for one in example.answers}
     assert [(marks[name].mark, marks[name].missing) for name in "abc"] == [(None, None)] * 3
     assert marks["d"].mark is not None and spoiled[slice(*marks["d"].mark)] == "77"
     assert marks["e"].mark is None and marks["e"].missing == "Answer:"
+    assert "answer_list 1" in marks["a"].said and "unreadable" not in marks["a"].said
+    assert marks["f"].said.startswith("unreadable; ") and "trace_list 0" in marks["f"].said
+    assert marks["g"].said == "", "a response that was cut for the record was judged as a whole"
 
 
 def test_a_problem_that_cannot_be_made_again_says_why() -> None:
@@ -334,21 +338,6 @@ def test_a_problem_that_cannot_be_made_again_says_why() -> None:
     (example,) = examples(example_records({"mix": [kept(0, True), {"index": "x"}]}), refuse)
     assert example.note == "not made again: problems of version 9" and not example.picture
     assert [answer.response.text for answer in example.answers] == ["Answer: 1"]
-
-
-@pytest.mark.parametrize(
-    ("expected", "response", "mark", "missing"),
-    [
-        ("1 2 3", "1 2 3", None, None),
-        ("1 2 3", "1  2\n3", None, None),
-        ("1 2 3", "1 4 3", (2, 3), None),
-        ("1 2", "1 2 33", (4, 6), None),
-        ("1 2 3", "1 2", None, "3"),
-        ("1", "", None, "1"),
-    ],
-)
-def test_first_difference(expected: str, response: str, mark: tuple[int, int] | None, missing: str | None) -> None:
-    assert first_difference(expected, response) == (mark, missing)
 
 
 def test_a_mark_may_lie_in_two_segments() -> None:

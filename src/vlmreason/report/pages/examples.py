@@ -7,18 +7,16 @@ are seen both right and wrong on them.
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.parse import split_response
+from vlmreason.dialogue.compare import Compared, compare, details
 from vlmreason.pictures import png_bytes
-from vlmreason.segments import ANSWER, CONVERT, THOUGHT, Response, Segment
+from vlmreason.segments import ANSWER, Response, Segment
 from vlmreason.studies.records import Evaluation, Record
 from vlmreason.tasks.base import Problem, Task
 
@@ -31,7 +29,8 @@ LoadTask = Callable[[Record, Evaluation], Task[Any]]
 @dataclass(frozen=True)
 class Answer:
     """One response. mark: characters of the first word that the expected response does not have there (None: there is
-    none, or the problem could not be made again); missing: the expected word where the response ends too early."""
+    none, or the problem could not be made again); missing: the expected word where the response ends too early. said:
+    what the verdict holds beside that, the task's own measures."""
 
     run: str
     strategy: str
@@ -40,6 +39,7 @@ class Answer:
     response: Response
     mark: tuple[int, int] | None
     missing: str | None
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,21 +164,13 @@ def _plain(one: _Kept) -> Answer:
 
 
 def _answer(one: _Kept, task: Task[Any], problem: Problem[Any]) -> Answer:
-    """The response against what was expected of one that converts and thinks as it does."""
-    response = split_response(task, problem.state, one.response)
-    kinds = {segment.kind for segment in response.segments if segment.text.strip()}
-    view = "image_via_text" if CONVERT in kinds else one.view
-    expected = build_dialogue(task, problem, view, thought_kept=1.0 if THOUGHT in kinds else 0.0).response.text
-    mark, missing = first_difference(expected, one.response)
-    return Answer(one.record.run, one.strategy, one.view, one.right, response, mark, missing)
+    """The response against what was expected of it; a record keeps the beginning of a long one, judged as a whole."""
+    found, score = compare(task, problem, one.view, one.response), task.score(problem.state, one.response)
+    said = details(score.parsed, score.parts) if (score.correct and score.parsed) == one.right else ""
+    return answer(one.record.run, one.strategy, one.view, one.right, said, found)
 
 
-def first_difference(expected: str, response: str) -> tuple[tuple[int, int] | None, str | None]:
-    """Say where the first word of a response stands that is not the expected one; else the word that it lacks."""
-    words = re.finditer(r"\S+", response)
-    for wanted, word in itertools.zip_longest(re.findall(r"\S+", expected), words):
-        if word is None:
-            return None, wanted
-        if word.group() != wanted:
-            return word.span(), None
-    return None, None
+def answer(run: str, strategy: str, view: str, right: bool, said: str, found: Compared) -> Answer:
+    """Return one response as it is shown."""
+    mark, (wanted, word) = found.difference.response if found.difference else None, found.words
+    return Answer(run, strategy, view, right, found.response, mark, wanted if word is None else None, said)

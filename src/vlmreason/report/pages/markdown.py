@@ -105,7 +105,8 @@ def _said(answer: Answer) -> str:
         where = f", first unexpected word {code(word)} at character {answer.mark[0] + 1}"
     elif answer.missing is not None:
         where = f", ends where {code(answer.missing)} is expected"
-    return f"{'right' if answer.right else '**wrong**'}{where} ({code(answer.run)})"
+    said = f"; {code(answer.said)}" if answer.said else ""
+    return f"{'right' if answer.right else '**wrong**'}{where}{said} ({code(answer.run)})"
 
 
 def _runs(report: Report) -> Iterator[str]:

@@ -361,10 +361,11 @@ def _answer(answer: Answer) -> str:
     verdict = "right" if answer.right else "wrong"
     ends = f" <mark>ends here, expected: {escape(answer.missing)}</mark>" if answer.missing is not None else ""
     run = f'<a href="#{anchor(answer.run)}" title="{escape(answer.run)}">{escape(answer.strategy)}</a>'
+    said = f'<span class="soft said">{escape(answer.said)}</span>' if answer.said else ""
     return (
         f'<div><p><span class="badge {verdict}">{verdict}</span>{run}<span class=soft>on {escape(_view(answer.view))}'
-        f"</span></p><pre{' class=else' if answer.right else ''}>{markup.response(answer.response, answer.mark)}{ends}"
-        "</pre></div>"
+        f"</span>{said}</p><pre{' class=else' if answer.right else ''}>"
+        f"{markup.response(answer.response, answer.mark)}{ends}</pre></div>"
     )
 
 

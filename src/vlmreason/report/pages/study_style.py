@@ -69,7 +69,7 @@ tr:target, .runs tr:target th { background: var(--thought); }
   border: 1px solid var(--line); image-rendering: var(--rendering, auto); }
 .answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 12px 20px; }
 .answers pre, .given pre { max-height: 230px; padding: 8px 10px; }
-.answers p { margin: 0 0 3px; display: flex; gap: 8px; align-items: baseline; font-size: 13px; }
+.answers p { margin: 0 0 3px; display: flex; gap: 0 8px; flex-wrap: wrap; align-items: baseline; font-size: 13px; }
 mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 1px 2px;
   outline: 1px solid var(--fails); }
 .else mark { background: transparent; outline: 1px dotted var(--soft); }
