@@ -42,7 +42,7 @@ def encode_pieces(processor: Processor, dialogue: Dialogue, pieces: Sequence[Pie
         while color and color != SEGMENT_IDS[segments[at].kind]:
             at += 1
         numbers.append(kept[at].number if color else 0)
-    return Encoded(encoded.input_ids, numbers, encoded.image)
+    return replace(encoded, segments=numbers)
 
 
 def to_device(learner: Learner, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -116,9 +116,11 @@ class StepData(Dataset[Step]):
         task = self.tasks[ref.task]
         problem = task.sample(ref.level, ref.split, ref.index)
         encoded = self.processor.encode(build_dialogue(task, problem, ref.view, ref.thought_kept))
-        if len(encoded) > self.max_length:
+        if encoded.begins_at + len(encoded) > self.max_length:
+            later = f" behind position {encoded.begins_at}" if encoded.begins_at else ""
             raise ValueError(
-                f"{problem.id} ({ref.view}) has {len(encoded)} tokens: more than trainer.max_length={self.max_length}"
+                f"{problem.id} ({ref.view}) has {len(encoded)} tokens{later}: more than "
+                f"trainer.max_length={self.max_length}"
             )
         return encoded
 

@@ -12,18 +12,22 @@ from typing import Any
 from vlmreason.pictures import Picture
 from vlmreason.segments import FADING, VIEWS, Response
 from vlmreason.structure import check_choice
-from vlmreason.tasks.base import Problem, Task
+from vlmreason.tasks.base import Modality, Problem, Task
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One question and its gold response. `image` is None for a text-only prompt: no placeholder then."""
+    """One question and its gold response. `image` is None for a text-only prompt: no placeholder then.
+
+    `begins_at` is the position of its first token where it is trained on.
+    """
 
     id: str
     view: str
     prompt: str
     image: Picture | None
     response: Response
+    begins_at: int = 0
 
 
 def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_kept: float = 1.0) -> Dialogue:
@@ -36,12 +40,14 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     if not 0.0 <= thought_kept <= 1.0:
         raise ValueError(f"thought_kept={thought_kept}: allowed is 0 to 1")
     state = problem.state
+    modality: Modality = "text" if view == "text" else "image"
     return Dialogue(
         id=problem.id,
         view=view,
-        prompt=task.prompt(state, "text" if view == "text" else "image"),
+        prompt=task.prompt(state, modality),
         image=None if view == "text" else task.draw(state),
         response=shorten(task.response(state, view), thought_kept),
+        begins_at=task.begins_at(state, modality),
     )
 
 

@@ -16,6 +16,7 @@ from vlmreason.models.nano.model import Nano, build_nano, load_nano, read_vocabu
 from vlmreason.models.nano.placed import is_placed
 from vlmreason.models.nano.start import PLACE_STD
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.processor import Encoded
 
 POSITIONS = "model.language_model.embed_positions.weight"
 
@@ -155,3 +156,35 @@ def test_put_together_from_its_parts_it_is_the_same(tmp_path: Path, monkeypatch:
     composed = NanoComposed().load()
     batch = shared().processor.collate_prompts(prompts(2, views=("text",)))
     torch.testing.assert_close(forward(composed, **batch), forward(shared(), **batch), rtol=0, atol=1e-5)
+
+
+def moved(num: int, by: int) -> list[Encoded]:
+    made = [replace(d, begins_at=by if d.image is None else 0) for d in dialogues(num)]
+    return [shared().processor.encode(dialogue) for dialogue in made]
+
+
+def test_examples_that_begin_later_are_what_they_are_at_those_places() -> None:
+    learner, late = shared(), moved(4, by=40)
+    batch = learner.processor.collate(late, 16)
+    whole = forward(learner, **{k: v for k, v in batch.items() if k in ("input_ids", "pixel_values", "position_ids")})
+    for row, example in enumerate(late):
+        alone = learner.processor.collate([replace(example, begins_at=0)])
+        inputs = {key: alone[key] for key in ("input_ids", "pixel_values") if key in alone}
+        at = torch.arange(len(example))[None] + example.begins_at
+        expected = forward(learner, **inputs, position_ids=at)
+        torch.testing.assert_close(whole[row : row + 1, : len(example)], expected, rtol=0, atol=1e-4)
+    assert {example.begins_at for example in late} == {0, 40}
+
+
+def test_examples_that_begin_at_the_start_need_no_positions() -> None:
+    coder = shared().processor
+    assert "position_ids" not in coder.collate(moved(4, by=0))
+    rows = [[one] for one in moved(3, by=5)]
+    assert coder.collate_packed(rows)["position_ids"][:, 0].tolist() == [5 * (one.image is None) for [one] in rows]
+
+
+def test_their_loss_is_that_of_a_packed_row() -> None:
+    learner, late = shared(), moved(3, by=9)
+    apart, _ = learner.token_losses(learner.processor.collate(late, 16))
+    packed, _ = learner.token_losses(learner.processor.collate_packed([late]))
+    torch.testing.assert_close(apart.sum(), packed.sum(), rtol=1e-4, atol=1e-3)

@@ -24,11 +24,13 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """A dialogue in tokens; `segments` has the segment number of each token, 0 for the prompt's."""
+    """A dialogue in tokens; `segments` has the segment number of each token, 0 for the prompt's; `begins_at`: the
+    position of the first one."""
 
     input_ids: list[int]
     segments: list[int]
     image: Picture | None
+    begins_at: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -151,7 +153,8 @@ class Processor:
     def encode(self, dialogue: Dialogue) -> Encoded:
         prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image)
         response_ids, segments = self._response(dialogue.response)
-        return Encoded(prompt_ids + response_ids, [0] * len(prompt_ids) + segments, dialogue.image)
+        segments = [0] * len(prompt_ids) + segments
+        return Encoded(prompt_ids + response_ids, segments, dialogue.image, dialogue.begins_at)
 
     def _response(self, response: Response) -> tuple[list[int], list[int]]:
         """Tokens of a response and its end, each with the segment that holds its last character."""
@@ -187,9 +190,13 @@ class Processor:
         """Return right-padded training tensors: input_ids, attention_mask, labels, segments (B, L); those of the
         pictures.
 
-        L is the longest example's length, rounded up to a multiple of `multiple`.
+        L is the longest example's length, rounded up to a multiple of `multiple`; position_ids (..., B, L) are there
+        where an example begins later than at 0.
         """
-        batch = self._rows([[example] for example in examples], multiple)
+        rows = [[example] for example in examples]
+        batch = self._rows(rows, multiple)
+        if any(example.begins_at for example in examples):
+            batch["position_ids"] = self._position_ids(rows, batch["input_ids"].shape[1], onward=True)
         lengths_B = torch.tensor([len(example) for example in examples])
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths_B[:, None]).long()
         return batch
@@ -200,17 +207,21 @@ class Processor:
         Positions begin anew with each example; without a mask the models attend within an example only.
         """
         batch = self._rows(rows, multiple)
-        length = batch["input_ids"].shape[1]
+        return batch | {"position_ids": self._position_ids(rows, batch["input_ids"].shape[1], onward=False)}
+
+    def _position_ids(self, rows: Sequence[Sequence[Encoded]], length: int, onward: bool) -> Tensor:
+        """Positions (..., B, L); those of the padding go on, where rows are to count as one example, or begin anew."""
         positions = []
         for row in rows:
             parts = [self._positions(example) for example in row]
             padding = torch.arange(length - sum(map(len, row))).expand(*parts[0].shape[:-1], -1)
+            padding = padding + (parts[-1].max() + 1 if onward else 0)
             positions.append(torch.cat([*parts, padding], dim=-1))
-        return batch | {"position_ids": torch.stack(positions, dim=-2)}
+        return torch.stack(positions, dim=-2)
 
     def _positions(self, example: Encoded) -> Tensor:
         found = self.pictures.positions(example.input_ids, [] if example.image is None else [example.image])
-        return torch.arange(len(example)) if found is None else found
+        return (torch.arange(len(example)) if found is None else found) + example.begins_at
 
     def _rows(self, rows: Sequence[Sequence[Encoded]], multiple: int) -> dict[str, Tensor]:
         """input_ids, labels, segments (B, L) of rows of examples, and the tensors of their pictures."""
