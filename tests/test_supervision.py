@@ -27,6 +27,7 @@ SINGLE = {
     "image": ("image",),
     "text_image": ("text", "image"),
     "image_via_text": ("image_via_text",),
+    "both": ("both",),
     "mix": ("text", "image", "image_via_text"),
 }
 
@@ -55,7 +56,7 @@ def algorithm_1(strategy: str, num: int, rng: random.Random) -> list[tuple[str, 
     """Appendix C.1 written out: (level, instance, view) of every example."""
     simple_views = SINGLE.get(strategy.removesuffix("_plus"), ())
     num_simple, num_hard = num, 0
-    if strategy in ("text", "image"):
+    if strategy in ("text", "image", "both"):
         unique = num_simple
     elif strategy in ("text_image", "image_via_text", "mix"):
         unique = num_simple // 3

@@ -81,7 +81,7 @@ def strip(nano: Picture, paper: Picture) -> Image.Image:
 def problem(task: Task[Any]) -> Image.Image:
     """One problem: its picture, and what is asked and answered under each view, the response in coloured segments."""
     sampled = task.sample("simple", "train", 0)
-    cards = [card(build_dialogue(task, sampled, view)) for view in VIEWS]
+    cards = [card(build_dialogue(task, sampled, view)) for view in VIEWS[:3]]  # those of the papers
     height = sum(image.height for image in cards) + MARGIN * (len(cards) + 1)
     whole = Image.new("RGB", (LEFT + RIGHT + MARGIN, height), PAPER)
     ink = ImageDraw.Draw(whole)
@@ -91,7 +91,7 @@ def problem(task: Task[Any]) -> Image.Image:
     for words in ("One problem, as picture", "and as text. A response", "is made of segments:"):
         ink.text((MARGIN, down), words, fill=SOFT, font=font(SIZE))
         down += LEADING
-    responses = [build_dialogue(task, sampled, view).response for view in VIEWS]
+    responses = [build_dialogue(task, sampled, view).response for view in VIEWS[:3]]
     shown = {segment.kind for response in responses for segment in response.segments}
     for kind, color in COLORS.items():
         if kind not in shown:

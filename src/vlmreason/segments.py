@@ -13,9 +13,14 @@ from typing import Literal, get_args
 
 from vlmreason.structure import check_choice
 
-View = Literal["text", "image", "image_via_text"]
+Shown = Literal["text", "image", "both"]
+"""How a model is asked: by the text form, by the picture, by both in one prompt."""
+View = Literal["text", "image", "image_via_text", "both"]
 VIEWS: tuple[str, ...] = get_args(View)
-"""Supervision on one instance (section 2.4): text in; image in; image in, text written first."""
+"""Supervision on one instance (section 2.4): text in; image in; image in, text written first. And text form and picture
+in, answered as text is: a known case in which the picture lowers accuracy (arXiv 2604.16256)."""
+WITH_TEXT, WITH_PICTURE = ("text", "both"), ("image", "image_via_text", "both")
+"""The views whose prompts hold the text form, and those whose prompts hold the picture."""
 
 
 @dataclass(frozen=True)

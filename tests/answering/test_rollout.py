@@ -52,7 +52,12 @@ def table_of(env, view="text", **changes):
     return Rollouts(env, view=view, **(keys | changes))
 
 
-@pytest.mark.parametrize("view", ["text", "image"])
+def test_an_unknown_view_is_refused():
+    with pytest.raises(ValueError, match=r"view='image_via_text'.*text, image, both"):
+        table_of(ENV, "image_via_text")
+
+
+@pytest.mark.parametrize("view", ["text", "image", "both"])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_log_probabilities_of_rollout_and_trainer(view, temperature):
     """Of all tokens, also the end and those of responses that are cut off."""
@@ -61,6 +66,8 @@ def test_log_probabilities_of_rollout_and_trainer(view, temperature):
         learner.model.get_output_embeddings().weight.mul_(3.0)  # not all tokens alike
     learner.processor.eos_ids = [*learner.processor.eos_ids, *range(100, 140)]  # some responses end by themselves
     table = table_of(ENV, view, temperature=temperature, max_new_tokens=15, batch_size=16)
+    prompt, state = table.prompt(table.begin(0).state), table.begin(0).state
+    assert (ENV.text(state) in prompt.text, prompt.image is not None) == (view != "image", view != "text")
     turns = list(table.play(learner, {slot: table.begin(slot) for slot in range(16)}, 0).values())
     finished = [turn.sample.finished for turn in turns]
     assert any(finished)

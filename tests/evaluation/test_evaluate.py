@@ -37,6 +37,19 @@ def test_gold_scores_one_and_spoiled_zero_in_every_cell(tmp_path):
     assert run(FakeLearner(spoiled), tmp_path / "spoiled").total.correct == 0
 
 
+def test_a_model_is_asked_by_text_by_picture_or_by_both(tmp_path):
+    asked = []
+
+    def reply(state, prompt):
+        asked.append((Adding().text(state) in prompt.text, prompt.image is not None))
+        return gold(state, prompt)
+
+    summary = run(FakeLearner(reply), tmp_path, levels=("hard",), views=("text", "image", "both"), conversion="forbid")
+    assert asked == [(True, False)] * 10 + [(False, True)] * 10 + [(True, True)] * 10
+    assert [(cell.view, cell.correct) for cell in summary.cells] == [("text", 10), ("image", 10), ("both", 10)]
+    assert (tmp_path / "predictions" / "hard-both.jsonl").is_file()
+
+
 def test_cut_off_responses_are_counted_apart(tmp_path):
     total = run(FakeLearner(cut_off), tmp_path).total
     assert (total.correct, total.unparsed, total.cut_off, total.mean_tokens) == (0, 40, 40, 7.0)

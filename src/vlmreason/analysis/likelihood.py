@@ -19,10 +19,9 @@ from vlmreason.envs.base import Env
 from vlmreason.envs.revision import Revision
 from vlmreason.intervals import Mean, Share, clustered_mean, clustered_share
 from vlmreason.models.vlm.learner import Learner
-from vlmreason.segments import ACTING
+from vlmreason.segments import ACTING, Shown
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive, nearest
-from vlmreason.tasks.base import Modality
 
 OVER: Over = "model"
 
@@ -37,7 +36,7 @@ class Settings:
     drawn, which depends on batch_size too.
     """
 
-    view: Modality
+    view: Shown
     max_new_tokens: int
     levels: tuple[str, ...] | None = None
     num: int = 1000

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from vlmreason.answering.choices import choose
 from vlmreason.answering.settings import EvaluationSettings
+from vlmreason.dialogue.build import ask
 from vlmreason.dialogue.parse import kinds_of, split_response
 from vlmreason.envs.episodes import Episodes, write_episode
 from vlmreason.models.contract import Chooser, Generator, Prompt
-from vlmreason.tasks.base import Modality, Task
+from vlmreason.segments import Shown
+from vlmreason.tasks.base import Task
 
 
 class Model(Generator, Chooser, Protocol):
@@ -33,7 +35,7 @@ class Answer:
 
 
 def answers(
-    model: Model, task: Task[Any], states: Sequence[Any], view: Modality, settings: EvaluationSettings
+    model: Model, task: Task[Any], states: Sequence[Any], view: Shown, settings: EvaluationSettings
 ) -> list[Answer]:
     """Ask a model about some problems together, as `settings.how` says."""
     if isinstance(task, Episodes):
@@ -45,7 +47,7 @@ def answers(
 
 
 def _responses(
-    model: Model, task: Task[Any], states: Sequence[Any], view: Modality, settings: EvaluationSettings,
+    model: Model, task: Task[Any], states: Sequence[Any], view: Shown, settings: EvaluationSettings,
     forbidden: str | None = None,
 ) -> list[Answer]:  # fmt: skip
     """One response to each state, written or chosen."""
@@ -63,7 +65,7 @@ def _responses(
 
 
 def _episodes(
-    model: Model, task: Episodes, firsts: Sequence[Any], view: Modality, settings: EvaluationSettings
+    model: Model, task: Episodes, firsts: Sequence[Any], view: Shown, settings: EvaluationSettings
 ) -> list[Answer]:
     """Episodes played side by side to their ends."""
     turns: list[list[Answer]] = [[] for _ in firsts]
@@ -91,13 +93,9 @@ def _whole(turns: Sequence[Answer]) -> Answer:
     )
 
 
-def _prompt(task: Task[Any], state: Any, view: Modality, settings: EvaluationSettings) -> Prompt:
+def _prompt(task: Task[Any], state: Any, view: Shown, settings: EvaluationSettings) -> Prompt:
     forced = view == "image" and settings.conversion == "force"
-    return Prompt(
-        text=task.prompt(state, view),
-        image=task.draw(state) if view == "image" else None,
-        prefill=_first_word(task, state) if forced else settings.prefill,
-    )
+    return Prompt(*ask(task, state, view), prefill=_first_word(task, state) if forced else settings.prefill)
 
 
 def _first_word(task: Task[Any], state: Any) -> str:

@@ -11,16 +11,18 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
+from vlmreason.dialogue.build import ask
 from vlmreason.dialogue.parse import split_response
 from vlmreason.envs import rewards
 from vlmreason.envs.base import Env, Outcome
 from vlmreason.models.contract import Prompt, Sample
 from vlmreason.models.vlm.processor import Encoded, Processor
+from vlmreason.segments import Shown
 from vlmreason.streams import stream
-from vlmreason.structure import first_line
-from vlmreason.tasks.base import Modality, state_to_json
+from vlmreason.structure import check_choice, first_line
+from vlmreason.tasks.base import state_to_json
 
 
 class Engine(Protocol):
@@ -66,12 +68,13 @@ class Seconds:
 class Rollouts:
     """The environment with the choices that all its episodes share.
 
-    weights: of rewards by name, in place of their entries' own. Raises ValueError for one that is not offered.
+    weights: of rewards by name, in place of their entries' own. Raises ValueError for one that is not offered
+    and for an unknown view.
     """
 
     env: Env[Any]
     levels: Sequence[str]
-    view: Modality
+    view: Shown
     weights: Mapping[str, float]
     max_new_tokens: int
     temperature: float
@@ -81,6 +84,7 @@ class Rollouts:
     seconds: Seconds = field(default_factory=Seconds)
 
     def __post_init__(self) -> None:
+        check_choice("view", self.view, get_args(Shown))
         rewards.check(self.env, self.weights)
         self._weights = {name: reward.weight for name, reward in rewards.offered(self.env).items()} | dict(self.weights)
 
@@ -93,8 +97,7 @@ class Rollouts:
         return episode
 
     def prompt(self, state: Any) -> Prompt:
-        image = self.env.draw(state) if self.view == "image" else None
-        return Prompt(self.env.prompt(state, self.view), image)
+        return Prompt(*ask(self.env, state, self.view))
 
     def play(self, engine: Engine, episodes: Mapping[int, Episode], *where: object) -> dict[int, Turn]:
         """Return one turn of each episode (they are moved on); keys are slots.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vlmreason.segments import Shown
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive, speed
-from vlmreason.tasks.base import Modality
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class EvaluationSettings:
     """What is evaluated and how.
 
     levels: levels of the task; None means all of them.
-    views: how the problem is shown to the model: text, image.
+    views: how the problem is shown to the model: text, image, both.
     num: problems per level and view, the first ones of the split.
     split: train, validation or test.
     how: generate: the model writes its response; choose: it says which of the task's options is the likeliest.
@@ -27,7 +27,7 @@ class EvaluationSettings:
     """
 
     levels: tuple[str, ...] | None = None
-    views: tuple[Modality, ...] = ("text", "image")
+    views: tuple[Shown, ...] = ("text", "image")
     num: int = 200
     split: str = "test"
     how: Literal["generate", "choose"] = "generate"

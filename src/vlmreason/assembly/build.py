@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from vlmreason import runs
 from vlmreason.assembly import catalog, smoke
 from vlmreason.assembly.scales import choose_sizes
+from vlmreason.dialogue.build import ask
 from vlmreason.models.contract import Example, NetworkSettings, Prompt
 from vlmreason.scale import Scale
 from vlmreason.structure import first_line, nearest, structure
@@ -260,8 +261,7 @@ def build_example(cfg: Config) -> Example:
     view: Any = (
         cfg["env"]["view"] if "env" in cfg else algorithm.get("view") or (views[0] if len(views) == 1 else "image")
     )
-    image = task.draw(state) if view == "image" else None
-    return Example(Prompt(task.prompt(state, view), image), options, int(cfg.get("seed", 0)))
+    return Example(Prompt(*ask(task, state, view)), options, int(cfg.get("seed", 0)))
 
 
 def build_adapter(cfg: Config) -> Any:

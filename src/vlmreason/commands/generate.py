@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vlmreason.segments import View
+
 CONFIG = "generate"
 
 
@@ -30,7 +32,7 @@ class Settings:
     num: int
     out: str
     format: Literal["folder", "lmms_eval", "llava", "vlmevalkit"]
-    view: Literal["text", "image", "image_via_text"] | None
+    view: View | None
     workers: int | None
 
 

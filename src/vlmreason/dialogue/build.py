@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.pictures import Picture
-from vlmreason.segments import FADING, VIEWS, Response
+from vlmreason.segments import FADING, VIEWS, WITH_PICTURE, WITH_TEXT, Response
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Modality, Problem, Task
 
@@ -40,15 +40,19 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     if not 0.0 <= thought_kept <= 1.0:
         raise ValueError(f"thought_kept={thought_kept}: allowed is 0 to 1")
     state = problem.state
-    modality: Modality = "text" if view == "text" else "image"
-    return Dialogue(
-        id=problem.id,
-        view=view,
-        prompt=task.prompt(state, modality),
-        image=None if view == "text" else task.draw(state),
-        response=shorten(task.response(state, view), thought_kept),
-        begins_at=task.begins_at(state, modality),
-    )
+    prompt, image = ask(task, state, view)
+    response = shorten(task.response(state, view), thought_kept)
+    return Dialogue(problem.id, view, prompt, image, response, task.begins_at(state, modality(view)))
+
+
+def ask(task: Task[Any], state: Any, view: str) -> tuple[str, Picture | None]:
+    """Return the question about a state under a view, and the picture that goes with it."""
+    return task.prompt(state, modality(view)), task.draw(state) if view in WITH_PICTURE else None
+
+
+def modality(view: str) -> Modality:
+    """Say which of a task's prompts a view has: the one that holds the text form, or the one of the picture alone."""
+    return "text" if view in WITH_TEXT else "image"
 
 
 def shorten(response: Response, kept: float) -> Response:

@@ -33,8 +33,9 @@ from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scores import Verdict, judge, judged_cell
 from vlmreason.evaluation.scoring import Summary, summarize
 from vlmreason.files import write_json
+from vlmreason.segments import Shown
 from vlmreason.structure import nearest
-from vlmreason.tasks.base import Modality, Problem, Task
+from vlmreason.tasks.base import Problem, Task
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _fill(
     model: Model,
     task: Task[Any],
     level: str,
-    view: Modality,
+    view: Shown,
     settings: EvaluationSettings,
     progress: bool,
     share: Share,

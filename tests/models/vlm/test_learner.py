@@ -11,8 +11,9 @@ from vlmreason.models.contract import PARTS, Generation, Prompt
 from vlmreason.models.vlm import learner as learner_module
 from vlmreason.models.vlm.learner import Learner, draw
 from vlmreason.models.vlm.processor import IGNORED
+from vlmreason.segments import VIEWS
 
-BATCHES = {"text": ("text",), "image": ("image",), "mixed": ("text", "image", "image_via_text")}
+BATCHES = {"text": ("text",), "image": ("image",), "mixed": VIEWS}
 NEW_TOKENS = 24
 
 
@@ -178,7 +179,7 @@ def test_losses_in_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> N
     for max_logits in (learner_module.MAX_LOGITS, 1):
         monkeypatch.setattr(learner_module, "MAX_LOGITS", max_logits)
         learner = tiny_learner()
-        batch = learner.processor.collate([learner.processor.encode(d) for d in dialogues(6)])
+        batch = learner.processor.collate([learner.processor.encode(d) for d in dialogues(8)])
         losses_N, segments_N = learner.token_losses(batch)
         losses_N.mean().backward()
         gradient = torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])

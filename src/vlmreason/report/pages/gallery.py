@@ -25,6 +25,7 @@ _VIEW_TITLES = {
     "text": "text: the problem as text",
     "image": "image: the problem as a picture",
     "image_via_text": "image via text: a picture, written as text first",
+    "both": "both: a picture and its text form in one prompt",
 }
 
 ENLARGED = 2  # a pixel of a problem is so many in the files of the Markdown page
@@ -43,7 +44,7 @@ nav a { margin-right: 16px; }
 .given { display: grid; grid-template-columns: minmax(0, var(--shown)) minmax(0, 1fr); gap: 20px; margin-bottom: 16px; }
 .given img { width: 100%; max-height: 460px; object-fit: contain; object-position: left top;
   image-rendering: var(--rendering, auto); border: 1px solid var(--line); background: #fff; }
-.views { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 16px; }
+.views { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 16px; }
 @media (max-width: 900px) { .given, .views { grid-template-columns: minmax(0, 1fr); } }
 """
 
