@@ -44,6 +44,7 @@ FLOORS = (
     "report",
     "launch",
     "assembly",
+    "gym",
     "cli",
     "commands",
     "__main__",
@@ -59,7 +60,7 @@ EDGES = {
     "torch": {"models", "data", "answering", "evaluation", "training", "analysis", "assembly", "commands"},
     "transformers": {"models", "assembly"},  # assembly: to quieten it
     "tokenizers": {"models"},
-    "gymnasium": {"envs"},
+    "gymnasium": {"envs", "gym"},
     "vllm": {"training"},
 }
 """Where a library may be imported; one that is not named here may be imported anywhere."""

@@ -18,7 +18,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "rl.md").read_text()
 
 
 def test_the_environment_of_the_documentation_plays(monkeypatch):
-    [code] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)  # the first one plays what there is
     [config] = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
     module_name, _, kind = config["_target_"].rpartition(".")
     module = types.ModuleType(module_name)

@@ -1,24 +1,25 @@
 """Any environment with Gymnasium's interface: text in, text and picture out.
 
-Training here does not need it (environments are plain functions of states); it is for other libraries. This is the
-only module of the package that imports gymnasium.
+Training here does not need it (environments are plain functions of states); it is for other libraries.
+`vlmreason/gym.py` puts all of them into Gymnasium's registry.
 """
 
 from __future__ import annotations
 
 import random
 import string
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from vlmreason.dialogue.build import ask
 from vlmreason.envs.base import Env
 from vlmreason.pictures import Picture
+from vlmreason.segments import WITH_PICTURE, Shown
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice
-from vlmreason.tasks.base import Modality
 
 MAX_CHARS = 65_536
 """Of a prompt, and of a response drawn from the action space."""
@@ -29,11 +30,12 @@ _NUM_INDICES = 2**31  # episodes among which a seed chooses, where there are unb
 class GymEnv(gymnasium.Env[dict[str, Any], str]):
     """One level and split of an environment; `level` None is the first one, that of training.
 
-    Observations: {"image": uint8 (height, width, 3), "prompt": text}, with modality "text" the prompt alone, in which
-    characters that are not ASCII are shown as "?". Actions: responses; any string is taken, also one outside of the
-    action space. The seed of `reset` decides which episodes are played and what is explored (equation 4.1);
-    `options={"index": n}` chooses the episode. Episodes that are over are `terminated`, never `truncated`: limits of
-    turns are rules of the games. The reward of a step is the sum of the environment's rewards.
+    Observations: {"image": uint8 (height, width, 3), "prompt": text}, with modality "text" the prompt alone, with
+    "both" the picture beside the prompt that holds its text form. Characters that are not ASCII are shown as "?".
+    Actions: responses; any string is taken, also one outside of the action space. The seed of `reset` decides which
+    episodes are played and what is explored (equation 4.1); `options={"index": n}` chooses the episode. Episodes that
+    are over are `terminated`, never `truncated`: limits of turns are rules of the games. The reward of a step is the
+    sum of the environment's rewards.
 
     `info` holds the "expert"'s response to the observation (None where the episode is over), after `reset` also the
     "index" of the episode, after `step` "rewards" and "parts" by name, "parsed", "action" and "success".
@@ -46,14 +48,14 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
         env: Env[Any],
         level: str | None = None,
         split: str = "train",
-        modality: Modality = "image",
+        modality: Shown = "image",
         render_mode: str | None = None,
     ) -> None:
         level = env.levels[0] if level is None else level
         for what, value, allowed in (
             ("level", level, env.levels),
             ("split", split, SPLITS),
-            ("modality", modality, ("text", "image")),
+            ("modality", modality, get_args(Shown)),
             ("render_mode", render_mode, (None, "rgb_array")),
         ):
             check_choice(what, value, allowed)
@@ -63,7 +65,7 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
         self.over = True
         text = spaces.Text(MAX_CHARS, min_length=0, charset=_CHARSET)
         parts: dict[str, spaces.Space[Any]] = {"prompt": text}
-        if modality == "image":
+        if modality in WITH_PICTURE:
             shape = env.draw(env.start(level, split, 0)).shape
             parts["image"] = spaces.Box(0, 255, shape, np.uint8)
         self.observation_space = spaces.Dict(parts)
@@ -107,8 +109,9 @@ class GymEnv(gymnasium.Env[dict[str, Any], str]):
         return None if self.render_mode is None else self.env.draw(self.state)
 
     def _observation(self) -> dict[str, Any]:
-        prompt = self.env.prompt(self.state, self.modality).encode("ascii", "replace").decode()
+        prompt, picture = ask(self.env, self.state, self.modality)
+        prompt = prompt.encode("ascii", "replace").decode()
         if len(prompt) > MAX_CHARS:
             raise ValueError(f"prompt of {self.env.name}: {len(prompt)} characters, allowed are {MAX_CHARS}")
         seen: dict[str, Any] = {"prompt": prompt}
-        return seen | {"image": self.env.draw(self.state)} if self.modality == "image" else seen
+        return seen if picture is None else seen | {"image": picture}
