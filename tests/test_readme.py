@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import os
 import re
 import shlex
@@ -17,6 +16,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from support.answered import answered_run
+from support.program import runner
 from test_repository import FLOORS
 
 from vlmreason import places
@@ -24,9 +25,6 @@ from vlmreason.assembly import build, catalog, compose, errors, planning
 from vlmreason.cli import completion
 from vlmreason.data.mixture import mixtures
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.evaluation.predictions import Prediction
-from vlmreason.evaluation.problems import SampledProblems
-from vlmreason.evaluation.scoring import score_predictions
 from vlmreason.report import ledger
 from vlmreason.report.pages.content import Artifact
 from vlmreason.studies import artifacts, claims, library
@@ -252,23 +250,16 @@ def test_every_task_strategy_and_environment_is_named() -> None:
 def test_python_block_reads_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "outputs" / "table_readout-mix-nano-s0-0123456789ab"
-    (run / "predictions").mkdir(parents=True)
-    task = build.build_task(composed("train", []))
-    problems = SampledProblems(task, task.levels, "test", 4)
-    predictions = [
-        Prediction(id=id, view="text", response=task.answer(problems[id].state), num_tokens=9, finished=True)
-        for id in problems
-    ]
-    summary = score_predictions(task, problems, predictions)
-    (run / "summary.json").write_text(json.dumps(summary.to_json()))
-    lines = "".join(json.dumps(prediction.to_json()) + "\n" for prediction in predictions)
-    (run / "predictions" / "all.jsonl").write_text(lines)
+    """After the command above it."""
+    page = (ROOT / "docs" / "runs.md").read_text().partition("## In pandas")[2]
+    run = answered_run(tmp_path / "outputs")
     (run / "metrics.jsonl").write_text('{"phase": "main", "step": 10, "loss": 1.5}\n')
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks((ROOT / "docs" / "runs.md").read_text(), "python")
+    ((command, *words),) = program_calls(page)
+    done = runner(monkeypatch, capsys)(command, *(word.replace("outputs/RUN", str(run)) for word in words))
+    Path("answers.jsonl").write_text(done.out)
+    (code,) = blocks(page, "python")
     names: dict[str, Any] = {}
     exec(compile(code, "docs/runs.md", "exec"), names)
-    assert list(names["table"]["accuracy"]) == [1.0] * len(task.levels)
-    assert len(names["answers"]) == len(predictions)
-    assert task.levels[0] in capsys.readouterr().out
+    assert list(names["table"]["accuracy"]) == [1.0] * 4 and list(names["answers"].correct) == [True] * 16
+    assert "simple text" in " ".join(capsys.readouterr().out.split())

@@ -26,3 +26,17 @@ def test_text_fits_into_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((40, 24)))
     assert terminal.in_line("Answer:  2\n3") == "Answer: 2 3"
     assert terminal.in_line("x" * 99, used=5) == "x" * 32 + "..."
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert terminal.styled("so", "mark") == "so"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert terminal.styled("so", "wrong") == "\x1b[31mso\x1b[0m" and terminal.styled("", "wrong") == ""
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert terminal.styled("so", "wrong") == "so"
+
+
+def test_control_characters_are_written_out() -> None:
+    assert terminal.printable("a\x1b[31mb\r\n\tc\u202e\x00é\ud800") == "a\\x1b[31mb\\r\n\tc\\u202e\\x00é\\ud800"

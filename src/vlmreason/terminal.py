@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -31,3 +32,18 @@ def in_line(text: str, used: int = 0) -> str:
     room = max(shutil.get_terminal_size((120, 24)).columns - used, 30)
     words = " ".join(text.split())
     return words if len(words) <= room else words[: room - 3] + "..."
+
+
+_CODES = {"bold": "1", "soft": "2", "right": "32", "wrong": "31", "mark": "7"}
+"""Kinds of emphasis, and how a terminal is asked for them."""
+
+
+def styled(text: str, kind: str) -> str:
+    """Emphasise a text on a terminal; elsewhere, and where NO_COLOR is set, return it as it is."""
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if wanted and text else text
+
+
+def printable(text: str) -> str:
+    """Return a text from elsewhere with its control characters written out; line ends and tabs stay."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)

@@ -16,6 +16,7 @@ GIVEN = {
     "evaluate": ["run=x"],
     "export": ["run=x", "out=x"],
     "analyze": ["run=x", "what=failures"],
+    "show": ["run=x"],
     "job": ["config=x"],
     "figure": ["experiment=s2h/fig5"],
     "collect": ["experiment=s2h/fig5"],

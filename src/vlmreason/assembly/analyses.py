@@ -14,8 +14,9 @@ from typing import Any
 
 from vlmreason import provenance, runs
 from vlmreason.assembly import build, catalog, smoke
+from vlmreason.assembly.evaluations import open_evaluation
 from vlmreason.files import plain, read_json, write_json
-from vlmreason.structure import check_choice, nearest, structure
+from vlmreason.structure import check_choice, structure
 
 _PLACES = {"responses": "folder", "checkpoints": "phase", "model": "phase"}
 """The key that says of what, by Analysis.OVER."""
@@ -96,39 +97,11 @@ def _responses(run: Path, trained: Mapping[str, Any], folder: str | None, what: 
     from vlmreason.analysis.subjects import Responses
     from vlmreason.evaluation.problems import read_answered
 
-    found = _evaluation_folder(run, folder)
-    record = _read_record(found)
-    task = build.evaluated_task(record, found, trained)
-    paths = sorted((found / "predictions").glob("*.jsonl"))
-    if not any(path.stat().st_size for path in paths):
-        raise ValueError(f"{found}: there are no predictions; `vlmreason evaluate` makes them")
-    inputs = {"evaluation": record, "predictions": {path.name: _digest(path) for path in paths}}
-    subject = Responses(task, read_answered(task, str(record["split"]), paths))
-    return subject, inputs, f"{what}-{found.name}" if folder else what
-
-
-def _evaluation_folder(run: Path, name: str | None) -> Path:
-    there = sorted(path.parent.name for path in run.glob("evaluations/*/evaluation.json"))
-    if name is None:
-        if (run / "evaluation.json").exists():
-            return run
-        hint = f"; choose one of folder={', '.join(there)}" if there else "; `vlmreason evaluate` makes them"
-        raise ValueError(f"{run}: there are no predictions of the run's own{hint}")
-    for folder in (run / "evaluations" / name, Path(name)):
-        if (folder / "evaluation.json").exists():
-            return folder
-    raise ValueError(
-        f"folder={name}: not there; {run} has {', '.join(there) or 'none but its own'}{nearest(name, there)}"
-    )
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """What says which problems the predictions of a folder answer. Raises ValueError."""
-    path = folder / "evaluation.json"
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"task", "task_version", "task_config", "split"} <= record.keys():
-        raise ValueError(f"{path}: the file is damaged: it does not say which task was evaluated")
-    return record
+    found = open_evaluation(run, folder, trained)
+    paths = sorted((found.folder / "predictions").glob("*.jsonl"))
+    inputs = {"evaluation": found.record, "predictions": {path.name: _digest(path) for path in paths}}
+    subject = Responses(found.task, read_answered(found.task, found.split, paths))
+    return subject, inputs, f"{what}-{found.folder.name}" if folder else what
 
 
 def _digest(path: Path) -> str:
