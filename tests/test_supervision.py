@@ -360,6 +360,8 @@ TEXT = {"level": "simple", "views": ["text"]}
         ({"a": {**TEXT, "distinct": 3, "epochs": 2}}, {}, {}, "exclude each other"),
         ({"a": {**TEXT, "first": -1}}, {}, {}, r"parts\.a\.first=-1"),
         ({"a": {**TEXT, "thought_kept": 2}}, {}, {}, r"thought_kept=2\.0: allowed is 0 to 1"),
+        ({"a": {**TEXT, "begins": [4, 2]}}, {}, {}, r"begins=\[4, 2\]: first and last position are expected"),
+        ({"a": {**TEXT, "views": ["image"], "begins": [0, 2]}}, {}, {}, r"begins: of views=\[text\] alone"),
         ({"a": {**TEXT, "wieght": 1}}, {}, {}, r"parts\.a\.wieght: no such key.*did you mean 'weight'"),
         ({"a": TEXT}, {"num_examples": 0}, {}, r"phases\.main\.num_examples=0: 1 or more"),
         ({"a": TEXT}, {"num_examples": -5}, {}, r"phases\.main\.num_examples=-5"),

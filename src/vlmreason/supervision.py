@@ -30,7 +30,8 @@ class Part:
     The part gets `weight / (sum of weights)` of the phase's examples. How many distinct instances they are
     made of is given by `distinct`, or by `epochs`: examples / (epochs * number of views), which is
     algorithm 1's N_simple^u (epochs 1.5 for two views and 3 for one view both mean a third of the examples)
-    and, for hard examples, the repetitions of appendix I.9.
+    and, for hard examples, the repetitions of appendix I.9. `begins` moves texts to positions drawn at random: a
+    model that learns absolute positions otherwise ties what it reads to where prompts happen to stand.
     """
 
     level: str
@@ -41,6 +42,7 @@ class Part:
     task: str | None = None  # null: the phase's tasks, else the run's task
     first: int | None = None  # first instance; null: after the phase's earlier parts of the same task and level
     thought_kept: float = 1.0  # share of the chain of thought's steps, 0 to 1, beside the phase's schedule
+    begins: tuple[int, int] | None = None  # first and last position at which a text may begin; null: 0
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,11 @@ def _check_part(where: str, part: Part) -> None:
         raise ValueError(f"{where}.distinct={part.distinct}: 1 or more is expected")
     if part.first is not None and part.first < 0:
         raise ValueError(f"{where}.first={part.first}: 0 or more is expected")
+    if part.begins is not None:
+        if part.views != ("text",):
+            raise ValueError(f"{where}.begins: of views=[text] alone, a picture keeps its places")
+        if not 0 <= part.begins[0] <= part.begins[1]:
+            raise ValueError(f"{where}.begins={list(part.begins)}: first and last position are expected, 0 or more")
     if not 0 <= part.thought_kept <= 1:
         raise ValueError(f"{where}.thought_kept={part.thought_kept}: allowed is 0 to 1")
 

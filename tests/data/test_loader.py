@@ -137,6 +137,18 @@ def test_too_long_example() -> None:
         data[0]
 
 
+def test_texts_begin_where_the_part_says() -> None:
+    data = step_data(mixture(views=["text"], begins=[3, 30]))
+    places = [data.encode(number).begins_at for number in range(NUM)]
+    assert places == [step_data(mixture(views=["text"], begins=[3, 30])).encode(n).begins_at for n in range(NUM)]
+    assert 3 <= min(places) < max(places) <= 30 and len(set(places)) > NUM // 3
+    first = [place for micro in data[0]["micro_batches"] for place in micro["position_ids"][:, 0].tolist()]
+    assert sorted(first) == sorted(places[:8])
+    longest = max(len(data.encode(number)) + places[number] for number in range(8))
+    with pytest.raises(ValueError, match=rf"behind position \d+: more than trainer.max_length={longest - 1}$"):
+        step_data(mixture(views=["text"], begins=[3, 30]), max_length=longest - 1)[0]
+
+
 def test_nothing_grows_with_the_number_of_examples() -> None:
     started = time.process_time()
     data = step_data(mixture(num_examples=10**9), batch_size=2)

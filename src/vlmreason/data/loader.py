@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import multiprocessing.util
 import signal
@@ -116,6 +117,7 @@ class StepData(Dataset[Step]):
         task = self.tasks[ref.task]
         problem = task.sample(ref.level, ref.split, ref.index)
         encoded = self.processor.encode(build_dialogue(task, problem, ref.view, ref.thought_kept))
+        encoded = dataclasses.replace(encoded, begins_at=ref.begins_at)
         if encoded.begins_at + len(encoded) > self.max_length:
             later = f" behind position {encoded.begins_at}" if encoded.begins_at else ""
             raise ValueError(

@@ -42,7 +42,8 @@ _NUM_ROUNDS = 6
 
 @dataclass(frozen=True)
 class ExampleRef:
-    """Which problem, in which view, with which share of its chain of thought."""
+    """Which problem, in which view, with which share of its chain of thought; `begins_at`: position of its first
+    token."""
 
     task: str
     level: str
@@ -50,6 +51,7 @@ class ExampleRef:
     index: int
     view: View
     thought_kept: float
+    begins_at: int = 0
 
 
 class Permutation:
@@ -99,6 +101,7 @@ class _Source:
     distinct: int
     first: int
     thought_kept: float
+    begins: tuple[int, int] | None = None
 
     @property
     def count(self) -> int:
@@ -148,7 +151,9 @@ class Mixture:
             raise IndexError(f"example {number} of {self.num_examples}")
         source, instance, view = self._interleaved(number) if self._cycle else self._shuffled(number)
         kept = source.thought_kept * self._thought_kept(number)
-        return ExampleRef(source.task, source.level, "train", source.first + instance, source.views[view], kept)
+        begins_at = 0 if source.begins is None else self._draw(number, *source.begins)
+        index, shown = source.first + instance, source.views[view]
+        return ExampleRef(source.task, source.level, "train", index, shown, kept, begins_at)
 
     def identity(self) -> dict[str, Any]:
         """Give what decides the examples, and nothing else: equal ones make the same examples in the same order."""
@@ -159,8 +164,20 @@ class Mixture:
             "order": self._order,
             "thought": [self._full_end, self._none_start],
             "cycle": self._cycle,
-            "sources": [dataclasses.asdict(source) for source in self._sources],
+            "sources": [
+                {
+                    key: value
+                    for key, value in dataclasses.asdict(source).items()
+                    if key != "begins" or value is not None
+                }
+                for source in self._sources
+            ],
         }
+
+    def _draw(self, number: int, low: int, high: int) -> int:
+        """A number of [low, high], by that of the example."""
+        found = int.from_bytes(_hash((self.seed, self.phase, number, "begins"), 8), "big")
+        return low + found % (high - low + 1)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return one row per part, task and view: phase, part, task, level, view, examples, instances, epochs, thought.
@@ -252,7 +269,8 @@ class Mixture:
             used[t, part.level] = max(used.get((t, part.level), 0), first + distinct)
             if first + distinct > POOL_STRIDE:
                 raise ValueError(f"{place}: {first + distinct} instances, at most {POOL_STRIDE} are allowed")
-            sources.append(_Source(name, t, part.level, part.views, counts, distinct, base + first, part.thought_kept))
+            source = (name, t, part.level, part.views, counts, distinct, base + first, part.thought_kept, part.begins)
+            sources.append(_Source(*source))
         return sources
 
     def _count(self, where: str, shares: list[Fraction], num_views: list[int]) -> list[tuple[int, ...]]:

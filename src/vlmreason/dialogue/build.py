@@ -17,17 +17,13 @@ from vlmreason.tasks.base import Modality, Problem, Task
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One question and its gold response. `image` is None for a text-only prompt: no placeholder then.
-
-    `begins_at` is the position of its first token where it is trained on.
-    """
+    """One question and its gold response. `image` is None for a text-only prompt: no placeholder then."""
 
     id: str
     view: str
     prompt: str
     image: Picture | None
     response: Response
-    begins_at: int = 0
 
 
 def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_kept: float = 1.0) -> Dialogue:
@@ -42,7 +38,7 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     state = problem.state
     prompt, image = ask(task, state, view)
     response = shorten(task.response(state, view), thought_kept)
-    return Dialogue(problem.id, view, prompt, image, response, task.begins_at(state, modality(view)))
+    return Dialogue(problem.id, view, prompt, image, response)
 
 
 def ask(task: Task[Any], state: Any, view: str) -> tuple[str, Picture | None]:

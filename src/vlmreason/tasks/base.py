@@ -141,13 +141,6 @@ class Task(ABC, Generic[State]):
     def convert(self, state: State) -> str:
         """Return the conversion sentence (P_convert), first word "Convert"; the text form follows it."""
 
-    def begins_at(self, state: State, modality: Modality) -> int:
-        """Say at which position the first token of a training example stands, 0 or more.
-
-        Models that learn absolute positions otherwise tie what they read to where prompts happen to begin.
-        """
-        return 0
-
     def options(self, state: State) -> tuple[str, ...] | None:
         """Give the answers to choose from, as whole responses that `score` reads; None: an answer is written freely."""
         return None

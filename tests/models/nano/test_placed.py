@@ -159,8 +159,8 @@ def test_put_together_from_its_parts_it_is_the_same(tmp_path: Path, monkeypatch:
 
 
 def moved(num: int, by: int) -> list[Encoded]:
-    made = [replace(d, begins_at=by if d.image is None else 0) for d in dialogues(num)]
-    return [shared().processor.encode(dialogue) for dialogue in made]
+    made = [shared().processor.encode(dialogue) for dialogue in dialogues(num)]
+    return [replace(one, begins_at=by if one.image is None else 0) for one in made]
 
 
 def test_examples_that_begin_later_are_what_they_are_at_those_places() -> None:

@@ -153,8 +153,7 @@ class Processor:
     def encode(self, dialogue: Dialogue) -> Encoded:
         prompt_ids = self.prompt_ids(dialogue.prompt, dialogue.image)
         response_ids, segments = self._response(dialogue.response)
-        segments = [0] * len(prompt_ids) + segments
-        return Encoded(prompt_ids + response_ids, segments, dialogue.image, dialogue.begins_at)
+        return Encoded(prompt_ids + response_ids, [0] * len(prompt_ids) + segments, dialogue.image)
 
     def _response(self, response: Response) -> tuple[list[int], list[int]]:
         """Tokens of a response and its end, each with the segment that holds its last character."""
