@@ -46,6 +46,49 @@ class Ratio:
     ci_high: float | None
 
 
+@dataclass(frozen=True)
+class Paired:
+    """How much more often the second of two answers to the same `num` problems is right.
+
+    lost, gained: problems that the first, the second alone has right. p: of McNemar's exact test.
+    """
+
+    num: int
+    first: float
+    second: float
+    lost: int
+    gained: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+    """Compare two runs on one or more problems, with Newcombe's interval (1998, method 10) of the difference.
+
+    It is made of Wilson's intervals of both shares and their correlation, and so holds for few problems, and where one
+    of the two has none or all of them right.
+    """
+    pairs = list(zip(first, second, strict=True))
+    num, both, lost, gained = len(pairs), *(pairs.count(one) for one in ((True, True), (True, False), (False, True)))
+    left, right = both + lost, both + gained
+    (low, high), (other_low, other_high) = wilson_interval(left, num), wilson_interval(right, num)
+    rates, product = (left / num, right / num), left * (num - left) * right * (num - right)
+    above = both * (num - both - lost - gained) - lost * gained
+    correlation = (max(above - num / 2, 0.0) if above > 0 else above) / product**0.5 if product else 0.0
+    below = _joint(rates[1] - other_low, high - rates[0], correlation)
+    beyond = _joint(other_high - rates[1], rates[0] - low, correlation)
+    difference = (gained - lost) / num
+    p = min(1.0, 2 * float(special.bdtr(min(lost, gained), lost + gained, 0.5))) if lost + gained else 1.0
+    return Paired(num, *rates, lost, gained, difference, difference - below, difference + beyond, p)
+
+
+def _joint(a: float, b: float, correlation: float) -> float:
+    """The length of the difference of two errors."""
+    return float(max(a * a - 2 * correlation * a * b + b * b, 0.0) ** 0.5)
+
+
 def share(count: int, num: int) -> Share:
     if num == 0:
         return Share(0, 0, None, None, None)

@@ -17,6 +17,7 @@ GIVEN = {
     "export": ["run=x", "out=x"],
     "analyze": ["run=x", "what=failures"],
     "show": ["run=x"],
+    "compare": ["run=x,y"],
     "job": ["config=x"],
     "figure": ["experiment=s2h/fig5"],
     "collect": ["experiment=s2h/fig5"],

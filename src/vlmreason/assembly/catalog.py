@@ -78,13 +78,15 @@ def actions(command: str) -> tuple[str, ...]:
 
 
 def as_settings(command: str, words: list[str]) -> list[str]:
-    """Return `words` in the form that Hydra reads: a first word that is an action as a setting, the settings in
-    set=[...] and what holds glob(...) in experiment=... in quotes (a bare = may not stand in a list, nor a glob outside
-    of -m), and what goes into an empty mapping as something new."""
+    """Return `words` in the form that Hydra reads: a first word that is an action as a setting, the runs of `compare`
+    as a list, the settings in set=[...] and what holds glob(...) in experiment=... in quotes (a bare = may not stand in
+    a list, nor a glob outside of -m), and what goes into an empty mapping as something new."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
     words = into_empty(command, _with_envs(command, words))
     keys = [setting.key for setting in settings(commands()[command])]
+    if command == "compare" and not {"-m", "--multirun"} & set(words):
+        words = [f"run=[{_quoted(w[4:])}]" if w.startswith("run=") and w[4:5] not in ("", "[") else w for w in words]
     if "set" in keys:
         words = [f"set=[{_quoted(word[5:-1])}]" if re.fullmatch(r"set=\[.*\]", word) else word for word in words]
     if "experiment" in keys:

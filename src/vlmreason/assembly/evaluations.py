@@ -1,15 +1,22 @@
-"""An evaluation of a run that is there: its folder, what was asked, the task as it was evaluated."""
+"""An evaluation that is there, of a run or in a record: what was asked, its task as it was then, what was right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmreason.assembly import build
+from vlmreason.dialogue.build import build_dialogue
+from vlmreason.evaluation.paired import Marks, Place, letter
+from vlmreason.evaluation.scores import judged_cell
+from vlmreason.evaluation.shown import cells
 from vlmreason.files import read_json
+from vlmreason.pictures import png_bytes
+from vlmreason.report.pages.examples import Example, answer
 from vlmreason.structure import nearest
+from vlmreason.studies.records import RIGHT, Record, read_record
 from vlmreason.tasks.base import Task
 
 
@@ -39,6 +46,63 @@ def open_evaluation(run: Path, name: str | None = None, trained: Mapping[str, An
     if not any(path.stat().st_size for path in (folder / "predictions").glob("*.jsonl")):
         raise ValueError(f"{folder}: there are no predictions; `vlmreason evaluate` makes them")
     return Evaluated(run.resolve().name, folder, record, task)
+
+
+def open_marks(place: str) -> tuple[Evaluated, Marks]:
+    """Read what was right in an evaluation: of a run's directory its own, of a folder in its `evaluations/` that one,
+    of a record's file that which it keeps of the run's own. Raises ValueError."""
+    path = Path(place)
+    if path.suffix == ".json" and path.is_file():
+        return _of_record(read_record(path))
+    further = path.parent.name == "evaluations" and not (path / "config.yaml").exists()
+    found = open_evaluation(path.parents[1], path.name) if further else open_evaluation(path)
+    right: dict[Place, dict[int, bool]] = {}
+    responses: dict[Place, dict[int, str]] = {}
+    for at in cells(found.folder, found.task):
+        for prediction, verdict in judged_cell(found.folder, found.task, *at, found.split):
+            index = int(prediction.id.rpartition("-")[2])
+            right.setdefault(at, {})[index] = verdict.correct
+            responses.setdefault(at, {})[index] = prediction.response or ""
+    name = f"{found.run}/{found.folder.name}" if further else found.run
+    return found, Marks(name, _problems(found.record), right, responses)
+
+
+def side_by_side(opened: Sequence[tuple[Evaluated, Marks]], place: Place, index: int) -> Example:
+    """Put what several runs answered to a problem beside each other, and the problem, as the first was asked it."""
+    (level, view), first = place, opened[0][0]
+    answers = [
+        answer(
+            marks.run, f"{letter(number)}: {marks.run}", view, marks.right[place][index], found.task,
+            found.task.sample(level, found.split, index), marks.responses[place][index],
+        )
+        for number, (found, marks) in enumerate(opened)
+    ]  # fmt: skip
+    problem = first.task.sample(level, first.split, index)
+    dialogue, picture = build_dialogue(first.task, problem, view), first.task.draw(problem.state)
+    size = (picture.shape[1], picture.shape[0])
+    return Example(
+        first.task.name, level, problem.id, png_bytes(picture), size, {view: dialogue.prompt},
+        {view: dialogue.response}, tuple(answers),
+    )  # fmt: skip
+
+
+def _of_record(record: Record) -> tuple[Evaluated, Marks]:
+    own = record.evaluation(None, "auto")
+    if own is None:
+        raise ValueError(f"{record.path}: holds no evaluation of the run's own")
+    task = build.evaluated_task(own.identity, record.path, record.config)
+    found = Evaluated(record.run, record.path, own.identity, task)
+    right, responses = dict[Place, dict[int, bool]](), dict[Place, dict[int, str]]()
+    for cell in own.cells:
+        right[cell.level, cell.view] = {index: mark == RIGHT for index, mark in enumerate(cell.right)}
+        responses[cell.level, cell.view] = {int(one["index"]): str(one["response"]) for one in cell.examples}
+    return found, Marks(record.run, _problems(own.identity), right, responses)
+
+
+def _problems(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the problem of an index; not how it is put into words, nor who answers it."""
+    config = {key: value for key, value in record["task_config"].items() if key not in ("trace", "wording")}
+    return {key: record[key] for key in ("task", "task_version", "split")} | config
 
 
 def _folder(run: Path, name: str | None) -> Path:

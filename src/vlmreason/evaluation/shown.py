@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vlmreason.dialogue.build import modality
 from vlmreason.dialogue.compare import Compared, Span, compare, details
 from vlmreason.evaluation.predictions import Prediction, prediction_path
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scores import Verdict, judged_cell
 from vlmreason.segments import VIEWS
 from vlmreason.structure import check_choice
-from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Modality, Task
+from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 from vlmreason.terminal import columns, printable, styled
 
 MAX_CHARS = 4000  # of a text that are shown on a terminal, around the first difference
@@ -22,7 +23,7 @@ What = Literal["unparsed", "cut_off"]
 
 
 @dataclass(frozen=True)
-class Shown:
+class Exhibit:
     """One answer. prompt: as it was asked; where it was no text, or too long a one, it is held to be empty."""
 
     level: str
@@ -82,7 +83,7 @@ class Selection:
 
 def answers(
     folder: Path, task: Task[Any], split: str, selection: Selection, level: str | None = None, view: str | None = None
-) -> Iterator[Shown]:
+) -> Iterator[Exhibit]:
     """Go through the answers of an evaluation, by level, view and problem. Raises ValueError."""
     for one, shown in cells(folder, task, level, view):
         for prediction, verdict in judged_cell(folder, task, one, shown, split):
@@ -90,12 +91,11 @@ def answers(
                 yield show(task, one, shown, split, prediction, verdict)
 
 
-def show(task: Task[Any], level: str, view: str, split: str, prediction: Prediction, verdict: Verdict) -> Shown:
+def show(task: Task[Any], level: str, view: str, split: str, prediction: Prediction, verdict: Verdict) -> Exhibit:
     """Put a response beside its problem, which is made again."""
     problem, text = SampledProblems(task, (level,), split)[prediction.id], prediction.response or ""
-    asked: Modality = "text" if view == "text" else "image"
     compared = compare(task, problem, view, text if len(text) <= MAX_RESPONSE_CHARS else "")
-    return Shown(level, view, prediction, verdict, task.prompt(problem.state, asked), compared)
+    return Exhibit(level, view, prediction, verdict, task.prompt(problem.state, modality(view)), compared)
 
 
 def cells(folder: Path, task: Task[Any], level: str | None = None, view: str | None = None) -> list[tuple[str, str]]:
@@ -108,7 +108,7 @@ def cells(folder: Path, task: Task[Any], level: str | None = None, view: str | N
     return there
 
 
-def format_answer(shown: Shown, prompt_lines: int) -> str:
+def format_answer(shown: Exhibit, prompt_lines: int) -> str:
     """Return an answer for a terminal; `prompt_lines`: last lines of the prompt that are shown."""
     verdict, difference = shown.verdict, shown.compared.difference
     kind = "right" if verdict.correct else "wrong"

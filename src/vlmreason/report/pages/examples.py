@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.compare import Compared, compare, details
+from vlmreason.dialogue.compare import compare, details
 from vlmreason.pictures import png_bytes
 from vlmreason.segments import ANSWER, Response, Segment
 from vlmreason.studies.records import Evaluation, Record
 from vlmreason.tasks.base import Problem, Task
 
 NUM_PROBLEMS = 3  # per task and level
+MAX_CHARS = 20_000  # of a response that is on a page
 
 LoadTask = Callable[[Record, Evaluation], Task[Any]]
 """The task of a record's evaluation, as it was evaluated. Raises ValueError."""
@@ -163,14 +164,16 @@ def _plain(one: _Kept) -> Answer:
     return Answer(one.record.run, one.strategy, one.view, one.right, response, None, None)
 
 
-def _answer(one: _Kept, task: Task[Any], problem: Problem[Any]) -> Answer:
-    """The response against what was expected of it; a record keeps the beginning of a long one, judged as a whole."""
-    found, score = compare(task, problem, one.view, one.response), task.score(problem.state, one.response)
-    said = details(score.parsed, score.parts) if (score.correct and score.parsed) == one.right else ""
-    return answer(one.record.run, one.strategy, one.view, one.right, said, found)
-
-
-def answer(run: str, strategy: str, view: str, right: bool, said: str, found: Compared) -> Answer:
-    """Return one response as it is shown."""
+def answer(
+    run: str, strategy: str, view: str, right: bool, task: Task[Any], problem: Problem[Any], text: str
+) -> Answer:
+    """Hold a response against the expected one; where only its beginning was kept, the verdict is that on the whole."""
+    text = text[:MAX_CHARS]
+    found, score = compare(task, problem, view, text), task.score(problem.state, text)
+    said = details(score.parsed, score.parts) if (score.correct and score.parsed) == right else ""
     mark, (wanted, word) = found.difference.response if found.difference else None, found.words
     return Answer(run, strategy, view, right, found.response, mark, wanted if word is None else None, said)
+
+
+def _answer(one: _Kept, task: Task[Any], problem: Problem[Any]) -> Answer:
+    return answer(one.record.run, one.strategy, one.view, one.right, task, problem, one.response)

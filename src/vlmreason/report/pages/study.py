@@ -15,10 +15,9 @@ from html import escape
 from PIL import Image
 
 from vlmreason.report import ledger, writing
-from vlmreason.report.pages import markup, study_style
-from vlmreason.report.pages.content import Artifact, Report, Run, rank, seeds_and_runs
-from vlmreason.report.pages.examples import Answer, Example
-from vlmreason.segments import VIEWS
+from vlmreason.report.pages import answers, markup, study_style
+from vlmreason.report.pages.content import Artifact, Report, Run, seeds_and_runs
+from vlmreason.report.pages.examples import Example
 from vlmreason.studies import claims
 from vlmreason.studies.experiment import PaperNumber
 from vlmreason.studies.results import CellResult
@@ -39,11 +38,6 @@ def page(report: Report) -> str:
     )
     body = f'<div class="layout">\n{_toc(report)}\n{_header(report)}<main>\n{"".join(sections)}</main>\n</div>\n'
     return markup.document(f"{report.study.title} ({report.scale})", study_style.STYLE, body, study_style.SCRIPT)
-
-
-def anchor(run: str) -> str:
-    """Return the place of a run in the page."""
-    return "run-" + re.sub(r"[^\w.-]", "_", run, flags=re.ASCII)
 
 
 def _header(report: Report) -> str:
@@ -140,7 +134,7 @@ def _claim(verdict: claims.Verdict) -> str:
         f"claimed {escape(ledger.shown_claimed(judged.contrast))}"
         for judged in verdict.contrasts
     )
-    runs = "<br>".join(f'<a href="#{anchor(run)}">{escape(run)}</a>' for run in verdict.runs)
+    runs = "<br>".join(f'<a href="#{answers.anchor(run)}">{escape(run)}</a>' for run in verdict.runs)
     summary = f"{len(verdict.contrasts)} comparisons, {claim.hold} must hold" if several else "1 comparison"
     summary += f"; {len(verdict.runs)} runs"
     artifact = claim.experiment.rpartition("/")[2]
@@ -299,7 +293,7 @@ def _cell(cell: CellResult | None, paper: PaperNumber | None, attributes: str) -
     shown = writing.number(cell.estimate, cell.cell.measure) if cell.estimate else writing.shown(cell)
     value, _, interval = shown.partition(" ")
     runs = seeds_and_runs(cell)
-    links = " ".join(f'<a href="#{anchor(run)}" title="{escape(run)}">{seed}</a>' for seed, run in runs)
+    links = " ".join(f'<a href="#{answers.anchor(run)}" title="{escape(run)}">{seed}</a>' for seed, run in runs)
     by = f"<small class=by>seed {links}</small>" if links else ""
     marks = f"<small>{escape('; '.join(cell.marks))}</small>" if cell.marks else ""
     if cell.missing:
@@ -316,7 +310,7 @@ def _examples(examples: Sequence[Example]) -> str:
     key = markup.key(responses + [answer.response for example in examples for answer in example.answers])
     shown = "".join(
         f'<h3 id="examples-{escape(task)}">{escape(_words(task))}</h3>'
-        + "".join(_example(example) for example in examples if example.task == task)
+        + "".join(answers.card(example) for example in examples if example.task == task)
         for task in tasks
     )
     return (
@@ -327,55 +321,13 @@ def _examples(examples: Sequence[Example]) -> str:
     )
 
 
-def _example(example: Example) -> str:
-    head = f'<div class="eyebrow"><span>{escape(example.level)}</span><span>{escape(example.id)}</span></div>'
-    answers = f'<div class="answers">{"".join(_pairs(example))}</div>'
-    if example.note:
-        note = f"<p class=soft>The problem is {escape(example.note)}</p>"
-        return f'<article class="card">{head}{note}{answers}</article>\n'
-    rendering = ' style="--rendering: pixelated"' if example.size[0] < 420 else ""
-    given = "".join(f"<h4>Prompt, {escape(_view(v))}</h4><pre>{escape(p)}</pre>" for v, p in example.prompts.items())
-    expected = "".join(
-        f"<pre>{markup.response(response)}</pre>" for response in dict.fromkeys(example.expected.values())
-    )
-    return (
-        f'<article class="card">{head}<div class="given"><div>{markup.image(example.picture, example.id, rendering)}'
-        f"</div><div>{given}<h4>Expected response</h4>{expected}</div></div>{answers}</article>\n"
-    )
-
-
-def _pairs(example: Example) -> Iterator[str]:
-    """Answers, a line for each strategy, a column for each view."""
-    views = sorted({answer.view for answer in example.answers}, key=lambda view: (rank(VIEWS, view), view))
-    for strategy in dict.fromkeys(answer.strategy for answer in example.answers):
-        for view in views:
-            found = [answer for answer in example.answers if (answer.strategy, answer.view) == (strategy, view)]
-            yield "".join(map(_answer, found)) or "<div></div>"
-
-
-def _view(view: str) -> str:
-    return view.replace("_", " ")
-
-
-def _answer(answer: Answer) -> str:
-    verdict = "right" if answer.right else "wrong"
-    ends = f" <mark>ends here, expected: {escape(answer.missing)}</mark>" if answer.missing is not None else ""
-    run = f'<a href="#{anchor(answer.run)}" title="{escape(answer.run)}">{escape(answer.strategy)}</a>'
-    said = f'<span class="soft said">{escape(answer.said)}</span>' if answer.said else ""
-    return (
-        f'<div><p><span class="badge {verdict}">{verdict}</span>{run}<span class=soft>on {escape(_view(answer.view))}'
-        f"</span>{said}</p><pre{' class=else' if answer.right else ''}>"
-        f"{markup.response(answer.response, answer.mark)}{ends}</pre></div>"
-    )
-
-
 def _runs(report: Report) -> str:
     columns = [("run", "word"), ("task", "word"), ("strategy", "word"), ("seed", "number"), ("examples", "number")]
-    columns += [(f"{level}, {_view(view)} (%)", "number") for level, view in report.evaluated]
+    columns += [(f"{level}, {answers.in_words(view)} (%)", "number") for level, view in report.evaluated]
     columns += [("seconds", "number"), ("machine", "word"), ("code", "word"), ("when", "word"), ("used by", "word")]
     columns += [("other settings", "word"), ("measured later", "word"), ("directory", "word")]
     heads = "".join(f'<th scope="col" class="{kind}" data-sort="{kind}">{escape(name)}</th>' for name, kind in columns)
-    rows = "".join(f'<tr id="{anchor(run.name)}">{"".join(_row(run, report))}</tr>' for run in report.runs)
+    rows = "".join(f'<tr id="{answers.anchor(run.name)}">{"".join(_row(run, report))}</tr>' for run in report.runs)
     if not rows:
         return '<section id="runs"><h2>Runs</h2><p class=none>There are none yet.</p></section>\n'
     return (
