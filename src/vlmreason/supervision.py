@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Literal
 
 from vlmreason.segments import View
@@ -117,8 +118,13 @@ class Supervision:
     def phase_thought(self, name: str) -> ThoughtSchedule:
         return self.phase(name).thought or self.thought
 
-    def check_levels(self, run_task: str | None, levels: Mapping[str, Sequence[str]]) -> None:
-        """Raise ValueError where a part's level is none of its task's; `levels` holds them by task name."""
+    def check_levels(
+        self,
+        run_task: str | None,
+        levels: Mapping[str, Sequence[str]],
+        text_only: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Raise ValueError where a part's level is none of its task's, or has no picture to show; both by task name."""
         for name in self.task_names(run_task):
             if name not in levels:
                 raise ValueError(f"task={name!r}: there are {', '.join(levels)}{nearest(name, levels)}")
@@ -129,6 +135,11 @@ class Supervision:
                         raise ValueError(
                             f"supervision.phases.{phase_name}.parts.{part_name}.level={part.level!r}: {task} has "
                             f"{', '.join(levels[task])}{nearest(part.level, levels[task])}"
+                        )
+                    if part.level in text_only.get(task, ()) and part.views != ("text",):
+                        raise ValueError(
+                            f"supervision.phases.{phase_name}.parts.{part_name}.views={list(part.views)}: {part.level} "
+                            f"of {task} has no picture, only text is allowed"
                         )
 
 

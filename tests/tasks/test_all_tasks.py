@@ -24,6 +24,7 @@ from vlmreason.tasks.base import state_to_json
 NUM = 8
 FULL_WIDTH = "".join(chr(0xFF10 + digit) for digit in range(10))
 CASES = [(name, scale, level) for name in TASKS for scale in SCALES for level in shipped(name, scale).levels]
+PICTURED_CASES = [case for case in CASES if case[2] not in shipped(*case[:2]).text_only]
 PAPER_CASES = [case for case in CASES if case[0] not in SKILLS]
 
 
@@ -32,13 +33,18 @@ def problems(name, scale, level, split="test", num=NUM):
     return task, [task.sample(level, split, index) for index in range(num)]
 
 
-def response(task, problem, view="image"):
+def response(task, problem, view=None):
+    view = view or ("text" if problem.level in task.text_only else "image")
     return build_dialogue(task, problem, view).response.text
 
 
-def answered_views(name):
+def views_of(task, level):
+    return ["text"] if level in task.text_only else list(VIEWS)
+
+
+def answered_views(name, level):
     """Skills transcribe as a skill of its own, never before another one."""
-    return [view for view in VIEWS if view != "image_via_text" or name not in SKILLS]
+    return [view for view in views_of(shipped(name), level) if view != "image_via_text" or name not in SKILLS]
 
 
 def test_skills_are_no_task_of_a_paper():
@@ -48,7 +54,7 @@ def test_skills_are_no_task_of_a_paper():
 @pytest.mark.parametrize(("name", "scale", "level"), CASES)
 def test_own_responses_are_right(name, scale, level):
     task, drawn = problems(name, scale, level)
-    for problem, view in itertools.product(drawn, answered_views(name)):
+    for problem, view in itertools.product(drawn, answered_views(name, level)):
         score = task.score(problem.state, response(task, problem, view))
         assert score.correct and score.parsed
     for problem in drawn:
@@ -130,7 +136,7 @@ def test_hostile_responses_are_scored(name):
     check()
 
 
-@pytest.mark.parametrize(("name", "scale", "level"), CASES)
+@pytest.mark.parametrize(("name", "scale", "level"), PICTURED_CASES)
 def test_pictures_have_the_size_of_the_configuration(name, scale, level):
     task, drawn = problems(name, scale, level, num=3)
     width, height = task.sizes.picture
@@ -146,7 +152,7 @@ def test_pictures_have_the_size_of_the_configuration(name, scale, level):
     assert (pictures[0] == before).all()
 
 
-@pytest.mark.parametrize(("name", "scale", "level"), CASES)
+@pytest.mark.parametrize(("name", "scale", "level"), PICTURED_CASES)
 def test_prompts_hold_the_text_or_nothing_of_it(name, scale, level):
     task, drawn = problems(name, scale, level)
     for problem in drawn:
@@ -156,7 +162,7 @@ def test_prompts_hold_the_text_or_nothing_of_it(name, scale, level):
         assert text.strip() and asked.strip()
 
 
-@pytest.mark.parametrize(("name", "scale", "level"), CASES)
+@pytest.mark.parametrize(("name", "scale", "level"), PICTURED_CASES)
 def test_both_is_the_prompt_and_response_of_text_with_the_picture(name, scale, level):
     task, drawn = problems(name, scale, level, num=3)
     for problem in drawn:
@@ -165,10 +171,20 @@ def test_both_is_the_prompt_and_response_of_text_with_the_picture(name, scale, l
         assert np.array_equal(both.image, task.draw(problem.state))
 
 
+def test_a_level_of_text_alone_has_no_picture():
+    cases = [case for case in CASES if case not in PICTURED_CASES]
+    assert len(cases) >= 6
+    for name, scale, level in cases:
+        task, (problem,) = problems(name, scale, level, num=1)
+        for view in VIEWS[1:]:
+            with pytest.raises(ValueError, match=f"task={name} level={level}: a skill of text alone"):
+                build_dialogue(task, problem, view)
+
+
 @pytest.mark.parametrize(("name", "scale", "level"), CASES)
 def test_everything_written_is_ascii(name, scale, level):
     task, drawn = problems(name, scale, level)
-    for problem, view in itertools.product(drawn, VIEWS):
+    for problem, view in itertools.product(drawn, views_of(task, level)):
         dialogue = build_dialogue(task, problem, view)
         assert (dialogue.prompt + dialogue.response.text).isascii()
 
@@ -194,7 +210,7 @@ def test_both_wordings_are_right(name, trace):
     task = shipped(name, "nano", trace)
     for level, index in itertools.product(task.levels, range(3)):
         problem = task.sample(level, "validation", index)
-        assert task.score(problem.state, response(task, problem, answered_views(name)[2])).correct
+        assert task.score(problem.state, response(task, problem, answered_views(name, level)[-1])).correct
         assert problem == shipped(name).sample(level, "validation", index)
 
 
@@ -253,8 +269,9 @@ def digests(cases, num=2):
             drawn = [task.sample(level, split, index) for index in reversed(range(num))]
             for problem in reversed(drawn):
                 total.update(json.dumps(state_to_json(problem.state)).encode())
-                total.update(task.draw(problem.state).tobytes())
-                for view in VIEWS:
+                if level not in task.text_only:
+                    total.update(task.draw(problem.state).tobytes())
+                for view in views_of(task, level):
                     dialogue = build_dialogue(task, problem, view)
                     total.update(repr((dialogue.prompt, dialogue.response.segments)).encode())
         found["/".join((name, scale, level))] = total.hexdigest()

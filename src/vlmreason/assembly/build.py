@@ -169,7 +169,8 @@ def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
         name: own if own and name == own.name else load_task(name, scale, trace)
         for name in supervision.task_names(run_task)
     }
-    supervision.check_levels(run_task, {name: task.levels for name, task in tasks.items()})
+    levels = {name: task.levels for name, task in tasks.items()}
+    supervision.check_levels(run_task, levels, {name: task.text_only for name, task in tasks.items()})
     return tasks
 
 

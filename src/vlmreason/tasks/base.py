@@ -78,6 +78,7 @@ class Task(ABC, Generic[State]):
     levels: ClassVar[tuple[str, ...]]
     state_type: ClassVar[type]
     explained: ClassVar[bool] = False  # its family's modules `failures` and `regions` know its responses and pictures
+    text_only: ClassVar[tuple[str, ...]] = ()  # levels that have no picture: a view with one is refused
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
 
     def sample(self, level: str, split: str, index: int) -> Problem[State]:

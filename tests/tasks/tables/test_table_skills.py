@@ -10,17 +10,19 @@ from support.shipped import shipped
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.segments import VIEWS
 from vlmreason.tasks.base import state_to_json
+from vlmreason.tasks.skills import FILLING
 from vlmreason.tasks.tables.base import Cell
 
 NUM = 150
 TASKS = ("table_readout", "consecutive_table_readout")
 LEVELS = shipped("table_skills").levels
+READING = shipped("table_reading_skills")
 STEPS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
 
 
 @functools.cache
-def drawn(level, num=NUM):
-    return [shipped("table_skills").sample(level, "train", index) for index in range(num)]
+def drawn(level, num=NUM, name="table_skills"):
+    return [shipped(name).sample(level, "train", index) for index in range(num)]
 
 
 def path_of_marks(marked: set[Cell]) -> list[Cell]:
@@ -58,7 +60,10 @@ def test_hard_marks_are_recognised():
 def test_marks_are_those_of_no_hard_problem():
     """Marks are scattered at random; fewer than one table in 10,000 happens to hold such a path."""
     tables = [problem.state.table for level in LEVELS for problem in drawn(level, 300)]
-    assert len(tables) > 3000
+    for level in READING.levels:
+        if level not in READING.text_only:
+            tables += [problem.state.table for problem in drawn(level, 300, READING.name)]
+    assert len(tables) > 6000
     assert not [table for table in tables if is_hard(set(table.path))]
 
 
@@ -73,6 +78,63 @@ def test_no_wording_of_a_task_occurs(level):
             dialogue = build_dialogue(task, problem, view)
             shown = dialogue.prompt + "\n" + dialogue.response.text
             assert not [phrase for phrase in phrases if phrase in shown]
+
+
+@pytest.mark.parametrize("level", READING.levels)
+def test_no_wording_of_a_task_occurs_in_skills_whose_wording_varies(level):
+    """They say where a list ends as the tasks do, "from (1,1) to (2,3)", and nothing else of theirs."""
+    phrases = {"Read ", "Answer", "Sum", "Convert", "convert", "path", "all cells", "is in row"}
+    phrases |= {shipped(name).kind for name in TASKS} | {shipped(name).wording.convert for name in TASKS}
+    for problem in drawn(level, name=READING.name):
+        for view in ("text",) if level in READING.text_only else VIEWS:
+            dialogue = build_dialogue(READING, problem, view)
+            shown = dialogue.prompt + "\n" + dialogue.response.text
+            assert not [phrase for phrase in phrases if phrase in shown]
+
+
+def cells_of(text):
+    return [(int(a), int(b)) for a, b in re.findall(r"\((\d+),(\d+)\)", text)]
+
+
+@pytest.mark.parametrize("level", ["bare", "list", "short_list"])
+def test_no_list_goes_on_from_one_row_to_the_next_as_a_task_does(level):
+    lengths, ends_named = set(), 0
+    for problem in drawn(level, 400, READING.name):
+        cells, asked = cells_of(problem.state.reply), cells_of(problem.state.question)
+        lengths.add(len(cells))
+        assert not [(a, b) for a, b in itertools.pairwise(cells) if a[1] == 5 and b == (a[0] + 1, 1)]
+        assert len(set(cells)) == len(cells)
+        ends_named += asked == [cells[0], cells[-1]]
+    assert ends_named == 400, "the question names both ends"
+    assert {1, 6} <= lengths and (max(lengths) == 25) == (level != "short_list")
+
+
+@pytest.mark.parametrize("level", ["short_list", "few_marked", "short_trail"])
+def test_pictures_get_short_ones(level):
+    found = [len(cells_of(problem.state.reply)) for problem in drawn(level, 300, READING.name)]
+    assert max(found) == 6
+    longer = {"short_list": "list", "few_marked": "marked", "short_trail": "trail"}[level]
+    assert max(len(cells_of(problem.state.reply)) for problem in drawn(longer, 300, READING.name)) > 10
+
+
+@pytest.mark.parametrize("level", READING.levels)
+def test_questions_vary_in_verb_filling_and_end(level):
+    questions = [problem.state.question for problem in drawn(level, name=READING.name)]
+    assert len({question.split()[0] for question in questions}) >= 2
+    assert {question.endswith(".") for question in questions} == {True, False}
+    filled = [len(set(re.findall("[a-z]+", question)) & set(FILLING)) for question in questions]
+    assert min(filled) == 0 and max(filled) >= 3
+
+
+def test_replies_read_the_table():
+    for level in ("value", "rows", "columns", "names", "list"):
+        for problem in drawn(level, 40, READING.name):
+            table, words = problem.state.table, problem.state.reply.split(":")[0]
+            for r, c, rest in re.findall(r"\((\d),(\d)\) ([^(]*)", words):
+                cell = (int(r), int(c))
+                names = [table.row_names[cell[0] - 1], table.col_names[cell[1] - 1]]
+                expected = {"rows": names[:1], "columns": names[1:], "names": names}.get(level)
+                assert rest.split()[: len(expected or "1")] == (expected or [str(table.value(cell))])
 
 
 @pytest.mark.parametrize("level", ["walk", "visit"])

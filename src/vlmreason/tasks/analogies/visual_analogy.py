@@ -68,8 +68,8 @@ from vlmreason.tasks.analogies.wording import (
     WORDINGS,
     AnalogyWording,
     _lossless,
-    _lossy,
     _Phrases,
+    lossy,
 )
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
 
@@ -172,7 +172,7 @@ class VisualAnalogy(Task[AnalogyState]):
         compact = self.sizes.compact_text
         if self.text_form == "lossy":
             found = _solution(state)
-            written = [_lossy(reading, compact) for reading in (*_flat(found.examples), *found.query, *found.options)]
+            written = [lossy(reading, compact) for reading in (*_flat(found.examples), *found.query, *found.options)]
         else:
             panels = (*_flat(state.examples), *state.query, *state.options)
             written = [_lossless(panel, compact) for panel in panels]

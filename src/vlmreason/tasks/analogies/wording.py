@@ -161,7 +161,8 @@ def _listed(attribute: int, mask: int, joint: str) -> str:
     return joint.join(map(str, _members(attribute, mask)))
 
 
-def _lossy(reading: Reading, compact: bool) -> str:
+def lossy(reading: Reading, compact: bool) -> str:
+    """Write the values of a panel, attribute by attribute; which object has which is lost."""
     if compact:
         return " ".join([_listed(a, mask, " ") for a, mask in enumerate(reading) if mask])
     return "; ".join([f"{ATTRIBUTES[a]} {_listed(a, mask, ', ')}" for a, mask in enumerate(reading) if mask])

@@ -74,7 +74,7 @@ class GridSkills(Task[GridSkillState]):
                 tuple(item for item in named if item[0] in self.sizes.objects),
                 tuple(item for item in named if item[0] in self.sizes.obstacles),
             )
-            if belongs(_key(grid)):
+            if belongs(key_of(grid)):
                 break
         else:
             raise self.unreachable(level, "the grids are too few to be divided into splits")
@@ -97,7 +97,7 @@ class GridSkills(Task[GridSkillState]):
         return sorted(zip(names, places, strict=False), key=lambda item: item[1])
 
     def key(self, state: GridSkillState) -> object:
-        return _key(state.grid)
+        return key_of(state.grid)
 
     def draw(self, state: GridSkillState) -> Picture:
         return self._grids.draw(state.grid)
@@ -107,7 +107,7 @@ class GridSkills(Task[GridSkillState]):
 
     def prompt(self, state: GridSkillState, modality: Modality) -> str:
         cells = state.cells[:1] + state.cells[-1:] if state.skill in ("toward", "closest") else state.cells
-        asked = [*map(_name, cells), *state.things, *state.moves]
+        asked = [*map(cell_name, cells), *state.things, *state.moves]
         question = " ".join([_QUESTIONS.get(state.skill, state.skill.capitalize()), *asked])
         return f"{self.text(state)}\n{question}" if modality == "text" else question
 
@@ -118,47 +118,49 @@ class GridSkills(Task[GridSkillState]):
         return []
 
     def answer(self, state: GridSkillState) -> str:
-        content = _content(state.grid)
+        content = content_of(state.grid)
         match state.skill:
             case "transcribe":
                 return self.text(state)
             case "holds":
-                return " ".join(f"{_name(cell)} {content.get(cell, 'free')}" for cell in state.cells)
+                return " ".join(f"{cell_name(cell)} {content.get(cell, 'free')}" for cell in state.cells)
             case "places":
-                return " ".join(f"{_name(cell)} {content[cell]}" for cell in sorted(content))
+                return " ".join(f"{cell_name(cell)} {content[cell]}" for cell in sorted(content))
             case "find":
                 where = _where(state.grid)
-                return " ".join(f"{thing} {_name(where[thing])}" for thing in state.things)
+                return " ".join(f"{thing} {cell_name(where[thing])}" for thing in state.things)
             case "around":
-                return " ".join(f"{_name(cell)} {_around(state.grid, content, cell)}" for cell in state.cells)
+                return " ".join(f"{cell_name(cell)} {around(state.grid, content, cell)}" for cell in state.cells)
             case "things":
                 return _things(state.grid)
             case "toward":  # the things in turn
                 things = itertools.cycle([*_where(state.grid).items()])
                 ways = [
-                    f"{_name(cell)} {thing} {_name(there)} {_toward(cell, there)}"
+                    f"{cell_name(cell)} {thing} {cell_name(there)} {_toward(cell, there)}"
                     for cell, (thing, there) in zip(state.cells, things, strict=False)
                 ]
                 return " ".join([_things(state.grid), *ways])
             case "closest":
-                return " ".join([_things(state.grid), *(f"{_name(c)} {_closest(state.grid, c)}" for c in state.cells)])
+                return " ".join(
+                    [_things(state.grid), *(f"{cell_name(c)} {_closest(state.grid, c)}" for c in state.cells)]
+                )
             case "trail":
                 return _trail(state)
             case "walk":
                 return _walk(state)
             case _:
-                return " ".join(f"{_name(cell)} {_near(state.grid, content, cell)}" for cell in state.cells)
+                return " ".join(f"{cell_name(cell)} {_near(state.grid, content, cell)}" for cell in state.cells)
 
     def score(self, state: GridSkillState, response: str) -> Score:
         """Return exact match of the whole reply."""
         return Score(correct=response.strip() == self.answer(state), parsed=bool(response.strip()))
 
 
-def _name(cell: Cell) -> str:
+def cell_name(cell: Cell) -> str:
     return f"({cell[0]},{cell[1]})"
 
 
-def _content(grid: GridState) -> dict[Cell, str]:
+def content_of(grid: GridState) -> dict[Cell, str]:
     return {grid.start: "S", grid.destination: "D"} | {cell: name for name, cell in grid.objects + grid.obstacles}
 
 
@@ -178,11 +180,11 @@ def _where(grid: GridState) -> dict[str, Cell]:
 
 
 def _things(grid: GridState) -> str:
-    return " ".join(f"{thing} {_name(cell)}" for thing, cell in _where(grid).items())
+    return " ".join(f"{thing} {cell_name(cell)}" for thing, cell in _where(grid).items())
 
 
-def _around(grid: GridState, content: Mapping[Cell, str], cell: Cell) -> str:
-    """The neighbours of a cell, each as move, cell and content."""
+def around(grid: GridState, content: Mapping[Cell, str], cell: Cell) -> str:
+    """Write the neighbours of a cell, each as move, cell and content."""
     found = []
     for move, (dr, dc) in MOVES.items():
         there = (cell[0] + dr, cell[1] + dc)
@@ -193,7 +195,7 @@ def _around(grid: GridState, content: Mapping[Cell, str], cell: Cell) -> str:
 def _seen(grid: GridState, content: Mapping[Cell, str], cell: Cell) -> str:
     """What looking at a cell, or out of the grid, shows."""
     inside = 1 <= cell[0] <= grid.rows and 1 <= cell[1] <= grid.cols
-    return f"{_name(cell)} {content.get(cell, 'free')}" if inside else "outside"
+    return f"{cell_name(cell)} {content.get(cell, 'free')}" if inside else "outside"
 
 
 def _toward(cell: Cell, target: Cell) -> str:
@@ -205,7 +207,7 @@ def _toward(cell: Cell, target: Cell) -> str:
 def _closest(grid: GridState, cell: Cell) -> str:
     """The objects from close to far by rows plus columns, equally close ones in reading order."""
     ordered = sorted(grid.objects, key=lambda one: (abs(one[1][0] - cell[0]) + abs(one[1][1] - cell[1]), one[1]))
-    return " ".join(f"{name} {_name(there)}" for name, there in ordered)
+    return " ".join(f"{name} {cell_name(there)}" for name, there in ordered)
 
 
 def _moves(rng: random.Random) -> tuple[str, ...]:
@@ -221,10 +223,10 @@ def _walk(state: GridSkillState) -> str:
 
     A move that would lead outside, to an obstacle or to a cell visited before is not made.
     """
-    grid, content = state.grid, _content(state.grid)
+    grid, content = state.grid, content_of(state.grid)
     blocked, visited = {cell for _, cell in grid.obstacles}, set[Cell]()
     cell = grid.start
-    written, made = [_things(grid), _name(cell)], list[str]()
+    written, made = [_things(grid), cell_name(cell)], list[str]()
     for move in state.moves:
         visited.add(cell)
         there = (cell[0] + MOVES[move][0], cell[1] + MOVES[move][1])
@@ -232,8 +234,8 @@ def _walk(state: GridSkillState) -> str:
         if written[-1].endswith("outside") or there in blocked or there in visited:
             continue
         cell = there
-        written.append(_name(cell))
-        made.append(f"{move} {_name(there)}")
+        written.append(cell_name(cell))
+        made.append(f"{move} {cell_name(there)}")
     return " ".join([*written, ":", *(made or ["none"])])
 
 
@@ -243,10 +245,10 @@ def _trail(state: GridSkillState) -> str:
     At every cell the moves are tried in the order of MOVES, and the first that leads to a cell without obstacle
     that was not visited before is made, until there is none.
     """
-    grid, content = state.grid, _content(state.grid)
+    grid, content = state.grid, content_of(state.grid)
     closed = {cell for _, cell in grid.obstacles}
     trail, made = [grid.start], list[str]()
-    written = [_things(grid), _name(grid.start)]
+    written = [_things(grid), cell_name(grid.start)]
     for cell in trail:  # grows on the way
         closed.add(cell)
         content[cell] = "visited"
@@ -255,11 +257,11 @@ def _trail(state: GridSkillState) -> str:
             written.append(f"{move} {_seen(grid, content, there)}")
             if there not in closed and not written[-1].endswith("outside"):
                 trail.append(there)
-                written.append(_name(there))
-                made.append(f"{move} {_name(there)}")
+                written.append(cell_name(there))
+                made.append(f"{move} {cell_name(there)}")
                 break
     return " ".join([*written, ":", *(made or ["none"])])
 
 
-def _key(grid: GridState) -> list[object]:
+def key_of(grid: GridState) -> list[object]:
     return [grid.rows, grid.cols, [[name, *cell] for name, cell in grid.objects + grid.obstacles], [*grid.start]]

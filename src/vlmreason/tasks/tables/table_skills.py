@@ -95,7 +95,7 @@ class TableSkills(Task[SkillState]):
         cells = " ".join(map(cell_name, state.cells))
         match state.skill:
             case "find":
-                return "Find " + " ".join(_names(state.table, cell) for cell in state.cells)
+                return "Find " + " ".join(names_of(state.table, cell) for cell in state.cells)
             case "transcribe" | "marked" | "count":
                 return state.skill.capitalize()
             case "row":
@@ -119,11 +119,11 @@ class TableSkills(Task[SkillState]):
             case "value" | "row" | "walk":
                 return " ".join(f"{cell_name(cell)} {table.value(cell)}" for cell in state.cells)
             case "names":
-                return " ".join(f"{cell_name(cell)} {_names(table, cell)}" for cell in state.cells)
+                return " ".join(f"{cell_name(cell)} {names_of(table, cell)}" for cell in state.cells)
             case "entry" | "visit":
-                return " ".join(f"{cell_name(c)} {table.value(c)} {_names(table, c)}" for c in state.cells)
+                return " ".join(f"{cell_name(c)} {table.value(c)} {names_of(table, c)}" for c in state.cells)
             case "find":
-                return " ".join(f"{_names(table, c)} {cell_name(c)} {table.value(c)}" for c in state.cells)
+                return " ".join(f"{names_of(table, c)} {cell_name(c)} {table.value(c)}" for c in state.cells)
             case "transcribe":
                 return self.text(state)
             case "marked":
@@ -131,9 +131,11 @@ class TableSkills(Task[SkillState]):
             case "count":
                 return str(len(table.path))
             case "trail":
-                return " ".join(f"{cell_name(cell)} {table.value(cell)}" for cell in _trail(table, state.cells[0]))
+                return " ".join(
+                    f"{cell_name(cell)} {table.value(cell)}" for cell in trail_over_marks(table, state.cells[0])
+                )
             case "beside":
-                return " ".join(f"{cell_name(cell)} {_beside(table, cell)};" for cell in state.cells)
+                return " ".join(f"{cell_name(cell)} {marks_beside(table, cell)};" for cell in state.cells)
             case "copy":
                 entries = " ".join(f"{cell_name(cell)} {table.value(cell)}" for cell in state.cells)
                 return f"{entries} : {' '.join(str(table.value(cell)) for cell in state.cells)}"
@@ -145,7 +147,7 @@ class TableSkills(Task[SkillState]):
         return Score(correct=response.strip() == self.answer(state), parsed=bool(response.strip()))
 
 
-def _names(table: TableState, cell: Cell) -> str:
+def names_of(table: TableState, cell: Cell) -> str:
     return f"{table.row_names[cell[0] - 1]} {table.col_names[cell[1] - 1]}"
 
 
@@ -156,15 +158,15 @@ def _around(table: TableState, cell: Cell) -> str:
     return " ".join(found) or "none"
 
 
-def _beside(table: TableState, cell: Cell) -> str:
-    """The marked cells next to `cell`."""
+def marks_beside(table: TableState, cell: Cell) -> str:
+    """Name the marked cells next to `cell`."""
     marked = set(table.path)
     beside = [(cell[0] + dr, cell[1] + dc) for dr, dc in MOVES.values()]
     return " ".join(cell_name(one) for one in beside if one in marked) or "none"
 
 
-def _trail(table: TableState, start: Cell) -> list[Cell]:
-    """From a cell on to marked neighbours not yet visited, in the order of MOVES, until there is none."""
+def trail_over_marks(table: TableState, start: Cell) -> list[Cell]:
+    """Go from a cell on to marked neighbours not yet visited, in the order of MOVES, until there is none."""
     marked, trail = set(table.path), [start]
     while True:
         r, c = trail[-1]
