@@ -12,9 +12,9 @@ from support.sampled import TASKS
 from vlmreason import places
 from vlmreason.assembly.build import load_task
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.models.nano.model import BASES, Nano, NanoSettings, build_nano, read_vocabulary
+from vlmreason.models.nano.model import BASES, Nano, NanoSettings, build_nano, read_vocabulary, read_words
 from vlmreason.models.vlm.learner import Learner
-from vlmreason.models.vlm.tokenization import pieces
+from vlmreason.models.vlm.tokenization import build_tokenizer, pieces
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
 from vlmreason.training.supervised.pretrain import skill_accuracy
@@ -76,15 +76,27 @@ def test_architecture_is_what_the_code_builds(name: str) -> None:
 def test_vocabulary_knows_every_word(name: str) -> None:
     vocabulary = set(base().processor.tokenizer.get_vocab())
     assert set(read_vocabulary()) <= vocabulary
+    if name.endswith("_reading_skills"):
+        vocabulary = set(build_tokenizer([*read_vocabulary(), *read_words()], NanoSettings.num_tokens).get_vocab())
     for trace in ("terse", "verbose"):
         task = nano_task(name, trace)
         for level in task.levels:
             for index in range(20):
                 problem = task.sample(level, "test", index)
-                for view in ("text", "image" if name.endswith("_skills") else "image_via_text"):
+                pictured = "image" if name.endswith("_skills") else "image_via_text"
+                for view in ("text",) if level in task.text_only else ("text", pictured):
                     dialogue = build_dialogue(task, problem, view)
                     unknown = {*pieces(dialogue.prompt), *pieces(dialogue.response.text)} - vocabulary
                     assert not unknown, (trace, unknown)
+
+
+def test_words_of_the_reading_skills_take_reserved_entries() -> None:
+    old = base().processor.tokenizer.get_vocab()
+    new = build_tokenizer([*read_vocabulary(), *read_words()], NanoSettings.num_tokens).get_vocab()
+    assert {entry: row for entry, row in old.items() if not entry.startswith("<reserved_")}.items() <= new.items()
+    assert len(new) == len(old) and all(
+        new[word] >= min(old[f"<reserved_{i}>"] for i in (0, 1)) for word in read_words()
+    )
 
 
 def test_skills_are_learned() -> None:

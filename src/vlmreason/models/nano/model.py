@@ -25,7 +25,8 @@ from vlmreason.structure import first_line
 BASE = Path(__file__).parent / "base"
 BASES = {"nano": BASE, "nano_scenes": Path(__file__).parent / "scenes"}
 """The weights that ship with the package, by the model's name."""
-VOCABULARY = Path(__file__).parent / "vocabulary.json"
+VOCABULARY, WORDS = (Path(__file__).parent / name for name in ("vocabulary.json", "words.json"))
+"""The pieces that the shipped bases know; words of the reading skills, which take reserved entries."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
 def read_vocabulary() -> list[str]:
     """Return the pieces of the shipped vocabulary, in the order of their ids."""
     return [str(piece) for piece in json.loads(VOCABULARY.read_text())]
+
+
+def read_words() -> list[str]:
+    """Return the words of the reading skills, in the order in which they take reserved entries."""
+    return [str(piece) for piece in json.loads(WORDS.read_text())]
 
 
 def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
