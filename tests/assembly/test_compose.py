@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra import initialize_config_dir
+from support.composing import compose_plain
 
 from vlmreason import places, runs
 from vlmreason.assembly import build, catalog
@@ -191,3 +192,13 @@ def test_a_run_from_elsewhere_without_its_sections_is_named(composed, tmp_path, 
     if group != "algorithm":
         with pytest.raises(ValueError, match=rf"config\.yaml: damaged: {group}: missing"):
             build.read_run(folder)
+
+
+@pytest.mark.parametrize("scale", ["nano", "paper"])
+@pytest.mark.parametrize("word", ["algorithm.optimizer.lr=3e-5", "algorithm.updates=7", "env.picture=[168,168]"])
+def test_a_size_of_the_chosen_scale_needs_no_name_of_it(scale: str, word: str) -> None:
+    """As it stands in the config.yaml of a run, and as messages advise it."""
+    group, _, rest = word.partition(".")
+    words = ("algorithm=ppo", "env=number_line", f"scale={scale}")
+    assert compose_plain("train", *words, word) == compose_plain("train", *words, f"{group}.{scale}.{rest}")
+    assert compose_plain("train", *words, word) != compose_plain("train", *words)

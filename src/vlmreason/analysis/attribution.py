@@ -36,6 +36,16 @@ from vlmreason.tasks.regions import Mask, Regions
 OVER: Over = "model"
 
 
+MEANING = {
+    "area": "share of the picture that is the region, in %",
+    "attribution": "share of the positive attribution that falls on it, in %",
+    "over area": "attribution less area, in points: more than 0 where the model looks at it more than by chance",
+    "over input": "attribution less its share of what the picture holds at all, in points",
+    "top pixels": "share of the pixels with the highest attribution that lie in it, in %",
+}
+"""What the columns of the table are."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """levels: None: all of the task's. num: problems of each, the first ones of the split. top_percent: pixels that

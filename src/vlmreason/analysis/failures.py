@@ -23,6 +23,21 @@ T = TypeVar("T")
 OVER: Over = "responses"
 
 
+MEANING = {
+    "incorrect": "responses that are not right in everything, in %, with the 95 % interval",
+    "of these": "what went wrong first, in % of the incorrect responses",
+    "first error after": "right items (cells, steps) before the first wrong one, mean over incorrect responses",
+    "early": "incorrect responses that err within the mean length of the simplest level, in %",
+    "precision": "listed cells that are on the path",
+    "recall": "cells of the path that are listed",
+    "misread cells": "listed cells whose number is another one",
+    "shortcut": "responses that leave the path and join it again further on, in %",
+    "skipped per shortcut": "cells of the path in between",
+    "direct": "shortcuts on which no move leads away from the end",
+}
+"""What the rows of the table are, by how they begin."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """num_worst: ids of the worst responses that are listed, per level and view."""

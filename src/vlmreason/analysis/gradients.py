@@ -105,6 +105,19 @@ class Alignment:
     projection: ProjectionError | None
 
 
+MEANING = {
+    "alignment": "inner product of the mean gradients of simple and hard examples over the hard one's (equation 3)",
+    "cosine": "of the angle between them",
+    "adam": "the same for Adam's steps (equation 8)",
+    "norm simple": "root mean square norm of the gradients of single simple examples",
+    "norm hard": "of hard ones",
+    "text|I": "loss of the text form, given the picture, on the hard level (nats a token)",
+    "solution|I,T": "loss of thought and answer, given picture and text form",
+    "solution|I": "loss of thought and answer, given the picture alone",
+}
+"""What the columns of the table are."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Which examples, and which part of the model.

@@ -26,6 +26,15 @@ from vlmreason.structure import check_choice, check_positive, nearest
 OVER: Over = "model"
 
 
+MEANING = {
+    "log p thought": "log-probability (nats) of all tokens before the answer, mean over responses",
+    "log p answer": "of the answer's tokens, an agent's action",
+    "tokens": "how many these are",
+    "no action": "responses without an action that could be read, in %",
+}
+"""What the columns of the table are."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Which responses.

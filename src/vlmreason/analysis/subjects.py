@@ -7,6 +7,7 @@ An analysis is a module of this folder with a function `run`, and is found by it
                `max_new_tokens`
     run        (subject, settings) -> the rows of its result, as dataclasses
     table      those rows, read back from JSON, as a table for the terminal
+    MEANING    if it likes, what the names in the table mean
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,8 +55,15 @@ def analyze(
     path = out or run / "analysis" / f"{name}.json"
     wanted = {"what": what, "run": run.resolve().name, "settings": dataclasses.asdict(settings), "inputs": inputs}
     results = _made(path, wanted, lambda: module.run(subject, settings))
-    print(module.table(results))
+    print(with_meaning(module.table(results), getattr(module, "MEANING", {})))
     return path
+
+
+def with_meaning(table: str, meaning: Mapping[str, str]) -> str:
+    """Write a table with what its rows and columns are below it: those of its names that are explained."""
+    there = {name: text for name, text in meaning.items() if re.search(rf"(^|  |: ){re.escape(name)}\b", table, re.M)}
+    width = max(map(len, there), default=0)
+    return "\n".join([table, *[""] * bool(there), *(f"{name:<{width}}  {text}" for name, text in there.items())])
 
 
 def _view(trained: Mapping[str, Any]) -> str:

@@ -80,10 +80,11 @@ def actions(command: str) -> tuple[str, ...]:
 def as_settings(command: str, words: list[str]) -> list[str]:
     """Return `words` in the form that Hydra reads: a first word that is an action as a setting, the runs of `compare`
     as a list, the settings in set=[...] and what holds glob(...) in experiment=... in quotes (a bare = may not stand in
-    a list, nor a glob outside of -m), and what goes into an empty mapping as something new."""
+    a list, nor a glob outside of -m), what goes into an empty mapping as something new, and a size of the chosen scale
+    with its name."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
-    words = into_empty(command, _with_envs(command, words))
+    words = into_empty(command, _of_scale(command, _with_envs(command, words)))
     keys = [setting.key for setting in settings(commands()[command])]
     if command == "compare" and not {"-m", "--multirun"} & set(words):
         words = [f"run=[{_quoted(w[4:])}]" if w.startswith("run=") and w[4:5] not in ("", "[") else w for w in words]
@@ -109,6 +110,24 @@ def _with_envs(command: str, words: list[str]) -> list[str]:
     if len(envs) < len(values):
         raise ValueError(f"task={chosen}: {', '.join(envs)} is an environment; sweep tasks and environments apart")
     return [re.sub(r"^(\+{0,2})task(?=[.=])", r"\1env", word) for word in words]
+
+
+def _of_scale(command: str, words: list[str]) -> list[str]:
+    """`algorithm.optimizer.lr=1e-5` as `algorithm.nano.optimizer.lr=1e-5`: so it stands in the config.yaml of a run."""
+    choices = {key: value for key, _, value in (word.partition("=") for word in words if "=" in word)}
+    default = next((d.choice for d in defaults(commands()[command]) if d.group == "scale"), None)
+    scale = choices.get("scale", default)
+    nested = tree(commands()[command], {key: value.partition(",")[0] for key, value in choices.items()})
+
+    def written(word: str) -> str:
+        group, _, below = word.partition("=")[0].lstrip("+~").partition(".")
+        key, section = below.partition(".")[0], nested.get(group)
+        of_scale = section.get(scale) if isinstance(section, Mapping) and key not in section else None
+        if not isinstance(of_scale, Mapping) or key not in of_scale:
+            return word
+        return word.replace(f"{group}.", f"{group}.{scale}.", 1)
+
+    return [written(word) for word in words]
 
 
 def into_empty(command: str, words: Sequence[str]) -> list[str]:

@@ -193,6 +193,11 @@ def _near_setting(name: str, names: list[str]) -> str:
     if len(same_leaf) == 1 or (same_leaf and "." not in name):
         return f" (did you mean {' or '.join(map(repr, same_leaf[:3]))}?)"
     group, *below = name.split(".")
+    scales = catalog.groups()["scale"]
+    of_group = [re.sub(rf"^(\w+)\.({'|'.join(scales)})\.", r"\1.", known) for known in same_leaf]
+    of_group = [known for known in dict.fromkeys(of_group) if known.startswith(f"{group}.")]
+    if below and len(of_group) == 1:
+        return f" (did you mean {of_group[0]!r}?)"
     of_scales = [known for known in names if known.split(".")[0] == group and known.split(".")[2:] == below]
     if below and of_scales:
         return f" (did you mean {' or '.join(map(repr, of_scales))}?)"

@@ -1,6 +1,7 @@
 """Score responses against problems: accuracy with its interval, unparsed, cut off, the task's own parts.
 
-Needs no model. Prints the summary as one JSON object and writes it beside the predictions.
+Needs no model. Writes the summary beside the predictions and prints it: as a table on a terminal, else, or with
+json=true, as one JSON object.
 
 Predictions are JSON lines with `id` and `response`, a result sheet of VLMEvalKit (xlsx, csv, tsv) or the samples that
 lmms-eval logs.
@@ -25,17 +26,23 @@ class Settings:
 
     problems: str
     predictions: str
+    json: bool | None
 
 
 def run(cfg: dict[str, Any]) -> None:
-    """Print the summary; where it was written goes to stderr, so that stdout is one JSON object."""
+    """Print the summary; where it was written goes to stderr, so that stdout is a table or one JSON object."""
     import json
     import sys
 
     from vlmreason.assembly import build
     from vlmreason.evaluation.scoring import score_file
+    from vlmreason.evaluation.table import format_table, verdict
+    from vlmreason.terminal import prints_json
 
     own = build.settings(Settings, cfg)
     summary, path = score_file(build.build_task(cfg), Path(own.problems), Path(own.predictions))
     print(path, file=sys.stderr)
-    print(json.dumps(summary.to_json(), allow_nan=False))
+    if prints_json(own.json):
+        print(json.dumps(summary.to_json(), allow_nan=False))
+    else:
+        print(f"{format_table(summary)}\n{verdict(summary)}")

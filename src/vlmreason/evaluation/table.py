@@ -29,6 +29,15 @@ def format_table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
+def verdict(summary: Summary) -> str:
+    """Say in one sentence what a summary comes to."""
+    total = summary.total
+    counts = ((total.missing, "have no response"), (total.unparsed, "not read"), (total.cut_off, "cut off"))
+    faults = ", ".join(f"{number} {what}" for number, what in counts if number)
+    interval = f"{100 * total.accuracy:.1f} % ({100 * total.ci_low:.1f} to {100 * total.ci_high:.1f})"
+    return f"{total.correct} of {total.num} right, {interval}" + (f"; {faults}" if faults else "")
+
+
 def _group_lines(groups: Sequence[Grouped]) -> list[str]:
     """A further table, with a column per level and view: accuracy (%) of each value of a kind of group, with interval.
 

@@ -169,7 +169,7 @@ class Policy(PhaseModule):
         if not math.isfinite(norm):
             raise ValueError(
                 f"phase {self.phase.name}, update {self.step}: the gradient is no finite number; a lower "
-                "algorithm.<scale>.optimizer.lr, or trainer.precision=32-true, may help"
+                "algorithm.optimizer.lr, or trainer.precision=32-true, may help"
             )
         for optimizer in self.all_optimizers():
             optimizer.step()
@@ -243,11 +243,7 @@ class Policy(PhaseModule):
                 print(
                     f"vlmreason: update {self.step}: {name} {last[name]:.4f} is beyond algorithm.alarms.{name}="
                     f"{getattr(limits, name)}; the policy may be collapsing"
-                    + (
-                        "; a lower algorithm.<scale>.optimizer.lr, or algorithm.kl_limit=0.1, may help"
-                        if name == "kl"
-                        else ""
-                    ),
+                    + ("; a lower algorithm.optimizer.lr, or algorithm.kl_limit=0.1, may help" if name == "kl" else ""),
                     file=sys.stderr,
                 )
         return found

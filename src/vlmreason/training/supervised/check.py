@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,6 +61,32 @@ def check_phase(
         "loss": round(float(losses_N.mean()), 4),
     }
     return found | {"chance": _chance(learner)} if isinstance(learner, Learner) else found
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One example as the model sees it: which, its prompt with special tokens, and what the loss is on."""
+
+    where: str
+    prompt: str
+    response: str
+
+
+def decoded(learner: Trainable, mixture: Mixture, tasks: Mapping[str, Task[Any]], max_length: int) -> Decoded:
+    """Return the first example of a phase, decoded from its tokens; of a network, which has none, as it is written."""
+    ref = mixture[0]
+    task = tasks[ref.task]
+    dialogue = build_dialogue(task, task.sample(ref.level, ref.split, ref.index), ref.view, ref.thought_kept)
+    where = f"{mixture.phase}, example 0: {dialogue.id} ({ref.view})"
+    if not isinstance(learner, Learner):
+        return Decoded(where, dialogue.prompt, dialogue.response.text)
+    processor = learner.processor
+    batch = processor.collate([StepData(mixture, tasks, processor, 1, max_length, max_length).encode(0)])
+    tokens, labels = batch["input_ids"][0], batch["labels"][0]
+    prompt, placeholder = tokens[: int((labels != IGNORED).nonzero()[0])].tolist(), processor.pictures.placeholder_id
+    text = processor.tokenizer.decode([token for token in prompt if token != placeholder])
+    shown = f"[{num} tokens of the picture] {text}" if (num := prompt.count(placeholder)) else text
+    return Decoded(where, shown, processor.decode(labels[labels != IGNORED].tolist()))
 
 
 def _chance(learner: Learner) -> float:
