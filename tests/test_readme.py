@@ -101,7 +101,7 @@ def check_configuration(command: str, cfg: dict[str, Any], overrides: list[str])
         build.build_tasks(cfg)
         build.build_optimizer(cfg)
         build.build_trainer(cfg)
-    levels = [cfg["level"]] if "level" in cfg else []
+    levels = [cfg["level"]] if cfg.get("level") else []
     if "evaluation" in cfg:
         levels += build.build_evaluation(cfg).levels or ()
     if "task" in cfg:

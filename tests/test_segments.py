@@ -1,5 +1,6 @@
 """One table of segment kinds: a task writes what it likes, and training, scoring and pages know it from the table."""
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from support.tiny import processor
 
 from vlmreason import segments
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.data.export import _folder_row
+from vlmreason.data.formats import ExportSettings, records
 from vlmreason.dialogue.build import build_dialogue, shorten
 from vlmreason.dialogue.parse import kinds_of, split_response
 from vlmreason.envs.revision import Revision
@@ -140,10 +141,11 @@ def test_lengths_are_counted_per_kind(tmp_path: Path) -> None:
 
 
 def test_exported_rows_have_the_kinds_of_the_task(tmp_path: Path) -> None:
-    row = _folder_row(TASK, PROBLEM, "folder", tmp_path)
+    settings = ExportSettings(PROBLEM.level, PROBLEM.split, PROBLEM.index + 1)
+    row, plain = (json.loads(records(task, settings, tmp_path, PROBLEM.index)) for task in (TASK, Adding()))
     assert row["caption"] == "Caption: 5 numbers.\n" and row["perception"].count("See [") == 2
     assert row["convert"] == TASK.convert(STATE)
-    assert not {"caption", "perception"} & _folder_row(Adding(), PROBLEM, "folder", tmp_path).keys()
+    assert not {"caption", "perception"} & plain.keys()
 
 
 @pytest.mark.parametrize(

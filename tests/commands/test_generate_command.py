@@ -18,7 +18,8 @@ from PIL import Image
 from vlmreason import places
 from vlmreason.assembly import build, catalog
 from vlmreason.data import export as export_module
-from vlmreason.data.export import ExportSettings, export
+from vlmreason.data.export import export
+from vlmreason.data.formats import ExportSettings, place
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
 
@@ -123,7 +124,7 @@ def test_lmms_eval_asks_and_scores(program, tmp_path: Path) -> None:
     assert not (tmp_path / "kit" / "train").exists()
 
 
-@pytest.mark.parametrize("format", ["folder", "llava", "vlmevalkit"])
+@pytest.mark.parametrize("format", ["folder", "parquet", "llava", "vlmevalkit"])
 def test_bytes_do_not_depend_on_the_number_of_processes(task, format, tmp_path: Path) -> None:
     settings = ExportSettings("simple", "train", 21, format)
     export(task, settings, tmp_path / "a", {}, num_workers=1)
@@ -156,7 +157,7 @@ def test_vlmevalkit_rows(task, tmp_path: Path) -> None:
         assert np.array_equal(picture, task.draw(state))
 
 
-@pytest.mark.parametrize("format", ["folder", "llava", "vlmevalkit"])
+@pytest.mark.parametrize("format", ["folder", "parquet", "llava", "vlmevalkit"])
 def test_continued_after_an_interruption_without_doing_anything_twice(
     task, format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +174,7 @@ def test_continued_after_an_interruption_without_doing_anything_twice(
     monkeypatch.setattr(export_module, "_write_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(task, settings, broken, {}, num_workers=1)
-    state = (broken / "train" if format == "folder" else broken) / export_module.STATE_FILE
+    state = broken.joinpath(*place(settings), export_module.STATE_FILE)
     assert json.loads(state.read_text())["done"] == 24
     monkeypatch.setattr(export_module, "_write_all", original)
 

@@ -9,7 +9,8 @@ from support.tiny import nano_task, shared_learner
 
 from vlmreason.analysis import attribution, gradients, likelihood
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.data.export import ExportSettings, export
+from vlmreason.data.export import export
+from vlmreason.data.formats import ExportSettings
 from vlmreason.envs.episodes import Episodes
 from vlmreason.envs.revision import Revision
 from vlmreason.evaluation.evaluate import check_problems, evaluate, measure

@@ -15,7 +15,8 @@ from PIL import Image
 
 from vlmreason.answering.rollout import Rollouts
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.data.export import ExportSettings, export
+from vlmreason.data.export import export
+from vlmreason.data.formats import ExportSettings
 from vlmreason.envs.revision import Revision
 from vlmreason.evaluation.evaluate import evaluate
 from vlmreason.evaluation.problems import ProblemFile

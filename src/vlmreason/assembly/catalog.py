@@ -227,17 +227,25 @@ def conf_file(name: str) -> Path:
 
 
 def defaults(config: str) -> list[Default]:
-    """Return the groups of `conf/<config>.yaml`, in order; those of a configuration that it starts from come first."""
+    """Return the groups of `conf/<config>.yaml`, in order; those of a configuration that it starts from come first.
+
+    Not those that are hidden: see `hidden`.
+    """
     found = []
     comments = _default_comments(config)
     for entry in _load(config).get("defaults", []):
         if isinstance(entry, Mapping):
             for group, choice in entry.items():
-                if not str(group).startswith("override "):
+                if not str(group).startswith("override ") and group not in hidden(config):
                     found.append(Default(str(group), choice and str(choice), comments.get(str(group), "")))
         elif entry != "_self_":
             found += defaults(entry)
     return found
+
+
+def hidden(config: str) -> set[str]:
+    """Return groups that no user sets: there for the choices that an environment's file makes, without any effect."""
+    return {group for group, comment in _default_comments(config).items() if comment.startswith("hidden")}
 
 
 def settings(name: str) -> list[Setting]:

@@ -109,6 +109,8 @@ def check_words(command: str, words: list[str]) -> None:
             value_of = flag if flag in FLAGS_WITH_VALUE and "=" not in word else None
         elif re.match(r"set=[^\['\"]", word) and "set" in _names(command, {}):
             raise ValueError(f"{word}: a list is expected, set='[{word[4:]}]'")
+        elif word.lstrip("+~").partition("=")[0].partition(".")[0] in catalog.hidden(catalog.commands()[command]):
+            raise ValueError(_about_setting(command, word.lstrip("+~"), {}))
         elif "=" not in word and not word.startswith("~"):
             hint = nearest(word, [*catalog.FLAGS, *_names(command, {})])
             raise ValueError(f"{word}: settings are written key=value{hint}")

@@ -12,7 +12,7 @@ import json
 import random
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -104,6 +104,20 @@ class Env(Task[State]):
         """Return the expert's response."""
         return self.response(state, "image").text
 
+    def expert_start(self, level: str, split: str, index: int) -> State:
+        """Return the state from which the expert plays episode number `index`; here the first one."""
+        return self.start(level, split, index)
+
+    def expert_episode(self, level: str, split: str, index: int) -> Iterator[tuple[State, Outcome[State]]]:
+        """Play the expert's episode of that number: each state with what the expert's response to it led to."""
+        state, rng = self.expert_start(level, split, index), stream(self.name, self.version, level, split, index)
+        while True:
+            outcome = self.turn(state, self.expert(state), rng)
+            yield state, outcome
+            if outcome.done:
+                return
+            state = outcome.state
+
     def write_answer(self, value: str) -> str:
         """Return the end of the JSON object whose beginning is the chain of thought; without one the whole object."""
         return ("" if self.cot else "{") + f'"{self.answer_key}": {json.dumps(value)}}}'
@@ -127,13 +141,8 @@ class Env(Task[State]):
 
     def _state(self, level: str, split: str, index: int) -> State:
         """A turn of the expert's episode of that number, each as likely as the others."""
-        states = [self.start(level, split, index)]
-        rng = stream(self.name, self.version, level, split, index, "turn")
-        while True:
-            outcome = self.turn(states[-1], self.expert(states[-1]), rng)
-            if outcome.done:
-                return states[rng.randrange(len(states))]
-            states.append(outcome.state)
+        states = [state for state, _ in self.expert_episode(level, split, index)]
+        return states[stream(self.name, self.version, level, split, index, "turn").randrange(len(states))]
 
 
 class ActionEnv(Env[State]):

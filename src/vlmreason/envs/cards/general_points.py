@@ -249,7 +249,8 @@ class GeneralPoints(Env[GeneralPointsState]):
                 return state
         raise self.unreachable(level, f"no deal of {deal.num_cards} cards that makes {deal.target} was found")
 
-    def _state(self, level: str, split: str, index: int) -> GeneralPointsState:
+    def expert_start(self, level: str, split: str, index: int) -> GeneralPointsState:
+        """Return the deal after the expert's mistakes, where it is to make some."""
         state = self.start(level, split, index)
         rng = stream(self.name, self.version, level, split, index, "mistakes")
         while state.turn < self.max_attempts - 1 and rng.random() < self.mistakes:
