@@ -95,7 +95,7 @@ def check_configuration(command: str, cfg: dict[str, Any], overrides: list[str])
         assert cfg["what"] in catalog.analyses()
         cfg = {name: cfg[name] for name in own.__dataclass_fields__}
     build.settings(own, cfg)
-    if command == "evaluate":
+    if command in ("evaluate", "chat"):
         cfg = build.with_run(cfg, composed("train", []), overrides)
     if "optimizer" in cfg:
         build.build_tasks(cfg)

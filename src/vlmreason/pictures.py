@@ -91,5 +91,24 @@ def png_bytes(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""Of pictures that are read: those whose readers run no programs."""
+
+
+def open_picture(path: Path, max_megapixels: float, setting: str) -> Image.Image:
+    """Read a picture from elsewhere in RGB. Raises ValueError, naming the setting where it has more pixels than that,
+    for anything that is no picture."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")
+        with Image.open(path, formats=FORMATS) as opened:
+            if opened.width * opened.height > max_megapixels * 1e6:
+                raise ValueError(f"{opened.width} x {opened.height} px, more than {setting}")
+            return opened.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise ValueError(words or "cannot be read") from error
+
+
 Picture = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3)."""

@@ -79,13 +79,15 @@ def actions(command: str) -> tuple[str, ...]:
 
 def as_settings(command: str, words: list[str]) -> list[str]:
     """Return `words` in the form that Hydra reads: a first word that is an action as a setting, the runs of `compare`
-    as a list, the settings in set=[...] and what holds glob(...) in experiment=... in quotes (a bare = may not stand in
-    a list, nor a glob outside of -m), what goes into an empty mapping as something new, and a size of the chosen scale
-    with its name."""
+    as a list, what is asked in `chat` as text, the settings in set=[...] and what holds glob(...) in experiment=... in
+    quotes (a bare = may not stand in a list, nor a glob outside of -m), what goes into an empty mapping as something
+    new, and a size of the chosen scale with its name."""
     if words and words[0] in actions(command):
         words = [f"action={words[0]}", *words[1:]]
     words = into_empty(command, _of_scale(command, _with_envs(command, words)))
     keys = [setting.key for setting in settings(commands()[command])]
+    if command == "chat":
+        words = [re.sub(r"^(prompt|picture)=(.+)$", _literal, word, flags=re.DOTALL) for word in words]
     if command == "compare" and not {"-m", "--multirun"} & set(words):
         words = [f"run=[{_quoted(w[4:])}]" if w.startswith("run=") and w[4:5] not in ("", "[") else w for w in words]
     if "set" in keys:
@@ -314,6 +316,15 @@ def paths(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from paths(value, f"{prefix}{key}.")
+
+
+def _literal(setting: re.Match[str]) -> str:
+    """A setting whose value is text, whatever stands in it, unless it is in quotes already."""
+    key, text = setting.groups()
+    if text == "null" or (len(text) > 1 and text[0] in "'\"" and text[0] == text[-1]):
+        return setting.group()
+    escaped = text.replace("\\'", "\\\\'").replace("'", "\\'").replace("${", "\\${")
+    return f"{key}='{escaped}'"
 
 
 def _quoted(items: str) -> str:

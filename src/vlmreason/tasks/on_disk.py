@@ -27,12 +27,11 @@ import numpy as np
 from PIL import Image
 
 from vlmreason.files import has_rest, read_jsonl
-from vlmreason.pictures import Picture
+from vlmreason.pictures import Picture, open_picture
 from vlmreason.streams import SPLITS, split_of, stream
 from vlmreason.structure import check_choice, first_line
 from vlmreason.tasks.base import Belongs, State, Task, state_to_json
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_SHOWN = 60  # characters of a file's content in a message
 _PARTS = 1 << 20  # problems of a row, at most
 
@@ -117,11 +116,8 @@ class Folder:
             path = self.locate(name)
             if self.checksums is not None:
                 self.checksums.check(path)
-            with Image.open(path, formats=FORMATS) as opened:
-                if opened.width * opened.height > self.limits.max_megapixels * 1e6:
-                    raise ValueError(f"{opened.width} x {opened.height} px, more than task.max_megapixels")
-                return opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return open_picture(path, self.limits.max_megapixels, "task.max_megapixels")
+        except (OSError, ValueError) as error:
             raise ValueError(f"picture {shown(name)}: {first_line(error)}") from error
 
     def locate(self, name: str) -> Path:
