@@ -262,3 +262,13 @@ def test_what_ends_by_the_signal_of_the_queue_is_stopped_not_failed(
     monkeypatch.setattr(follow_ups.time, "sleep", lambda _: None)
     with pytest.raises(KeyboardInterrupt):
         follow_ups.run(["die"], standin)
+
+
+@pytest.mark.parametrize("words", [("figure", "out=figures"), ("sweep", "plan")])
+def test_what_is_missing_has_a_price_before_it_is_planned(
+    made_up: Path, vlmreason: Any, words: tuple[str, ...]
+) -> None:
+    """The made-up runs are like no record, which is said too."""
+    done = vlmreason(*words, "experiment=made_up/forced", "runs=none")
+    assert done.code == 0, done.err
+    assert "4 runs missing; what they cost is not known, no record is of a like run" in done.out.splitlines()

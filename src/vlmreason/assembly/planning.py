@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,10 @@ from typing import Any, Literal
 from vlmreason import runs
 from vlmreason.assembly import beginnings, build, compose
 from vlmreason.studies import artifacts
+from vlmreason.studies import price as studies_price
 from vlmreason.studies.library import Library
 from vlmreason.studies.needs import needs
+from vlmreason.studies.price import Price
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,11 @@ def open_library(scale: str, studies: Sequence[str], folder: Path) -> Library:
     return Library(scale, studies, folder, compose.Composer().config, build.evaluated_task)
 
 
-def jobs(names: Sequence[str], scale: str, folder: str, extra: Sequence[str] = ()) -> list[Planned]:
+def jobs(library: Library, names: Sequence[str], scale: str, folder: str, extra: Sequence[str] = ()) -> list[Planned]:
     """Return runs to be trained, and runs of which something is still to be measured. Says how many are complete.
 
-    `folder`: where they are and go. Raises ValueError.
+    `library`: of the experiments' studies (`open_library`). `folder`: where they are and go. Raises ValueError.
     """
-    library = open_library(scale, artifacts.studies(names), Path(folder))
     every = needs(names, scale, library, compose.typed(extra))
     unmet = [need for need in every if not need.is_met]
     planned = []
@@ -152,10 +153,31 @@ def _numbered(first: Path) -> Iterator[Path]:
             return
 
 
+def price(configs: Sequence[dict[str, Any]], records: Sequence[Any]) -> Price:
+    """Say what training runs of these configurations costs, by records of like ones."""
+    return studies_price.price([(config, sum(steps(config).values())) for config in configs], records)
+
+
+def price_of_missing(results: Iterable[Any], library: Library, extra: Mapping[str, Any]) -> Price | None:
+    """Say what the runs cost that artifacts lack (vlmreason.studies.results.Result); None where they lack none."""
+    lacking = [missing.set for result in results for missing in result.missing if missing.set and missing.run is None]
+    configs = [library.compose({**settings, **extra}) for settings in lacking]
+    different = {runs.config_hash(config): config for config in configs}
+    return price(list(different.values()), library.records) if different else None
+
+
 def show_progress(what: str, place: int, number: int) -> None:
+    """Say where a long list stands, in one line of a terminal that the next word overwrites."""
     if number > 8 and sys.stderr.isatty():
-        end = "\n" if place + 1 == number else "\r"
-        print(f"vlmreason: {what} {place + 1} of {number}", end=end, file=sys.stderr)
+        last = place + 1 == number
+        text = "" if last else f"vlmreason: {what} {place + 1} of {number}"
+        print(f"\r\033[K{text}", end="", flush=True, file=sys.stderr)
+
+
+def clear_progress() -> None:
+    """Make room for a line of its own."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", flush=True, file=sys.stderr)
 
 
 @dataclass(frozen=True)

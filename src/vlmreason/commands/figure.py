@@ -2,7 +2,8 @@
 
 Runs are found by their settings: records that came with the package (experiments/<study>/results) and the run
 directories in `runs`. Each artifact becomes a picture, a Markdown table and a JSON file in which every cell names its
-runs. Runs that are missing are listed, with the command that makes them; nothing is trained here.
+runs. Runs that are missing are listed, with the command that makes them and about what it costs; nothing is trained
+here.
 
 Examples:
   vlmreason figure experiment=s2h/fig5
@@ -48,12 +49,18 @@ def run(cfg: dict[str, Any]) -> Path:
     out, scale, names = Path(own.out), build.build_scale(cfg).name, artifacts.chosen(own.experiment)
     library = planning.open_library(scale, artifacts.studies(names), Path(own.runs))
     extra = compose.typed(own.set)
-    for name in names:
+    results = []
+    for place, name in enumerate(names):
+        planning.show_progress("drawing", place, len(names))
         result = collect(name, scale, library, extra)
+        results.append(result)
         styles = artifacts.read_study(name.partition("/")[0]).styles
         kept.draw(
             result, styles, library.records, out / name, own.formats, lambda record: build.build_task(record.config)
         )
         writing.write(result, out / name)
-        print(line(result))
+        planning.clear_progress()
+        print(line(result), flush=True)
+    if price := planning.price_of_missing(results, library, extra):
+        print(price)
     return out

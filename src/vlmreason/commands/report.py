@@ -80,6 +80,8 @@ def _report(own: Settings, scale: str) -> Any:
     results.sort(key=lambda result: content.paper_order(result.experiment.place))
     path, by_name = artifacts.folder() / own.study / "claims.yaml", {result.name: result for result in results}
     found = claims.read_claims(path) if path.exists() else ()
+    if price := planning.price_of_missing(results, library, {}):
+        print(price, file=sys.stderr)
     figures = Path(own.out) / "figures" / f"{own.study}-{scale}"
     drawn = []
     for place, result in enumerate(results):

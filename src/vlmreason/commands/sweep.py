@@ -92,6 +92,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     """Do what the first word says; returns the sweep's directory, None for the status and where nothing is planned."""
     from vlmreason.assembly import build
     from vlmreason.launch import directory
+    from vlmreason.studies import artifacts
 
     own, scale = build.settings(Settings, cfg), str(cfg["scale"]["name"])
     _check_scale(own)
@@ -101,16 +102,20 @@ def run(cfg: dict[str, Any]) -> Path | None:
         return None
     if own.action in ("start", "plan"):
         profile = sweeps.launch_profile(own.profile or "local") if own.action == "start" else None
+        names = artifacts.names() if own.experiment is None else artifacts.chosen(own.experiment)
+        library = planning.open_library(scale, artifacts.studies(names), Path(own.runs))
         planned = (
             sweeps.jobs_of_plan(own.plan, own.all_set)
             if own.experiment is None
-            else _of_experiments(own, scale, folder, profile)
+            else _of_experiments(own, library, names, scale, folder, profile)
         )
         if not planned:
             print("nothing to plan")
             return None
         if own.experiment is not None and not own.dir:
             folder = planning.free_folder(_first_folder(own, scale))
+        if new := [job.config for job in planned if job.run_dir is None]:
+            print(planning.price(new, library.records), flush=True)  # before anything is sent
         planned, saving = planning.share_beginnings(planned)
         sweep, configs = sweeps.make_sweep(_name(own) if own.plan else folder.name, planned)
         with directory.locked(folder):
@@ -166,12 +171,13 @@ def _first_folder(own: Settings, scale: str) -> Path:
     return Path("outputs", "sweeps", name).resolve()
 
 
-def _of_experiments(own: Settings, scale: str, folder: Path, profile: Any) -> list[planning.Planned]:
+def _of_experiments(
+    own: Settings, library: Any, names: list[str], scale: str, folder: Path, profile: Any
+) -> list[planning.Planned]:
     """What experiments lack and no sweep has planned yet. What waits in `folder` is sent, where there is a profile."""
     from vlmreason.launch import directory, status
-    from vlmreason.studies import artifacts
 
-    planned = planning.jobs(artifacts.chosen(own.experiment or ()), scale, own.runs, own.all_set)
+    planned = planning.jobs(library, names, scale, own.runs, own.all_set)
     for other, rows in planning.in_sweeps(folder.parent, planned):
         states, before = {row.state for row in rows}, f"planned before: {status.counts(rows)}"
         if "waiting" in states and profile and other == folder:
