@@ -74,8 +74,8 @@ def test_profile_of_the_page_is_one() -> None:
 
 
 def test_states_of_the_page_are_those_of_the_table() -> None:
-    named = re.findall(r"^\| (\w+) \|", PAGE, re.MULTILINE)
-    assert set(named) - {"state"} == {*get_args(Outcome), "lost", "damaged"}
+    named = re.findall(r"^\| (\w[\w ]*) \|", PAGE, re.MULTILINE)
+    assert set(named) - {"state"} == {*get_args(Outcome), "lost", "not begun", "damaged"}
 
 
 def test_launcher_of_the_page_is_installed() -> None:

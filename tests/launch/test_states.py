@@ -97,7 +97,7 @@ def test_on_this_machine(folder: Path, dead: Process) -> None:
     put(folder, 1, "running", here)
     put(folder, 2, "submitted")
     put(folder, 3, "running", dead)
-    assert states(folder) == [("submitted", True), ("running", True), ("lost", False), ("lost", False)]
+    assert states(folder) == [("submitted", True), ("running", True), ("not begun", False), ("lost", False)]
     put(folder, 1, "running", replace(here, born="another time"))
     assert states(folder)[1] == ("lost", False), "another process has got its number"
 
@@ -122,10 +122,10 @@ def test_in_the_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(folder, 3, "running", ELSEWHERE, silent=100)
     assert states(folder) == [("submitted", True), ("running", True), ("stopped", True), ("lost", False)]
     queue = {"7_1": "PENDING"}  # its node has disappeared and SLURM has requeued it
-    assert states(folder) == [("lost", False), ("submitted", True), ("stopped", False), ("lost", False)]
+    assert states(folder) == [("not begun", False), ("submitted", True), ("stopped", False), ("lost", False)]
     queue = None
     rows = status.observe(folder, directory.read_sweep(folder))
-    assert not [row for row in rows if row.state == "lost"], "without an answer of the queue nothing is lost"
+    assert not {row.state for row in rows} & {"lost", "not begun"}, "without an answer of the queue nothing is lost"
     assert all("squeue does not answer" in row.note for row in rows)
 
 
@@ -134,7 +134,7 @@ def test_a_submission_that_was_killed(folder: Path, monkeypatch: pytest.MonkeyPa
     for number, (kind, ago) in enumerate((("local", 5), ("local", 500), ("slurm", 5), ("slurm", 500))):
         send(folder, number, kind, None, ago)
         put(folder, number, "submitted")
-    assert states(folder) == [("submitted", True), ("lost", False)] * 2
+    assert states(folder) == [("submitted", True), ("not begun", False)] * 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"state": "sleeping"}', '{"state": "done", "more": 1}', "\x00"])

@@ -79,12 +79,15 @@ def test_a_supervisor_that_died(vlmreason: Any, tmp_path: Path, base: Path) -> N
     supervisor = local.supervisor(Path(submission.folder))
     assert supervisor is not None and os.getsid(supervisor.pid) != os.getsid(0), "Ctrl-C does not reach it"
     wait_until(lambda: states(folder)[0] == "running", "the first job begins")
+    log = directory.job_dir(folder, 0) / "log.txt"
+    wait_until(lambda: log.read_text(), "its log says so", 5)
+    assert " job 0 begins on " in log.read_text().splitlines()[0]
     os.kill(supervisor.pid, signal.SIGKILL)
     wait_until(lambda: not supervisor.is_alive(), "the supervisor dies")
-    assert states(folder) == ["running", "lost"]
+    assert states(folder) == ["running", "not begun"]
     assert "the supervisor ended before it came to this job" in rows(folder)[1].note
     signal_job(folder, 0, signal.SIGTERM)
-    wait_until(lambda: states(folder) == ["stopped", "lost"], "the job saves")
+    wait_until(lambda: states(folder) == ["stopped", "not begun"], "the job saves")
     assert "stopped in phase main after step" in rows(folder)[0].note and "(SIGTERM)" in rows(folder)[0].note
 
 

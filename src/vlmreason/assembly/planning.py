@@ -112,7 +112,8 @@ def in_sweeps(folder: Path, planned: Sequence[Planned]) -> Iterator[tuple[Path, 
                 yield path.parent, rows
 
 
-ON_THE_WAY = ("waiting", "submitted", "running", "stopped", "lost")  # what failed is planned again, from today's source
+ON_THE_WAY = ("waiting", "submitted", "running", "stopped", "lost", "not begun")
+"""What failed is planned again, from today's source."""
 
 
 def name(names: Sequence[str], scale: str) -> str:

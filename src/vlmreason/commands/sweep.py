@@ -11,7 +11,7 @@ the sweep is planned and submitted. Submitting returns at once.
   plan    write the jobs into a directory
   submit  send the jobs that were not sent yet
   status  show where they are; watch=true refreshes, format=json is for programs
-  resume  send again what failed, was stopped or got lost; what is done is left alone
+  resume  send again what failed, was stopped, got lost or never began; what is done is left alone
 
 Examples:
   vlmreason sweep plan=smoke
@@ -102,7 +102,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
         return None
     if own.action in ("start", "plan"):
         profile = sweeps.launch_profile(own.profile or "local") if own.action == "start" else None
-        names = artifacts.names() if own.experiment is None else artifacts.chosen(own.experiment)
+        names = list(artifacts.names()) if own.experiment is None else artifacts.chosen(own.experiment)
         library = planning.open_library(scale, artifacts.studies(names), Path(own.runs))
         planned = (
             sweeps.jobs_of_plan(own.plan, own.all_set)

@@ -129,7 +129,8 @@ def source_digest(conf: Path) -> str:
 def environment(folder: Path, before: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process that runs the frozen source and nothing else of this package."""
     path = os.pathsep.join([str(folder / "source"), *filter(None, [before.get("PYTHONPATH")])])
-    return {**before, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    unbuffered = {"PYTHONUNBUFFERED": "1"}  # a log is read while it grows
+    return {**before, **unbuffered, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def job_words(folder: Path, number: int) -> list[str]:

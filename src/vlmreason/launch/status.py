@@ -14,13 +14,17 @@ from vlmreason.launch import local, slurm
 from vlmreason.launch.directory import Job, Sweep, job_dir
 from vlmreason.launch.state import LATE, Attempt, State, Submission, read_state, read_submission
 
-TO_RESUME = ("failed", "stopped", "lost")
+NOT_BEGUN = "not begun"
+TO_RESUME = ("failed", "stopped", "lost", NOT_BEGUN)
 _GRACE = 60.0  # seconds that a submission may take from its record to the queue
 
 
 @dataclass(frozen=True)
 class Row:
-    """One job as it is now. `state`: as in state.py, or lost, or damaged (`note` says which file)."""
+    """One job as it is now.
+
+    state: as in state.py, or lost, or not begun (sent, and no longer on its way), or damaged (`note` says which file).
+    """
 
     number: int
     run: str
@@ -144,7 +148,7 @@ def _judge(
         return "lost", False, f"process {last.process.pid} of {last.process.host} ended without a word; see its log"
     if alive is None:
         return "submitted", True, f"waits for the supervisor on {supervisor.host if supervisor else '?'}"
-    return ("submitted", True, "") if alive else ("lost", False, "the supervisor ended before it came to this job")
+    return ("submitted", True, "") if alive else (NOT_BEGUN, False, "the supervisor ended before it came to this job")
 
 
 def _judge_slurm(
@@ -165,7 +169,7 @@ def _judge_slurm(
     if state.state == "submitted":
         if queued or (own is None and time.time() - submission.time < _GRACE):
             return "submitted", True, ""
-        return "lost", False, f"SLURM job {number} left the queue before it started" if own else "it was never sent"
+        return NOT_BEGUN, False, f"SLURM job {number} left the queue before it started" if own else "it was never sent"
     if queued == "PENDING":
         return "submitted", True, f"requeued by SLURM; it was at work on {last.process.host if last else '?'}"
     silent = time.time() - last.heartbeat if last else 0.0

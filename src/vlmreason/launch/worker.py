@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,9 @@ def tracked(folder: Path, number: int, explain: Callable[[BaseException], str]) 
     here = job_dir(folder, number)
     submission = read_submission(here)
     state = _begin(here, read_state(here), submission)
+    last = state.attempts[-1]
+    at = time.strftime("%F %T", time.localtime(last.started))
+    print(f"{at} job {number} begins on {last.process.host}, process {last.process.pid}", file=sys.stderr, flush=True)
     with _Signals() as received, _Heart(here, state) as heart:
         try:
             yield
