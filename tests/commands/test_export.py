@@ -118,6 +118,24 @@ def test_the_code_of_its_card_answers_as_the_run_does(
         assert capsys.readouterr().out == expected.text + "\n"
 
 
+@pytest.mark.parametrize(("name", "words"), [("none", ()), ("placed", ()), ("lora", ("merge=false",))])
+def test_what_is_copied_is_not_loaded(
+    name: str, words: tuple[str, ...], trained: dict[str, Path], tmp_path: Path, program: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr("vlmreason.models.nano.model.load_nano", refused)
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", refused)
+    done = program("export", f"run={trained[name]}", f"out={tmp_path / 'new'}", *words)
+    assert (done.code, done.err) == (0, "")
+    there = {path.name: path for path in (tmp_path / "new").iterdir()}
+    assert {"chat_template.jinja", "preprocessor_config.json"} <= there.keys()
+    [weights] = (path for path in there.values() if path.suffix == ".safetensors")
+    assert weights.read_bytes() == (trained[name] / "checkpoints" / "final" / weights.name).read_bytes()
+
+
 def test_an_adapter_apart_is_opened_by_peft(trained: dict[str, Path], tmp_path: Path, program: Any) -> None:
     from peft import PeftModel
 

@@ -26,3 +26,5 @@ def test_header_use_and_results(use: Use, library: str, opened_by: str) -> None:
     assert opened_by in text and "`seed=3`, phase final" in text
     assert "| hard | image | 50.0 (25.0 to 75.0) | 8 |" in text
     assert "accuracy" not in model_card("a-run", "align", CONFIG, use, None)
+    needing = model_card("a-run", "align", CONFIG, use, None, ("torchvision", "num2words"))
+    assert ("needs `pip install torchvision num2words`." in needing) == (use == "plain") and "pip install" not in card

@@ -229,6 +229,13 @@ def build_learner(cfg: Config, checkpoint: Path | None = None) -> Any:
     return learner
 
 
+def build_processor(cfg: Config, checkpoint: Path) -> Any:
+    """Return the processor of a saved model without its weights; None where the model's settings offer none."""
+    quieten()
+    model, adapted = build_model(cfg), build_adapter(cfg).name != "none"
+    return model.processor(None if adapted else checkpoint) if hasattr(model, "processor") else None
+
+
 def _check_network(cfg: Config) -> None:
     """Raises ValueError for what a small network cannot be trained with."""
     name, trainer, algorithm = cfg["model"]["name"], cfg.get("trainer", {}), cfg.get("algorithm", {})

@@ -36,9 +36,8 @@ def run(cfg: dict[str, Any]) -> Path:
 
     from vlmreason.assembly import build
     from vlmreason.files import write_json_atomic, write_text_atomic
-    from vlmreason.models.contract import NetworkSettings
     from vlmreason.models.nano.placed import is_placed
-    from vlmreason.models.vlm.plain import write_processor
+    from vlmreason.models.vlm.plain import packages, write_processor
     from vlmreason.report.card import Use, model_card
     from vlmreason.runs import checkpoint_digest, find_checkpoint
 
@@ -56,20 +55,20 @@ def run(cfg: dict[str, Any]) -> Path:
         raise ValueError(f"merge=false: {run_folder} was trained without an adapter, so there is none to write apart")
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    network = isinstance(build.build_model(trained), NetworkSettings)
-    learner = None if network else build.build_learner(trained, checkpoint)
-    if learner is not None and adapted and own.merge:
+    if adapted and own.merge:
+        learner = build.build_learner(trained, checkpoint)
         learner.merge()
         learner.save(beside)
     else:
         shutil.copytree(checkpoint, beside)
-    opened = learner is not None and write_processor(learner.processor, beside)
+    processor = build.build_processor(trained, checkpoint)
     use: Use = "package"
-    if learner is not None and opened:
-        use = "adapter" if not own.merge else "placed" if is_placed(learner.model) else "plain"
+    if processor is not None and write_processor(processor, beside):
+        use = "adapter" if not own.merge else "placed" if is_placed(beside) else "plain"
+    needed = packages(beside) if use == "plain" else ()
     summary = _read(run_folder / "summary.json") if own.phase is None else None
     name, phase = run_folder.resolve().name, own.phase or "final"
-    write_text_atomic(beside / "README.md", model_card(name, phase, trained, use, summary))
+    write_text_atomic(beside / "README.md", model_card(name, phase, trained, use, summary, needed))
     write_json_atomic(
         beside / "provenance.json",
         {

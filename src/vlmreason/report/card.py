@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Use = Literal["plain", "placed", "adapter", "package"]
@@ -40,8 +40,16 @@ import vlmreason.models.nano.placed  # noqa: F401{_OPEN}""",
 }
 
 
-def model_card(run: str, phase: str, config: Mapping[str, Any], use: Use, summary: Mapping[str, Any] | None) -> str:
-    """Write the card, Markdown with a header; `summary`: of the run's evaluation, where it is of this model."""
+def model_card(
+    run: str,
+    phase: str,
+    config: Mapping[str, Any],
+    use: Use,
+    summary: Mapping[str, Any] | None,
+    packages: Sequence[str] = (),
+) -> str:
+    """Write the card, Markdown with a header; `summary`: of the run's evaluation, where it is of this model;
+    `packages`: what its processor needs beside transformers."""
     model, task = config["model"], config.get("task", {})
     header = {"library_name": {"plain": "transformers", "adapter": "peft"}.get(use, "vlmreason")}
     if use != "package":
@@ -52,8 +60,9 @@ def model_card(run: str, phase: str, config: Mapping[str, Any], use: Use, summar
     taught = config.get("supervision", {}).get("name")
     how = f"`supervision={taught}`, `seed={config.get('seed')}`, phase {phase}"
     about = f"`model={model.get('name')}` trained on `task={task.get('name')}` with vlmreason ({how})."
+    needs = f"\nIts processor needs `pip install {' '.join(packages)}`.\n" if packages and use == "plain" else ""
     rest = "`provenance.json` has the whole configuration, the commit and the digest of the weights."
-    return f"---\n{header_lines}---\n\n# {run}\n\n{about} {rest}\n\n{USE[use]}{_results(summary)}"
+    return f"---\n{header_lines}---\n\n# {run}\n\n{about} {rest}\n\n{USE[use]}{needs}{_results(summary)}"
 
 
 def _results(summary: Mapping[str, Any] | None) -> str:

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from vlmreason.models.composed import loading
 from vlmreason.models.composed.loading import NanoComposed
 from vlmreason.models.contract import AdapterSettings
-from vlmreason.models.nano.model import Nano, build_nano, load_nano, read_vocabulary
+from vlmreason.models.nano.model import BASE, build_nano, load_nano, read_vocabulary
 from vlmreason.models.nano.placed import is_placed
 from vlmreason.models.nano.start import PLACE_STD
 from vlmreason.models.vlm.learner import Learner
@@ -124,7 +124,7 @@ def test_what_is_saved_opens_again(tmp_path: Path) -> None:
     learner = shared()
     learner.save(tmp_path)
     opened, _ = load_nano(tmp_path)
-    assert is_placed(opened) and not is_placed(Nano().load().model)
+    assert is_placed(tmp_path) and not is_placed(BASE)
     assert opened.lm_head.weight is opened.get_input_embeddings().weight
     batch = learner.processor.collate_prompts(prompts(3))
     assert torch.equal(forward(learner, **batch), forward(Learner(opened, learner.processor), **batch))

@@ -1,5 +1,6 @@
 """What an export holds for plain transformers: its own processor asks and answers as ours does."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from vlmreason.models.contract import Prompt
 from vlmreason.models.vlm.chat_template import write_template
 from vlmreason.models.vlm.hugging_face import HuggingFace
 from vlmreason.models.vlm.learner import Learner
-from vlmreason.models.vlm.plain import write_processor
-from vlmreason.structure import structure
+from vlmreason.models.vlm.plain import PACKAGES, packages, write_processor
+from vlmreason.structure import first_line, structure
 
-NEED_TORCHVISION = ("qwen2_5_vl", "qwen2_vl", "smolvlm")
-"""The library's processors of these take videos too."""
+
+def skip_without(name: str) -> None:
+    """Skip where what a processor needs beside transformers is missing, or is of another build of torch."""
+    for package in PACKAGES.get(name, ()):
+        try:
+            importlib.import_module(package)
+        except (ImportError, RuntimeError) as error:
+            pytest.skip(f"the library's processor of {name} needs {package}: {first_line(error)}")
 
 
 def square(number: int) -> Any:
@@ -47,14 +54,17 @@ def ask(folder: Path, question: str, shown: Any) -> tuple[list[int], str]:
 
 
 def learner_of(name: str, folder: Path) -> Learner:
+    return settings_of(name, folder).load()
+
+
+def settings_of(name: str, folder: Path) -> HuggingFace:
     data = {"name": name, "checkpoint": str(folder), "dtype": "float32"} | dict(TINY[name].settings)
-    return structure(HuggingFace, data, "model").load()
+    return structure(HuggingFace, data, "model")
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_the_librarys_processor_asks_and_answers_the_same(name: str, tmp_path: Path) -> None:
-    if name in NEED_TORCHVISION:
-        pytest.importorskip("torchvision")
+    skip_without(name)
     learner = learn_by_heart(learner_of(name, write_tiny(name, tmp_path / "hub")), num_steps=300)
     learner.save(tmp_path / "saved")
     assert write_processor(learner.processor, tmp_path / "saved")
@@ -66,7 +76,20 @@ def test_the_librarys_processor_asks_and_answers_the_same(name: str, tmp_path: P
             assert answer.strip() == expected.text.strip() and answer.strip()
 
 
-@pytest.mark.parametrize("name", NEED_TORCHVISION)
+@pytest.mark.parametrize("name", TINY)
+def test_a_processor_is_the_same_without_the_weights(name: str, tmp_path: Path) -> None:
+    whole = learner_of(name, write_tiny(name, tmp_path)).processor
+    for path in tmp_path.glob("*.safetensors"):
+        path.unlink()
+    alone = settings_of(name, tmp_path).processor()
+    assert (alone.template, alone.eos_ids) == (whole.template, whole.eos_ids)
+    assert alone.pictures.plain() == whole.pictures.plain()
+    for shown in (None, square(2)):
+        assert alone.prompt_ids("What?", shown) == whole.prompt_ids("What?", shown)
+    assert packages(tmp_path) == PACKAGES.get(name.removesuffix("_siglip"), ())
+
+
+@pytest.mark.parametrize("name", PACKAGES)
 def test_what_needs_torchvision_is_written_all_the_same(name: str, tmp_path: Path) -> None:
     learner = learner_of(name, write_tiny(name, tmp_path / "hub"))
     learner.save(tmp_path / "saved")

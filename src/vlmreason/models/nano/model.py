@@ -38,11 +38,25 @@ class Nano:
 
     def load(self, trained: Path | None = None) -> Learner:
         """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
+        return Learner(*load_nano(self._directory(trained)))
+
+    def processor(self, trained: Path | None = None) -> Processor:
+        """Return the processor of the model that `load` gives, without reading its weights. Raises ValueError."""
+        from transformers import AutoConfig, PreTrainedTokenizerFast
+
+        from vlmreason.models.nano import placed  # noqa: F401  # transformers knows the layout from then on
+
+        directory = self._directory(trained)
+        _check_files(directory)
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        return _processor(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True), config)
+
+    def _directory(self, trained: Path | None) -> Path:
         if trained or self.checkpoint:
-            return Learner(*load_nano(Path(trained or str(self.checkpoint))))
+            return Path(trained or str(self.checkpoint))
         if self.name not in BASES:
             raise ValueError(f"model.name={self.name!r} without model.checkpoint: shipped are {', '.join(BASES)}")
-        return Learner(*load_nano(BASES[self.name]))
+        return BASES[self.name]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ left gets the places that it has without padding.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaModel
+
+from vlmreason.files import read_json
 
 MODEL_TYPE = "placed_llama"
 
@@ -52,9 +55,9 @@ class PlacedLlamaModel(LlamaModel):  # type: ignore[no-untyped-call]
         )
 
 
-def is_placed(model: Any) -> bool:
-    """Tell whether a model's decoder is of this layout."""
-    return bool(model.config.get_text_config().model_type == MODEL_TYPE)
+def is_placed(directory: Path) -> bool:
+    """Tell whether the decoder of a saved model is of this layout."""
+    return bool(read_json(directory / "config.json").get("text_config", {}).get("model_type") == MODEL_TYPE)
 
 
 def _positions(inputs_BLD: Tensor, mask: Any, num_past: int) -> Tensor:

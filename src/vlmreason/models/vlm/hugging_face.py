@@ -43,21 +43,44 @@ class HuggingFace:
 
     def load(self, trained: Path | None = None) -> Learner:
         """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
+        at = self._find(trained)
+        with _one_sentence(at.place):
+            model = self._model(at.place, at.commit)
+        processor = self._processor(at, model.config, model.generation_config)
+        fuse_norms(model)
+        if at.family.repair is not None:
+            at.family.repair(model)
+        return Learner(model, processor, at.family.prefixes, at.source)
+
+    def processor(self, trained: Path | None = None) -> Processor:
+        """Return the processor of the model that `load` gives, without reading its weights. Raises ValueError."""
+        from transformers import AutoConfig, GenerationConfig
+
+        from vlmreason.models.nano import placed  # noqa: F401  # a nano model that was exported opens too
+
+        at = self._find(trained)
+        with _one_sentence(at.place):
+            config = AutoConfig.from_pretrained(at.place, revision=at.commit, trust_remote_code=False)
+            saved = _optional(at.place, at.commit, "generation_config.json") is not None
+            generation = (
+                GenerationConfig.from_pretrained(at.place, revision=at.commit or "main")
+                if saved
+                else GenerationConfig.from_model_config(config)
+            )
+        return self._processor(at, config, generation)
+
+    def _find(self, trained: Path | None) -> _Found:
         directory = trained or (Path(self.checkpoint) if self.checkpoint else None)
+        place, commit, source = str(directory), None, None
         if directory is not None:
-            return self._load(str(directory), None, _read_config(directory / "config.json"), None)
-        if self.id is None:
+            raw = _read_config(directory / "config.json")
+        elif self.id is None:
             raise ValueError("model.id: missing; a repository on the hub (owner/name), or model.checkpoint=DIR")
-        config = download(self.id, self.revision, "config.json")
-        commit = config.parent.name  # the cache keeps the files of a commit in a folder of its name
-        source = {"id": self.id, "revision": self.revision, "commit": commit}
-        return self._load(self.id, commit, _read_config(config), source)
-
-    def _load(
-        self, place: str, commit: str | None, raw: Mapping[str, Any], source: Mapping[str, str] | None
-    ) -> Learner:
-        from transformers import AutoTokenizer
-
+        else:
+            config = download(self.id, self.revision, "config.json")
+            place, commit = self.id, config.parent.name  # the cache keeps a commit's files in a folder of its name
+            source = {"id": self.id, "revision": self.revision, "commit": commit}
+            raw = _read_config(config)
         family = FAMILIES.get(str(raw.get("model_type")))
         if family is None:
             raise ValueError(
@@ -68,22 +91,24 @@ class HuggingFace:
                 raise ValueError(f"{place}: the model has no {name}")
         if generation := _optional(place, commit, "generation_config.json"):
             _read_config(generation)
-        with _one_sentence(place):
-            model = self._model(place, commit)
-            tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, trust_remote_code=False)
-            pictures = family.pictures(model.config, self._image_processor(place, commit, family), TextCoder(tokenizer))
-        fuse_norms(model)
-        if family.repair is not None:
-            family.repair(model)
-        tokenizer.chat_template = _chat_template(place, commit, tokenizer)  # saved with the tokenizer
-        eos_ids = _eos_ids(model, tokenizer)
+        return _Found(place, commit, family, source)
+
+    def _processor(self, at: _Found, config: Any, generation: Any) -> Processor:
+        from transformers import AutoTokenizer
+
+        with _one_sentence(at.place):
+            tokenizer: Any = AutoTokenizer.from_pretrained(at.place, revision=at.commit, trust_remote_code=False)
+            shown = self._image_processor(at.place, at.commit, at.family)
+            pictures = at.family.pictures(config, shown, TextCoder(tokenizer))
+        tokenizer.chat_template = _chat_template(at.place, at.commit, tokenizer)  # saved with the tokenizer
+        eos_ids = _eos_ids(generation, tokenizer)
         template = read_template(
             tokenizer,
             placeholder=str(tokenizer.convert_ids_to_tokens(pictures.placeholder_id)),
             ends=tokenizer.convert_ids_to_tokens(eos_ids),
             settings=self.template,
         )
-        return Learner(model, Processor(tokenizer, template, pictures, eos_ids), family.prefixes, source)
+        return Processor(tokenizer, template, pictures, eos_ids)
 
     def _model(self, place: str, commit: str | None) -> Any:
         from transformers import AutoModelForImageTextToText, GenerationConfig
@@ -130,6 +155,16 @@ class HuggingFace:
                 raise ValueError(f"model.{limit}={value}: has no effect on the pictures of this model; {has}")
             processor.size = dict(processor.size) | {family.limits[limit]: value}
         return processor
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a model's files are: a directory, or a repository at a commit."""
+
+    place: str
+    commit: str | None
+    family: Family
+    source: Mapping[str, str] | None
 
 
 _REQUIRED = ("tokenizer.json", "tokenizer_config.json")
@@ -220,9 +255,9 @@ def _optional(place: str, commit: str | None, name: str) -> Path | None:
         return None
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
+def _eos_ids(generation: Any, tokenizer: Any) -> list[int]:
     """All tokens that end a response, the tokenizer's own first."""
-    listed = model.generation_config.eos_token_id
+    listed = generation.eos_token_id
     found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     return list(dict.fromkeys(token for token in found if token is not None))
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlmreason.files import write_json_atomic, write_text_atomic
+from vlmreason.files import read_json, write_json_atomic, write_text_atomic
 from vlmreason.models.vlm.chat_template import write_template
 from vlmreason.models.vlm.processor import Processor
+
+PACKAGES = {
+    "qwen2_vl": ("torchvision",),
+    "qwen2_5_vl": ("torchvision",),
+    "smolvlm": ("torchvision", "num2words"),
+}
+"""What the library's processors of some model types need beside it: they take videos too."""
+
+
+def packages(directory: Path) -> tuple[str, ...]:
+    """Return the packages beside transformers without which the processor of a saved model does not open."""
+    return PACKAGES.get(str(read_json(directory / "config.json").get("model_type")), ())
 
 
 def write_processor(processor: Processor, directory: Path) -> bool:
