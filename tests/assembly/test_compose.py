@@ -10,7 +10,7 @@ from support.composing import compose_plain
 
 from vlmreason import places, runs
 from vlmreason.assembly import build, catalog
-from vlmreason.assembly.compose import Composer, freeze
+from vlmreason.assembly.compose import Composer, differences, freeze
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
 from vlmreason.training.engine.optimizers import OptimizerSettings
@@ -32,7 +32,7 @@ def test_every_group_choice_composes(command: str, composed) -> None:
     for overrides in sets_of_choices(command):
         cfg = composed(command, *overrides)
         assert "hydra" not in cfg
-        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment"}
+        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment", "action"}
 
 
 def test_every_task_is_built_at_both_scales(composed) -> None:
@@ -202,3 +202,16 @@ def test_a_size_of_the_chosen_scale_needs_no_name_of_it(scale: str, word: str) -
     words = ("algorithm=ppo", "env=number_line", f"scale={scale}")
     assert compose_plain("train", *words, word) == compose_plain("train", *words, f"{group}.{scale}.{rest}")
     assert compose_plain("train", *words, word) != compose_plain("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "all by default"),
+        (["task=grid_navigation", "seed=1", "seed=2"], "by default, but for task=grid_navigation seed=2"),
+        (["--config-dir=x", "++algorithm.rewards.parsed=1"], "by default, but for ++algorithm.rewards.parsed=1"),
+        (["task.wording.step={cell} "], "by default, but for 'task.wording.step={cell} '"),
+    ],
+)
+def test_a_run_says_in_what_it_is_not_the_default_one(words: list[str], said: str) -> None:
+    assert differences(words) == said

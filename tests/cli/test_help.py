@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,12 @@ def test_examples_of_the_helps_are_accepted(program) -> None:
         ("vlmreason train supervision=text supervision.phases.", ["supervision.phases.main."]),
         ("vlmreason train --mul", ["--multirun "]),
         ("vlmreason completion b", ["bash "]),
+        ("vlmreason generate format=lm", ["lmms_eval "]),
+        ("vlmreason figure experiment=s2h/fig", ["s2h/fig5 "]),
+        ("vlmreason collect experiment=[s2h/fig5,s2h/table1", ["s2h/table10 "]),
+        ("vlmreason analyze what=gr", ["gradients "]),
+        ("vlmreason list ex", ["experiments "]),
+        ("vlmreason sweep format=j", ["json "]),
         ("vlmreason nonsense ta", []),
         ("vlmreason train nonsense.", []),
     ],
@@ -143,7 +150,18 @@ def test_completion_offers_all_commands_and_choices() -> None:
 def test_bash_replaces_what_follows_the_equals_sign() -> None:
     script = completion.script("bash") + (
         f'vlmreason() {{ {sys.executable} -m vlmreason "$@"; }}\n'
-        'COMP_LINE="vlmreason train task=table_r"; COMP_POINT=${#COMP_LINE}; _vlmreason; echo "${COMPREPLY[@]}"\n'
+        'COMP_LINE="vlmreason train task=table_reado"; COMP_POINT=${#COMP_LINE}; _vlmreason; echo "${COMPREPLY[@]}"\n'
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["table_readout"], done.stderr
+
+
+def test_completion_knows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("outputs/table-a", "outputs/grid-b", "elsewhere/c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    (tmp_path / "outputs" / "beginnings").mkdir()
+    assert completion.query("vlmreason show run=") == ["run=outputs/grid-b ", "run=outputs/table-a "]
+    assert completion.query("vlmreason evaluate run=elsewhere/") == ["run=elsewhere/c "]
+    assert completion.query("vlmreason compare run=outputs/grid-b,outputs/t") == ["run=outputs/grid-b,outputs/table-a "]

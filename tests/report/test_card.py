@@ -28,3 +28,8 @@ def test_header_use_and_results(use: Use, library: str, opened_by: str) -> None:
     assert "accuracy" not in model_card("a-run", "align", CONFIG, use, None)
     needing = model_card("a-run", "align", CONFIG, use, None, ("torchvision", "num2words"))
     assert ("needs `pip install torchvision num2words`." in needing) == (use == "plain") and "pip install" not in card
+
+
+def test_the_picture_of_the_loss_is_shown_where_there_is_one() -> None:
+    assert "](loss.svg)" in model_card("a-run", "final", CONFIG, "plain", None, loss="loss.svg")
+    assert "![" not in model_card("a-run", "final", CONFIG, "plain", None)

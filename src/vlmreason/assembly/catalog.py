@@ -77,6 +77,14 @@ def actions(command: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", match.group(1))) if match else ()
 
 
+@functools.cache
+def words_of(command: str, key: str) -> tuple[str, ...]:
+    """Return the words that a key of a command may be, where its Settings list them, read without importing them."""
+    source = (places.COMMANDS / f"{command.replace('-', '_')}.py").read_text()
+    found = re.search(rf"^    {re.escape(key)}: [^\n]*Literal\[([^\]]*)\]", source, re.MULTILINE)
+    return tuple(re.findall(r'"([^"]+)"', found.group(1))) if found else ()
+
+
 def as_settings(command: str, words: list[str]) -> list[str]:
     """Return `words` in the form that Hydra reads: a first word that is an action as a setting, the runs of `compare`
     as a list, what is asked in `chat` as text, the settings in set=[...] and what holds glob(...) in experiment=... in

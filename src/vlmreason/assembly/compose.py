@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,13 @@ def typed(words: Sequence[str]) -> dict[str, Any]:
 def overrides(settings: Mapping[str, Any]) -> list[str]:
     """Return settings as words of `vlmreason train`."""
     return [f"{key}={override_value(_plain(value))}" for key, value in settings.items()]
+
+
+def differences(words: Sequence[str]) -> str:
+    """Say in one line in what a configuration is not the default one, by the words that were typed; the last of a key
+    counts."""
+    typed = {word.partition("=")[0].lstrip("+"): word for word in words if not word.startswith("-")}
+    return f"by default, but for {' '.join(map(shlex.quote, typed.values()))}" if typed else "all by default"
 
 
 class Composer:

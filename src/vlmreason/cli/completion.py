@@ -7,7 +7,8 @@ one that is complete ends with a space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from vlmreason.assembly import catalog
@@ -68,12 +69,31 @@ def _candidates(words: list[str], current: str) -> Iterator[str]:
         if words[0] == "sweep" and equals and name in catalog.SWEEP_FILES:
             yield from (f"{name}={choice} " for choice in catalog.sweep_choices(name) if choice.startswith(value))
             return
-        if words[0] == "analyze" and equals and name == "what":
-            yield from (f"what={choice} " for choice in catalog.analyses() if choice.startswith(value))
+        if equals and (known := _known(words[0], name, value)):
+            yield from (f"{name}={one} " for one in known)
             return
         typed = [word for word in words[1:] if "=" in word]
         choices = {key: value for key, _, value in (word.partition("=") for word in typed)}
         yield from _settings(config, choices, current)
+
+
+def _known(command: str, name: str, value: str) -> list[str]:
+    """What can stand behind a key of a command, where that is a list: runs, experiments, analyses, words of a type."""
+    first, comma, last = value.rpartition(",") if name in ("run", "experiment") else ("", "", value)
+    found: Iterable[str] = ()
+    if name == "run":
+        folder = last.rpartition("/")[0] if "/" in last else "outputs"
+        found = (path.parent.as_posix() for path in sorted(Path(folder).glob("*/config.yaml")))
+    elif name == "experiment":
+        first, comma, last = (first, comma, last) if comma else ("", "[" * last.startswith("["), last.removeprefix("["))
+        from vlmreason.studies import artifacts
+
+        found = artifacts.names()
+    elif command == "analyze" and name == "what":
+        found = catalog.analyses()
+    else:
+        found = catalog.words_of(command, name)
+    return [f"{first}{comma}{one}" for one in found if one.startswith(last)]
 
 
 def _settings(config: str, choices: dict[str, str], current: str) -> Iterator[str]:

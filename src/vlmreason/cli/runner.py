@@ -10,6 +10,9 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -19,9 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from vlmreason import places
-from vlmreason.assembly import catalog, errors
+from vlmreason import places, runs
+from vlmreason.assembly import catalog, errors, planning
 from vlmreason.assembly.compose import resolve
+from vlmreason.terminal import columns
 
 
 class _JobFailed(Exception):
@@ -40,8 +44,10 @@ def launch(command: str, config: str, words: list[str]) -> int:
     warnings.formatwarning = _warning
     sys.argv = [program, *_flags_first(words)]
 
+    done: list[Done] = []
+
     def job(cfg: DictConfig) -> Any:
-        return _run_job(command, program, cfg)
+        return _run_job(command, program, cfg, done)
 
     decorated = hydra.main(version_base="1.3", config_path=str(places.conf_dir()), config_name=config)(job)
     try:
@@ -57,6 +63,8 @@ def launch(command: str, config: str, words: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return errors.report(error)
     finally:
+        if len(done) > 1:
+            print(f"\n{table_of_jobs(done)}", flush=True)
         sys.argv = [program, command, *words]
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -86,7 +94,32 @@ def _warning(
     return f"vlmreason: {message}\n" if ours else _formatwarning(message, category, filename, lineno, line)
 
 
-def _run_job(command: str, program: str, cfg: DictConfig) -> Any:
+@dataclass(frozen=True)
+class Done:
+    """A job of a sweep that has ended: its settings, and what it returned, None where it failed or returned nothing."""
+
+    overrides: Sequence[str]
+    place: Any
+    failed: bool
+
+
+def table_of_jobs(done: Sequence[Done]) -> str:
+    """Write in what jobs differ, what came out and where it is; accuracy where they were evaluated."""
+    keys = planning.varying([job.overrides for job in done])
+    rows = []
+    for job in done:
+        words = dict(word.partition("=")[::2] for word in job.overrides)
+        found: Any = runs.read_json_or_none(Path(str(job.place)) / "summary.json") if job.place else None
+        try:
+            shares = [100 * float(found[key]) for key in ("accuracy", "ci_low", "ci_high")]
+            figure = "{:.1f} % ({:.1f} to {:.1f})".format(*shares)
+        except (TypeError, KeyError, ValueError):
+            figure = "failed" if job.failed else "-"
+        rows.append([*(words.get(key, "") for key in keys), figure, str(job.place or "-")])
+    return columns([*keys, "accuracy", "where"], rows, left=len(keys) + 2)
+
+
+def _run_job(command: str, program: str, cfg: DictConfig, done: list[Done]) -> Any:
     """One job: `sys.argv` is as if it had been typed alone, so that processes started from it do the same job."""
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
@@ -101,10 +134,13 @@ def _run_job(command: str, program: str, cfg: DictConfig) -> Any:
     except Exception as error:
         code = errors.report(error, f"job {hydra_config.job.num}: " if in_sweep else "")
         if in_sweep:
+            done.append(Done(overrides, None, True))
             raise _JobFailed(code) from None  # Hydra goes on with the other jobs and raises it at the end
         sys.exit(code)
     finally:
         sys.argv = before
+    if in_sweep:
+        done.append(Done(overrides, place, False))
     if place is not None:
         print(place, flush=True)
     return None if place is None else str(place)

@@ -47,7 +47,8 @@ def run(cfg: dict[str, Any]) -> Path:
         raise ValueError(f"out={out}: is there and not empty; choose another folder")
     trained = build.read_run(run_folder)
     weights = run_folder / "checkpoints" / (own.phase or "final")
-    for path in (run_folder / "config.yaml", run_folder / "provenance.json", weights, *weights.rglob("*")):
+    noted = (run_folder / name for name in ("config.yaml", "provenance.json", "metrics.jsonl"))
+    for path in (*noted, weights, *weights.rglob("*")):
         _check_inside(path, run_folder)
     checkpoint = find_checkpoint(run_folder, own.phase)
     adapted = build.build_adapter(trained).name != "none"
@@ -68,7 +69,8 @@ def run(cfg: dict[str, Any]) -> Path:
     needed = packages(beside) if use == "plain" else ()
     summary = _read(run_folder / "summary.json") if own.phase is None else None
     name, phase = run_folder.resolve().name, own.phase or "final"
-    write_text_atomic(beside / "README.md", model_card(name, phase, trained, use, summary, needed))
+    loss = _write_loss(run_folder, beside)
+    write_text_atomic(beside / "README.md", model_card(name, phase, trained, use, summary, needed, loss))
     write_json_atomic(
         beside / "provenance.json",
         {
@@ -84,6 +86,19 @@ def run(cfg: dict[str, Any]) -> Path:
         out.rmdir()
     os.replace(beside, out)
     return out
+
+
+def _write_loss(run: Path, folder: Path) -> str:
+    """Draw the loss of a run; returns the name of the file, "" where the run has noted none."""
+    from vlmreason.files import read_jsonl, write_bytes_atomic
+    from vlmreason.report.figures.loss import loss_curve
+
+    path = run / "metrics.jsonl"
+    picture = loss_curve(line.data for line in read_jsonl(path)) if path.is_file() else None
+    if picture is None:
+        return ""
+    write_bytes_atomic(folder / "loss.svg", picture)
+    return "loss.svg"
 
 
 def _check_inside(path: Path, run: Path) -> None:

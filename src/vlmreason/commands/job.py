@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Settings:
 def run(cfg: dict[str, Any]) -> Path | None:
     """Run the job; returns the run directory."""
     from vlmreason import runs
-    from vlmreason.assembly import build, errors
+    from vlmreason.assembly import build, compose, errors
     from vlmreason.launch import directory, state, worker
 
     path = Path(build.settings(Settings, cfg).config).resolve()
@@ -53,6 +54,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
         return None  # told to stop
     try:
         with worker.tracked(folder, number, errors.sentence):
+            print(f"vlmreason: {compose.differences(job.overrides)}", file=sys.stderr, flush=True)
             place = Path(job.run_dir) if _only_follow_ups(job) else _call(sweep.command, config)
             _follow_up(job, config)
             return place
@@ -68,7 +70,6 @@ def _only_follow_ups(job: Any) -> bool:
 
 def _follow_up(job: Any, config: dict[str, Any]) -> None:
     import gc
-    import sys
 
     from vlmreason.launch import follow_ups
 

@@ -26,9 +26,10 @@ class Settings:
 def run(cfg: dict[str, Any]) -> Path | None:
     """Pretrain from an untrained model; returns the run directory, None in all but the first of several processes."""
     import functools
+    import sys
 
     from vlmreason import runs
-    from vlmreason.assembly import beginnings, build
+    from vlmreason.assembly import beginnings, build, compose
 
     own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
@@ -43,6 +44,8 @@ def run(cfg: dict[str, Any]) -> Path | None:
     learner = Learner(*build_nano(NanoSettings(), read_vocabulary(), own.seed))
     folder = runs.open_run(cfg)
     logger = build.build_logger(cfg, folder)
+    if trainer.progress and strategies.is_first():
+        print(f"vlmreason: {compose.differences(sys.argv[2:])}", file=sys.stderr)
     measure = functools.partial(skill_accuracy, tasks=tasks)
     try:
         with beginnings.build_beginnings(cfg, None, folder) as shared:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     """Train a run, evaluate it, print the table; returns its directory, None in all but the first of several
     processes."""
     from vlmreason import runs
-    from vlmreason.assembly import beginnings, build, errors
+    from vlmreason.assembly import beginnings, build, compose, errors
 
     own = build.settings(Settings, cfg)
     task, supervision = build.build_task(cfg), build.build_supervision(cfg)
@@ -61,8 +62,10 @@ def run(cfg: dict[str, Any]) -> Path | None:
         learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
         phase_optimizers(optimizer, supervision, learner)  # and for rates that have no effect
     stages = build.build_stages(cfg, learner, runs.run_directory(cfg))
+    logger = build.build_logger(cfg, runs.run_directory(cfg))  # raises before there is a directory
     folder = runs.open_run(cfg, learner.source)
-    logger = build.build_logger(cfg, folder)
+    if trainer.progress and strategies.is_first() and sys.argv[1:2] == ["train"]:  # a job of a sweep says it itself
+        print(f"vlmreason: {compose.differences(sys.argv[2:])}", file=sys.stderr)
     while_training = functools.partial(measure, task=asked, settings=curves)
     try:
         with beginnings.build_beginnings(cfg, learner.source, folder) as shared:

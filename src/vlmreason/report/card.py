@@ -47,9 +47,13 @@ def model_card(
     use: Use,
     summary: Mapping[str, Any] | None,
     packages: Sequence[str] = (),
+    loss: str = "",
 ) -> str:
-    """Write the card, Markdown with a header; `summary`: of the run's evaluation, where it is of this model;
-    `packages`: what its processor needs beside transformers."""
+    """Write the card, Markdown with a header.
+
+    summary: of the run's evaluation, where it is of this model. packages: what its processor needs beside transformers.
+    loss: the file beside it with the picture of the loss.
+    """
     model, task = config["model"], config.get("task", {})
     header = {"library_name": {"plain": "transformers", "adapter": "peft"}.get(use, "vlmreason")}
     if use != "package":
@@ -62,7 +66,8 @@ def model_card(
     about = f"`model={model.get('name')}` trained on `task={task.get('name')}` with vlmreason ({how})."
     needs = f"\nIts processor needs `pip install {' '.join(packages)}`.\n" if packages and use == "plain" else ""
     rest = "`provenance.json` has the whole configuration, the commit and the digest of the weights."
-    return f"---\n{header_lines}---\n\n# {run}\n\n{about} {rest}\n\n{USE[use]}{needs}{_results(summary)}"
+    curve = f"\n![Loss over the steps of training, phase by phase]({loss})\n" if loss else ""
+    return f"---\n{header_lines}---\n\n# {run}\n\n{about} {rest}\n\n{USE[use]}{needs}{_results(summary)}{curve}"
 
 
 def _results(summary: Mapping[str, Any] | None) -> str:

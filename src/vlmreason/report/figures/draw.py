@@ -81,7 +81,7 @@ def pictures(
 ) -> dict[str, bytes]:
     """Draw an artifact, as `draw` does; returns the content of its file in each format. Raises ValueError."""
     found = {}
-    with _settings(), _lean_fonts() if "pdf" in formats else contextlib.nullcontext():
+    with plain_settings(), _lean_fonts() if "pdf" in formats else contextlib.nullcontext():
         figure = compose(result, styles, records, load_task)
         figure.set_dpi(DPI)
         _lay_out(figure)
@@ -128,13 +128,13 @@ def compose(
     load_task: LoadTask | None = None,
 ) -> Figure:
     """Return the figure of an artifact. Raises ValueError."""
-    with _settings():
+    with plain_settings():
         body = _body(result, looks(result.experiment, styles), records, load_task)
         return _page(result, body)
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
+def plain_settings() -> Iterator[None]:
     """matplotlib as it comes, with our settings; the user's are back afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcParams.update(matplotlib.rcParamsDefault | _SETTINGS)
