@@ -14,11 +14,18 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from vlmreason.segments import View
-from vlmreason.structure import nearest
+from vlmreason.structure import check_choice, nearest
 
 Order = Literal["shuffle", "interleave"]
 ThoughtSchedule = Literal["keep", "remove", "internalize"]
 ModelPart = Literal["vision_tower", "projector", "language_model"]
+
+TOKEN_KINDS = ("cell", "digit", "mark", "word", "end")
+"""Coordinates of a cell; a single digit; one of a marked cell in LaTeX; all else that is written; the end."""
+
+CAPTION_MEASURES = ("places", "pictures", "bits")
+"""Places right in all slots, pictures right in all places, places right in all bits. A slot's name is a measure too, of
+where something is."""
 
 INTERNALIZE = (0.3, 0.4, 0.3)
 """Shares of a phase with the whole chain of thought, with ever less of it, with none (appendix I.7.2)."""
@@ -47,11 +54,36 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What a model must have learned before the next phase begins: a share of what it is asked, from 0 to 1.
+
+    `measure` is `exact`, whole responses written greedily, or a kind of token (TOKEN_KINDS) told the right ones before
+    it; in a phase of captions what the readers say of the pictures (CAPTION_MEASURES, or a slot of the task's
+    captions). Asked are the first `num` validation problems.
+    """
+
+    measure: str
+    share: float
+    task: str | None = None  # null: the task of the run
+    level: str | None = None  # of a phase of captions: none
+    view: View | None = None  # of a phase of captions: none
+    num: int = 64
+
+
+@dataclass(frozen=True)
 class Phase:
-    """One stretch of training with its own data, trained parts of the model, optimizer and schedule."""
+    """One stretch of training with its own data, trained parts of the model, optimizer and schedule.
+
+    A phase of `captions` has no parts: the vision tower alone learns to say what every patch of pictures shows, and
+    `num_examples` counts pictures. With `marks` a phase ends as soon as all are reached, and where it ends without
+    them the next one does not begin (`trainer.marks`).
+    """
 
     num_examples: int
-    parts: dict[str, Part]
+    parts: dict[str, Part] = field(default_factory=dict)
+    captions: dict[str, int] = field(default_factory=dict)  # pictures of an optimizer step, by task
+    marks: dict[str, Mark] = field(default_factory=dict)
+    mark_every: int | None = None  # examples between two looks at the marks; null: at the end alone
     train: Literal["all"] | tuple[ModelPart, ...] = "all"
     order: Order | None = None  # null: the supervision's
     thought: ThoughtSchedule | None = None  # null: the supervision's
@@ -104,12 +136,17 @@ class Supervision:
         """Return every task that the data of this supervision needs, without repetition, in order of appearance."""
         names: dict[str, None] = {}
         for phase_name, phase in self.phases.items():
+            where = f"supervision.phases.{phase_name}"
             for part_name, part in phase.parts.items():
                 tasks = (part.task,) if part.task else self.phase_tasks(phase_name, run_task)
                 if not tasks:
-                    place = f"supervision.phases.{phase_name}.parts.{part_name}"
-                    raise ValueError(f"{place}.task: missing, and the run names no task either")
+                    raise ValueError(f"{where}.parts.{part_name}.task: missing, and the run names no task either")
                 names.update(dict.fromkeys(tasks))
+            names.update(dict.fromkeys(phase.captions))
+            for mark_name, mark in phase.marks.items():
+                if not (found := mark.task or run_task):
+                    raise ValueError(f"{where}.marks.{mark_name}.task: missing, and the run names no task either")
+                names[found] = None
         return tuple(names)
 
     def phase_order(self, name: str) -> Order:
@@ -141,6 +178,12 @@ class Supervision:
                             f"supervision.phases.{phase_name}.parts.{part_name}.views={list(part.views)}: {part.level} "
                             f"of {task} has no picture, only text is allowed"
                         )
+            for mark_name, mark in phase.marks.items():
+                task, where = mark.task or str(run_task), f"supervision.phases.{phase_name}.marks.{mark_name}"
+                if mark.level is not None:
+                    check_choice(f"{where}.level", mark.level, levels[task])
+                    if mark.level in text_only.get(task, ()) and mark.view != "text":
+                        raise ValueError(f"{where}.view={mark.view}: {mark.level} of {task} has no picture")
 
 
 def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
@@ -148,8 +191,14 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.batch_size={phase.batch_size}: 1 or more is expected")
     if phase.num_examples < 1:
         raise ValueError(f"{where}.num_examples={phase.num_examples}: 1 or more is expected")
-    if not phase.parts:
+    if not phase.parts and not phase.captions:
         raise ValueError(f"{where}.parts={{}}: one part or more is expected")
+    if phase.captions:
+        _check_captions(where, phase)
+    if phase.mark_every is not None and (not phase.marks or phase.mark_every < 1):
+        raise ValueError(f"{where}.mark_every={phase.mark_every}: 1 or more is expected, in a phase with marks")
+    for name, mark in phase.marks.items():
+        _check_mark(f"{where}.marks.{name}", mark, phase)
     if phase.train != "all" and (not phase.train or len(set(phase.train)) < len(phase.train)):
         raise ValueError(f"{where}.train={list(phase.train)}: 'all' or a list of distinct parts is expected")
     if phase.thought_shares is not None:
@@ -163,6 +212,33 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
             raise ValueError(f"{where}.tasks: has no effect, every part names its own task")
     for name, part in phase.parts.items():
         _check_part(f"{where}.parts.{name}", part)
+
+
+def _check_captions(where: str, phase: Phase) -> None:
+    if phase.parts:
+        raise ValueError(f"{where}: parts and captions exclude each other, a phase of captions reads patches alone")
+    if min(phase.captions.values()) < 1:
+        raise ValueError(f"{where}.captions={phase.captions}: 1 or more pictures of a step are expected for each task")
+    if phase.batch_size is not None:
+        raise ValueError(f"{where}.batch_size={phase.batch_size}: has no effect, captions says what a step holds")
+    if phase.train == "all" or "language_model" in phase.train:
+        raise ValueError(f"{where}.train: vision_tower, projector or both are expected, captions reach no more")
+
+
+def _check_mark(where: str, mark: Mark, phase: Phase) -> None:
+    if not 0 < mark.share <= 1:
+        raise ValueError(f"{where}.share={mark.share}: more than 0 and at most 1 is expected")
+    if mark.num < 1:
+        raise ValueError(f"{where}.num={mark.num}: 1 or more is expected")
+    if phase.captions:
+        if mark.level is not None or mark.view is not None:
+            raise ValueError(f"{where}: level and view have no effect in a phase of captions")
+        if mark.task not in phase.captions:
+            raise ValueError(f"{where}.task={mark.task}: a task of captions is expected, {', '.join(phase.captions)}")
+        return
+    if mark.level is None or mark.view is None:
+        raise ValueError(f"{where}: level and view are expected")
+    check_choice(f"{where}.measure", mark.measure, ("exact", *TOKEN_KINDS))
 
 
 def _check_part(where: str, part: Part) -> None:

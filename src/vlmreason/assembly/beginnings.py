@@ -3,7 +3,8 @@
 Equal names promise equal weights and equal lines of metrics, bit for bit. A name holds model, adapter, seed, precision
 and the phases up to this one: their examples (`Mixture.identity`), tasks with sizes and wording, trained parts, batch
 size and optimizer. It does not hold what follows: later phases, the algorithm, the evaluation at the end, the name of
-the strategy. Evaluations while training are lines of the metrics, so with `trainer.evaluate_every` it holds them too.
+the strategy. A phase with marks, whose end is found on the way, one of captions and all that follow are no beginning.
+Evaluations while training are lines of the metrics, so with `trainer.evaluate_every` it holds them too.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def names(cfg: Config, **further: Any) -> dict[str, str]:
     found, phases = {}, []
     for name, mixture in mixtures(supervision, own, cfg["seed"]).items():
         phase = supervision.phase(name)
+        before = list(supervision.phases)[: list(supervision.phases).index(name) + 1]
+        if any(supervision.phase(one).marks or supervision.phase(one).captions for one in before):
+            break
         tasks = sorted({str(row["task"]) for row in mixture.describe()})
         phases.append(
             {

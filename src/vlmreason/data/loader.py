@@ -165,7 +165,7 @@ def pack_rows(examples: Sequence[Encoded], micro_tokens: int, one_row: bool) -> 
     return [rows[start : start + num] for start in range(0, len(rows), num)]
 
 
-def step_loader(data: StepData, num_workers: int, pin: bool = False) -> DataLoader[Step]:
+def step_loader(data: Dataset[Step], num_workers: int, pin: bool = False) -> DataLoader[Step]:
     """Return steps in order; the number of workers changes the speed and nothing else. `pin`: for copies to a GPU that
     no one waits for. About four steps are made ahead, however many make them: a step of large pictures takes gigabytes.
     """

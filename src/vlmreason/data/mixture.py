@@ -296,8 +296,8 @@ class Mixture:
 
 
 def mixtures(supervision: Supervision, task: str | None, seed: int) -> dict[str, Mixture]:
-    """Return the mixture of every phase, in the order of training."""
-    return {name: Mixture(supervision, name, task, seed) for name in supervision.phases}
+    """Return the mixture of every phase that has one, in the order of training."""
+    return {name: Mixture(supervision, name, task, seed) for name, phase in supervision.phases.items() if phase.parts}
 
 
 def _apportion(total: int, shares: list[Fraction]) -> list[int]:

@@ -18,6 +18,7 @@ from vlmreason.tasks.analogies.panels import AnalogySizes, AnalogyState, Panel, 
 from vlmreason.tasks.analogies.visual_analogy import VisualAnalogy
 from vlmreason.tasks.analogies.wording import lossy
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
+from vlmreason.tasks.captions import Captions, Slot, num_patches
 from vlmreason.tasks.skills import Skills, ask
 
 NUM_PANELS = 12
@@ -145,6 +146,50 @@ class PanelReadingSkills(Skills[PanelReadingState]):
 
     def picture(self, state: PanelReadingState) -> Picture:
         return self._figures.draw(_arranged(state.panels))
+
+    def captions(self, patch: int) -> Captions:
+        """Return the form: a panel is read from the first patch that lies wholly within it, all of its objects in
+        slots of their own, and which values it has in bits."""
+        s = self.sizes
+        across, _ = num_patches(s.picture, patch, f"task={self.name}")
+        rows = self._figures.panel_places()
+        corners = [corner for number, row in enumerate(rows) for corner in (row[:2] if number == 2 else row)]
+        places = []
+        for x, y in corners:
+            col, row = -(-x // patch), -(-y // patch)
+            if (col + 1) * patch > x + s.panel or (row + 1) * patch > y + s.panel:
+                raise ValueError(f"task={self.name}: no patch of {patch} px lies within a panel, so it has no caption")
+            places.append(row * across + col)
+        of_shapes = (("type", s.shape_types), ("color", s.shape_colors), ("size", s.shape_sizes))
+        slots = [Slot(name, 1 + len(values)) for name, values in of_shapes for _ in range(s.positions**2)]
+        slots += [Slot("line", 1 + len(s.line_colors)) for _ in s.line_types]
+        num_bits = sum(map(len, values_of(s)))
+        return Captions(tuple(places), tuple(slots), num_bits, 1 / 3, nothing_weight=0.3, bits_weight=3.0)
+
+    def caption(self, state: PanelReadingState) -> tuple[list[list[int]], list[list[int]]]:
+        classes = [self._classes(panel) for panel in state.panels]
+        bits = [
+            [
+                int(value in have)
+                for values, have in zip(values_of(self.sizes), sets_of(panel), strict=True)
+                for value in values
+            ]
+            for panel in state.panels
+        ]
+        return classes, bits
+
+    def _classes(self, panel: Panel) -> list[int]:
+        s = self.sizes
+        num, shapes = s.positions**2, [0] * (3 * s.positions**2)
+        for kind, color, size, (row, col) in panel.shapes:
+            at = (row - 1) * s.positions + col - 1
+            found = (s.shape_types.index(kind), s.shape_colors.index(color), s.shape_sizes.index(size))
+            for attribute, value in enumerate(found):
+                shapes[attribute * num + at] = 1 + value
+        lines = [0] * len(s.line_types)
+        for kind, color in panel.lines:
+            lines[s.line_types.index(kind)] = 1 + s.line_colors.index(color)
+        return shapes + lines
 
     def text(self, state: PanelReadingState) -> str:
         if not state.panels:

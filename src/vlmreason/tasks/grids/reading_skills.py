@@ -7,6 +7,7 @@ are scattered with symbols at random; nothing is searched for and no path is fou
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
+from vlmreason.tasks.captions import Captions, Slot, num_patches
 from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes
 from vlmreason.tasks.grids.grid_skills import GridSkills, around, cell_name, content_of, key_of
 from vlmreason.tasks.grids.search import Cell, GridState
@@ -118,6 +120,29 @@ class GridReadingSkills(Skills[GridReadingState]):
 
     def picture(self, state: GridReadingState) -> Picture:
         return self._grids.draw(state.grid)
+
+    def captions(self, patch: int) -> Captions:
+        """Return the form: every cell is a patch, empty, a symbol, S or D, or a number at the border."""
+        across, down = num_patches(self.sizes.picture, patch, f"task={self.name}")
+        if self.sizes.cell != patch:
+            raise ValueError(f"task={self.name}: a cell is no patch of {patch} px, so patches have no captions")
+        return Captions(tuple(range(across * down)), (Slot("cell", 1 + len(self._signs())),))
+
+    def caption(self, state: GridReadingState) -> tuple[list[list[int]], list[list[int]]]:
+        grid, signs = state.grid, self._signs()
+        content, found = content_of(grid), []
+        (width, height), side = self.sizes.picture, self.sizes.cell
+        for row, col in itertools.product(range(height // side), range(width // side)):
+            if row > grid.rows or col > grid.cols or row == col == 0:
+                found.append(0)
+            else:
+                shown = str(row + col) if 0 in (row, col) else content.get((row, col), "free")
+                found.append(1 + signs.index(shown))
+        return [[one] for one in found], [[] for _ in found]
+
+    def _signs(self) -> list[str]:
+        numbers = range(1, max(self.sizes.rows[1], self.sizes.cols[1]) + 1)
+        return ["free", "S", "D", *map(str, numbers), *self.sizes.objects, *self.sizes.obstacles]
 
     def text(self, state: GridReadingState) -> str:
         return self._grids.text(state.grid)

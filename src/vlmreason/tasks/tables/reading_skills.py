@@ -8,6 +8,7 @@ to pictures stays a question. No prompt, answer or whole trace of a task occurs.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
+from vlmreason.tasks.captions import Captions, Slot, num_patches
 from vlmreason.tasks.skills import Skills, ask, ends
-from vlmreason.tasks.tables.base import Cell, TableSizes, TableState, cell_name, check_table, latex_table
+from vlmreason.tasks.tables.base import MONTHS, Cell, TableSizes, TableState, cell_name, check_table, latex_table
 from vlmreason.tasks.tables.table_readout import TableReadout
 from vlmreason.tasks.tables.table_skills import marks_beside, names_of, trail_over_marks
 
@@ -127,6 +129,30 @@ class TableReadingSkills(Skills[ReadingState]):
     def picture(self, state: ReadingState) -> Picture:
         assert state.table is not None
         return self._tables.draw(state.table)
+
+    def captions(self, patch: int) -> Captions:
+        """Return the form: every cell is a patch, a name, a digit, or a digit that is marked."""
+        across, down = num_patches(self.sizes.picture, patch, f"task={self.name}")
+        if (across, down) != (self.sizes.cols[1] + 1, self.sizes.rows[1] + 1):
+            raise ValueError(f"task={self.name}: a cell is no patch of {patch} px, so patches have no captions")
+        num_names = len(self._tables._names) + len(MONTHS)
+        return Captions(tuple(range(across * down)), (Slot("cell", 1 + num_names + 20),))
+
+    def caption(self, state: ReadingState) -> tuple[list[list[int]], list[list[int]]]:
+        table = state.table
+        assert table is not None
+        names = (*self._tables._names, *MONTHS)
+        first_digit, marked = 1 + len(names), set(table.path)
+        found = []
+        for row, col in itertools.product(range(self.sizes.rows[1] + 1), range(self.sizes.cols[1] + 1)):
+            inside = row <= len(table.row_names) and col <= len(table.col_names)
+            if not inside or row == col == 0:
+                found.append(0)
+            elif row == 0 or col == 0:
+                found.append(1 + names.index(table.col_names[col - 1] if row == 0 else table.row_names[row - 1]))
+            else:
+                found.append(first_digit + table.value((row, col)) + 10 * ((row, col) in marked))
+        return [[one] for one in found], [[] for _ in found]
 
     def text(self, state: ReadingState) -> str:
         return state.question if state.table is None else _latex(state.table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from vlmreason.structure import structure
 from vlmreason.training.engine import strategies
 from vlmreason.training.engine.checkpoints import Checkpoint, Writer, newest, remove
 from vlmreason.training.engine.console import StopRequest
-from vlmreason.training.engine.phase import PhaseModule, Stage
+from vlmreason.training.engine.phase import Marks, PhaseModule, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.engine.throughput import FlopCounter, Meter
 
@@ -142,9 +143,12 @@ class RunKeeper(Callback):
         due = self.settings.evaluate_every and step % self.settings.evaluate_every == 0
         if due:
             self._evaluate(trainer, pl_module)
+        pl_module.ended = last
+        if self.stage.marks is not None and (last or (self.stage.marks.every and step % self.stage.marks.every == 0)):
+            self._look_at_marks(self.stage.marks, trainer, pl_module)
         if trainer.world_size == 1:  # else what the processes agreed on in the step
             pl_module.stopping = self.stop_request.requested
-        if not last and (step % self.settings.checkpoint_every == 0 or pl_module.stopping):
+        if not pl_module.ended and (step % self.settings.checkpoint_every == 0 or pl_module.stopping):
             self.state = replace(
                 self.state,
                 phase=self.phase,
@@ -158,7 +162,7 @@ class RunKeeper(Callback):
         if step in self.snapshot_steps:
             self._save(self.snapshots, replace(self.state, phase=self.phase, step=step), pl_module, step, [])
             self._mark = time.perf_counter()
-        if pl_module.stopping:
+        if pl_module.stopping or pl_module.ended:
             trainer.should_stop = True
 
     def end_phase(self, trainer: L.Trainer, module: PhaseModule, last: bool) -> RunState:
@@ -198,6 +202,28 @@ class RunKeeper(Callback):
         self._write({"phase": self.phase, "step": module.step, **figures}, {})
         if trainer.logger is not None:
             trainer.logger.log_metrics(figures, step=self.steps_before + module.step)
+        self._mark = time.perf_counter()
+
+    def _look_at_marks(self, marks: Marks, trainer: L.Trainer, module: PhaseModule) -> None:
+        """End the phase where all marks are reached; say at its end which are not.
+
+        Raises ValueError then, unless `trainer.marks` is warn.
+        """
+        with strategies.usable(module.model), module.computing():
+            found = marks.measure(module)
+        figures = {f"mark/{name}": share for name, share in found.items()}
+        self._write({"phase": self.phase, "step": module.step, **figures}, {})
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(figures, step=self.steps_before + module.step)
+        missing = marks.missing(found)
+        if not missing:
+            module.ended = True
+        elif module.ended:
+            said = f"phase {self.phase} ends without its marks: {'; '.join(missing)}"
+            if self.settings.marks == "refuse":
+                raise ValueError(f"{said}; more examples may bring them, trainer.marks=warn goes on without")
+            if self.writes:
+                print(f"vlmreason: {said}", file=sys.stderr, flush=True)
         self._mark = time.perf_counter()
 
     def _log(self, trainer: L.Trainer, module: PhaseModule) -> None:

@@ -26,7 +26,8 @@ class OptimizerSettings:
 
     `lr` is AdamW's peak learning rate, `part_lr` that of single parts in its place (None: `lr`); `muon_lr` Muon's,
     and null with adamw. `warmup` is the share of a phase with a linear rise, after which a cosine falls to `end`
-    times the peak. `clip` bounds the gradient's norm; 0: off.
+    times the peak, or with `fall=linear` a straight line from the peak at the phase's beginning, not below `end`.
+    `clip` bounds the gradient's norm; 0: off.
     """
 
     name: Literal["adamw", "muon"]
@@ -38,6 +39,7 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     warmup: float = 0.03
     end: float = 0.0
+    fall: Literal["cosine", "linear"] = "cosine"
     clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -63,14 +65,20 @@ class OptimizerSettings:
 
 
 def build_optimizers(
-    settings: OptimizerSettings, named: Iterable[tuple[str, nn.Parameter]], prefixes: Prefixes | None = None
+    settings: OptimizerSettings,
+    named: Iterable[tuple[str, nn.Parameter]],
+    prefixes: Prefixes | None = None,
+    beside: Iterable[nn.Parameter] = (),
 ) -> list[Optimizer]:
     """Return the optimizers of the given parameters; each group keeps its peak rate in `peak_lr`.
 
-    `prefixes`: of the parameter names of each part, where parts have their own rates.
+    `prefixes`: of the parameter names of each part, where parts have their own rates. `beside`: parameters that are no
+    model's, which AdamW takes whatever they are.
     """
     hidden: list[nn.Parameter] = []
     rest: dict[float, list[nn.Parameter]] = {}
+    if outside := list(beside):
+        rest[settings.lr] = outside
     for name, parameter in named:
         is_hidden = parameter.ndim == 2 and not any(word in name for word in _EMBEDDING)
         if settings.name == "muon" and is_hidden:
@@ -117,10 +125,12 @@ def phase_optimizers(
     return found
 
 
-def schedule(step: int, num_steps: int, warmup: float, end: float = 0.0) -> float:
-    """Return factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine to `end`."""
+def schedule(step: int, num_steps: int, warmup: float, end: float = 0.0, fall: str = "cosine") -> float:
+    """Return factor on the peak rate at a step (from 0) of a phase: linear rise, then a cosine or a line to `end`."""
     num_warmup = math.ceil(warmup * num_steps)
+    if fall == "linear":
+        return min(1.0, (step + 1) / max(1, num_warmup)) * max(end, 1 - step / num_steps)
     if step < num_warmup:
         return (step + 1) / num_warmup
-    fall = 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
-    return end + (1 - end) * fall
+    share = 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+    return end + (1 - end) * share

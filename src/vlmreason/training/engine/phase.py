@@ -45,9 +45,9 @@ class PhaseModule(L.LightningModule):
     """One phase over one learner; a step is one batch of its loader.
 
     Of the latest step: `last` holds its figures, `counts` those of its batch, `stopping` whether any process was asked
-    to stop, `timing` where its time went; `totals` what the run has used up so far, over all phases. All but the timing
-    are the same in every process. `extra` are modules that train beside the model; `state` and
-    `restore_state` carry what else a resumed phase needs.
+    to stop, `ended` whether the phase is over, `timing` where its time went; `totals` what the run has used up so far,
+    over all phases. All but the timing are the same in every process. `extra` are modules that train beside the model;
+    `state` and `restore_state` carry what else a resumed phase needs.
     """
 
     def __init__(self, learner: Learner, optimizer: OptimizerSettings, num_steps: int, phase: PhaseSettings) -> None:
@@ -63,7 +63,7 @@ class PhaseModule(L.LightningModule):
         self.timing: dict[str, float] = {}
         self.totals: dict[str, float] = {}
         self.counts: dict[str, float] = {}
-        self.stopping = False
+        self.stopping = self.ended = False
         self.seconds_in_step = 0.0
 
     def setup(self, stage: str) -> None:
@@ -113,7 +113,7 @@ class PhaseModule(L.LightningModule):
     def begin_step(self) -> float:
         """Seed the step, clear the gradients and set its learning rates; returns their factor on the peak rates."""
         self.seed_step()
-        factor = schedule(self.step, self.num_steps, self.settings.warmup, self.settings.end)
+        factor = schedule(self.step, self.num_steps, self.settings.warmup, self.settings.end, self.settings.fall)
         for optimizer in self.all_optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
@@ -154,6 +154,20 @@ class PhaseModule(L.LightningModule):
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
+class Marks(ABC):
+    """What a phase must reach before the next one begins; `every`: steps between two looks, None: at the end alone."""
+
+    every: int | None
+
+    @abstractmethod
+    def measure(self, module: PhaseModule) -> dict[str, float]:
+        """Return the share reached of each mark, by its name."""
+
+    @abstractmethod
+    def missing(self, found: Mapping[str, float]) -> list[str]:
+        """Say of each mark that is not reached what was asked and what was found."""
+
+
 class Stage(ABC):
     """A phase as the runner sees it: what it trains and how, its steps from any one on, its module.
 
@@ -166,6 +180,7 @@ class Stage(ABC):
     optimizer: OptimizerSettings
 
     evaluates_start = False  # before its first step, beside every so many steps
+    marks: Marks | None = None
 
     def pace(self, settings: TrainerSettings) -> TrainerSettings:
         """Return the run's settings with the phase's own intervals in their place."""

@@ -41,6 +41,7 @@ from vlmreason.training.engine.keeper import Evaluate, RunKeeper, RunState, last
 from vlmreason.training.engine.optimizers import OptimizerSettings, phase_optimizers
 from vlmreason.training.engine.phase import PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
+from vlmreason.training.supervised.captions import CaptionStage
 from vlmreason.training.supervised.stage import SupervisedStage
 
 
@@ -73,8 +74,10 @@ def train(
     for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
         tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
     stages: list[Stage] = [
-        SupervisedStage(learner, mixture, tasks, supervision.phase(name), optimizers[name], settings)
-        for name, mixture in data_of_phases.items()
+        SupervisedStage(learner, data_of_phases[name], tasks, phase, optimizers[name], settings, task)
+        if phase.parts
+        else CaptionStage(learner, tasks, name, phase, optimizers[name], seed)
+        for name, phase in supervision.phases.items()
     ]
     stages += further
     names = tuple(stage.name for stage in stages)
@@ -138,7 +141,7 @@ def train(
             where = f"in phase {stage.name} after step %d of {stage.num_steps}"
             try:
                 trainer.fit(module, stage.steps(first_step, settings))
-                if module.step == stage.num_steps:
+                if module.ended:
                     state = keeper.end_phase(trainer, module, last=stage is stages[-1])
             except SystemExit:  # Lightning's own answer to the second Ctrl-C
                 raise KeyboardInterrupt("stopped at once; the same command goes on at the last checkpoint") from None
@@ -151,7 +154,7 @@ def train(
                 raise Lost(f"{strategies.LOST}: stopped {where % module.step}") from error
             if shared and stage.name in state.done:
                 shared.finish(stage.name, stage is stages[-1])
-            if module.step < stage.num_steps and not module.stopping:
+            if not module.ended and not module.stopping:
                 raise RuntimeError(f"stopped {where % module.step}")
             if module.stopping:
                 writer.wait()

@@ -22,6 +22,7 @@ class TrainerSettings:
     CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
     `peak_tflops`: of one device; null: known from its name, else there is no utilisation. `reuse`: whether first phases
     are shared with other runs (training/engine/beginnings.py). `progress`: whether the run says where it stands.
+    `marks`: what becomes of a phase that ends without its marks, a refusal to go on or a warning.
     """
 
     batch_size: int
@@ -46,6 +47,7 @@ class TrainerSettings:
     evaluate_num: int = 50
     progress: bool = speed(True)
     reuse: bool = speed(True)
+    marks: Literal["refuse", "warn"] = speed("refuse")
 
     def __post_init__(self) -> None:
         names = ("batch_size", "micro_tokens", "max_length", "log_every", "checkpoint_every", "keep_checkpoints")

@@ -16,6 +16,7 @@ from vlmreason.training.engine import memory, precision, strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
+from vlmreason.training.supervised.marks import SkillMarks
 from vlmreason.training.supervised.sft import SupervisedFineTuning
 
 
@@ -28,7 +29,9 @@ class SupervisedStage(Stage):
         phase: Phase,
         optimizer: OptimizerSettings,
         settings: TrainerSettings,
+        run_task: str | None = None,
     ) -> None:
+        """`run_task`: the task of the run, for marks that name none."""
         self.name, self.train, self.optimizer = mixture.phase, phase.train, optimizer
         self.learner = learner
         self.data = StepData(
@@ -37,6 +40,9 @@ class SupervisedStage(Stage):
             pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
         )  # fmt: skip
         self.num_steps = self.data.num_steps
+        if phase.marks:
+            every = phase.mark_every and max(1, phase.mark_every // self.data.batch_size)
+            self.marks = SkillMarks(phase.marks, tasks, run_task, every)
 
     def place(self, rank: int, world_size: int) -> None:
         self.data.rank, self.data.world_size = rank, world_size

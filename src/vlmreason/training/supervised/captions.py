@@ -1,0 +1,254 @@
+"""A phase of captions: the vision tower alone learns what every patch of pictures shows, by linear readers.
+
+A tower that is taught through a decoder alone throws away what the decoder cannot use yet, as names while it does not
+look up cells; read linearly, names and digits are learned in seconds. The readers, one per task, are thrown away at the
+end. A penalty on the size of the image tokens, (log(rms / 0.1))^2, leaves them as large as embeddings of text, so that
+no weight has to be scaled afterwards. A phase trains in one process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from vlmreason.data.loader import Step, step_loader
+from vlmreason.data.mixture import SEED_STRIDE
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.supervision import CAPTION_MEASURES, Mark, Phase
+from vlmreason.tasks.base import Task
+from vlmreason.tasks.captions import Captioned, Captions
+from vlmreason.training.engine import strategies
+from vlmreason.training.engine.optimizers import OptimizerSettings, build_optimizers
+from vlmreason.training.engine.phase import Marks, PhaseModule, PhaseSettings, Stage
+from vlmreason.training.engine.settings import TrainerSettings
+
+LEVEL = "transcribe"
+"""The level whose pictures have captions."""
+TOKEN_RMS = 0.1
+_READER_STD = 0.1
+_COUNTS = ("num_targets", "num_tokens", "num_pairs", "num_padded")
+
+
+class CaptionData(Dataset[Step]):
+    """Step s holds pictures [s n, (s + 1) n) of every task with n pictures of a step, with their captions."""
+
+    def __init__(
+        self, tasks: Mapping[str, Task[Any]], numbers: Mapping[str, int], learner: Learner, num_steps: int, seed: int
+    ) -> None:
+        self.tasks, self.numbers, self.num_steps, self.seed = tasks, numbers, num_steps, seed
+        self.pictures, self.first_step = learner.processor.pictures, 0
+
+    def __len__(self) -> int:
+        return self.num_steps - self.first_step
+
+    def __getitem__(self, number: int) -> Step:
+        step = self.first_step + number
+        first = self.seed * SEED_STRIDE
+        micro = self.batch("train", {name: (first + step * num, num) for name, num in self.numbers.items()})
+        num_pictures = sum(self.numbers.values())
+        counts = dict.fromkeys(_COUNTS, 0) | {"num_images": num_pictures, "num_examples": num_pictures}
+        return {"micro_batches": [micro], **counts}
+
+    def batch(self, split: str, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+        """Return pixel_values of pictures task by task, and their captions, `ranges` giving first index and number."""
+        images: list[Any] = []
+        captions: dict[str, Tensor] = {}
+        for name, (first, num) in ranges.items():
+            task: Any = self.tasks[name]
+            states = [task.sample(LEVEL, split, first + i).state for i in range(num)]
+            images += [task.draw(state) for state in states]
+            classes, bits = zip(*map(task.caption, states), strict=True)
+            captions |= {f"{name}/classes": torch.tensor(classes), f"{name}/bits": torch.tensor(bits).float()}
+        found = self.pictures.inputs(torch.empty(0), [[image] for image in images])
+        return {"pixel_values": found["pixel_values"], **captions}
+
+
+class Readers(nn.Module):
+    """For each task a linear reader of its slots and bits, on tokens brought to a size of 1."""
+
+    def __init__(self, forms: Mapping[str, Captions], width: int, seed: int) -> None:
+        super().__init__()
+        self.forms = forms
+        sizes = {name: sum(slot.num_classes for slot in form.slots) + form.num_bits for name, form in forms.items()}
+        self.readers = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+        generator = torch.Generator().manual_seed(seed)
+        for reader in self.readers.values():
+            nn.init.normal_(reader.weight, std=_READER_STD, generator=generator)  # type: ignore[arg-type]
+            nn.init.zeros_(reader.bias)  # type: ignore[arg-type]
+
+    def forward(self, name: str, tokens_NPD: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return logits of each slot (N, places, classes) and of the bits (N, places, bits)."""
+        form = self.forms[name]
+        found: Tensor = self.readers[name](tokens_NPD[:, list(form.places)] / TOKEN_RMS)
+        sizes = [*(slot.num_classes for slot in form.slots), form.num_bits]
+        *slots, bits = torch.split(found, sizes, dim=-1)
+        return slots, bits
+
+
+def caption_loss(form: Captions, slots: list[Tensor], bits: Tensor, classes: Tensor, wanted: Tensor) -> Tensor:
+    """Return the loss of one task's pictures: mean cross entropies, weighed as the form says."""
+    weights = torch.where(classes > 0, 1.0, form.nothing_weight)
+    losses = [
+        (F.cross_entropy(logits.flatten(0, 1), classes[..., i].flatten(), reduction="none") * weights[..., i].flatten())
+        for i, logits in enumerate(slots)
+    ]
+    loss = torch.stack([one.mean() for one in losses]).sum() * form.slot_weight
+    if form.num_bits:
+        loss = loss + F.binary_cross_entropy_with_logits(bits, wanted) * form.bits_weight
+    return loss
+
+
+class Captioning(PhaseModule):
+    def __init__(
+        self, learner: Learner, optimizer: OptimizerSettings, num_steps: int, phase: PhaseSettings, readers: Readers
+    ) -> None:
+        super().__init__(learner, optimizer, num_steps, phase)
+        self.readers = readers
+        self.extra = {"captions": readers}
+
+    def configure_optimizers(self) -> Any:
+        return build_optimizers(self.settings, self.trained, self.learner.prefixes, self.readers.parameters())
+
+    def training_step(self, batch: dict[str, Any], _: int) -> None:
+        started = time.perf_counter()
+        factor = self.begin_step()
+        [micro] = batch["micro_batches"]
+        self.counts = {name: value for name, value in batch.items() if name.startswith("num_")}
+        with self.computing():
+            tokens_NPD = image_tokens(self.learner, micro["pixel_values"])
+            rms = tokens_NPD.float().pow(2).mean().sqrt()
+            loss = (rms / TOKEN_RMS).log().pow(2)
+            for name, (slots, bits) in read(self.readers, tokens_NPD, micro).items():
+                form, classes, wanted = self.readers.forms[name], micro[f"{name}/classes"], micro[f"{name}/bits"]
+                loss = loss + caption_loss(form, slots, bits, classes, wanted)
+            self.manual_backward(loss)
+        self.sum_over_processes(torch.zeros(1, dtype=torch.float64, device=self.device))
+        norm = self.clip()
+        for optimizer in self.all_optimizers():
+            optimizer.step()
+        self.step += 1
+        lr = self.settings.lr * factor
+        self.last = {"loss": float(loss.detach()), "token_rms": float(rms.detach()), "grad_norm": norm, "lr": lr}
+        self.seconds_in_step = time.perf_counter() - started
+
+
+def image_tokens(learner: Learner, pixel_values: Tensor) -> Tensor:
+    """Return the tokens (N, P, D) that the decoder gets for pictures. Raises ValueError for another layout."""
+    inner = learner.model.model
+    layer = getattr(inner.config, "vision_feature_layer", None)
+    if not isinstance(layer, int) or not hasattr(inner, "multi_modal_projector"):
+        raise ValueError(f"captions: model_type={inner.config.model_type} has no tokens per patch; LLaVA's layout has")
+    states_NPD = inner.vision_tower(pixel_values, output_hidden_states=True).hidden_states[layer]
+    tokens_NPD: Tensor = inner.multi_modal_projector(states_NPD)
+    return tokens_NPD
+
+
+def read(readers: Readers, tokens_NPD: Tensor, micro: Mapping[str, Tensor]) -> dict[str, tuple[list[Tensor], Tensor]]:
+    """Return what the readers say of pictures task by task, in the order of the forms."""
+    numbers = [len(micro[f"{name}/classes"]) for name in readers.forms]
+    parts = zip(readers.forms, torch.split(tokens_NPD, numbers), strict=True)
+    return {name: readers(name, part) for name, part in parts}
+
+
+class CaptionMarks(Marks):
+    def __init__(self, marks: Mapping[str, Mark], data: CaptionData, every: int | None) -> None:
+        self.marks, self.data, self.every = marks, data, every
+
+    def measure(self, module: PhaseModule) -> dict[str, float]:
+        assert isinstance(module, Captioning)
+        num: dict[str, int] = {}
+        for mark in self.marks.values():
+            num[str(mark.task)] = max(mark.num, num.get(str(mark.task), 0))
+        asked = {name: self._shares(module, name, count) for name, count in num.items()}
+        found = {}
+        for name, mark in self.marks.items():
+            shares = asked[str(mark.task)]
+            if mark.measure not in shares:
+                raise ValueError(
+                    f"supervision.phases.{module.phase.name}.marks.{name}.measure={mark.measure}: of {mark.task} there "
+                    f"are {', '.join(shares)}"
+                )
+            found[name] = round(shares[mark.measure], 4)
+        return found
+
+    @torch.no_grad()
+    def _shares(self, module: Captioning, name: str, num: int) -> dict[str, float]:
+        """What is right of the first `num` validation pictures of a task."""
+        micro = {key: value.to(module.device) for key, value in self.data.batch("validation", {name: (0, num)}).items()}
+        module.model.eval()
+        slots, bits = module.readers(name, image_tokens(module.learner, micro["pixel_values"]))
+        module.model.train()
+        classes_NPS, wanted = micro[f"{name}/classes"], micro[f"{name}/bits"] > 0.5
+        right_NPS = torch.stack([logits.argmax(dim=-1) for logits in slots], dim=-1) == classes_NPS
+        places, pictures = CAPTION_MEASURES[:2]
+        found = {places: right_NPS.all(-1), pictures: right_NPS.all(-1).all(-1)}
+        form = module.readers.forms[name]
+        for group in dict.fromkeys(slot.name for slot in form.slots):
+            at = [i for i, slot in enumerate(form.slots) if slot.name == group]
+            found[group] = right_NPS[..., at][classes_NPS[..., at] > 0]
+        if form.num_bits:
+            found[CAPTION_MEASURES[2]] = ((bits > 0) == wanted).all(-1)
+        return {key: float(value.float().mean()) for key, value in found.items()}
+
+    def missing(self, found: Mapping[str, float]) -> list[str]:
+        return [
+            f"{name} ({mark.measure} of {mark.task}) {found[name]:.1%} of {mark.share:.1%}"
+            for name, mark in self.marks.items()
+            if found[name] < mark.share
+        ]
+
+
+class CaptionStage(Stage):
+    def __init__(
+        self,
+        learner: Learner,
+        tasks: Mapping[str, Task[Any]],
+        name: str,
+        phase: Phase,
+        optimizer: OptimizerSettings,
+        seed: int,
+    ) -> None:
+        """Raises ValueError for a task or a model that captions do not fit."""
+        self.name, self.train, self.optimizer, self.learner, self.seed = name, phase.train, optimizer, learner, seed
+        num = sum(phase.captions.values())
+        self.num_steps = -(-phase.num_examples // num)
+        forms, side = {}, _patch(learner)
+        for task in phase.captions:
+            captioned = tasks[task]
+            if not isinstance(captioned, Captioned):
+                raise ValueError(f"supervision.phases.{name}.captions.{task}: the task says nothing of patches")
+            forms[task] = captioned.captions(side)
+        self.forms = forms
+        self.data = CaptionData(tasks, phase.captions, learner, self.num_steps, seed)
+        if phase.marks:
+            self.marks = CaptionMarks(phase.marks, self.data, phase.mark_every and max(1, phase.mark_every // num))
+
+    def place(self, rank: int, world_size: int) -> None:
+        if world_size > 1:
+            raise ValueError(f"supervision.phases.{self.name}: captions train in one process; trainer.devices=1")
+
+    def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[Step]:
+        self.data.first_step = first_step
+        workers = 1 if settings.num_workers == "auto" else int(settings.num_workers)
+        return step_loader(self.data, workers, pin=strategies.on_gpu(settings.accelerator))
+
+    def module(self, phase: PhaseSettings) -> PhaseModule:
+        readers = Readers(self.forms, self.learner.model.config.get_text_config().hidden_size, self.seed)
+        return Captioning(self.learner, self.optimizer, self.num_steps, phase, readers)
+
+    def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
+        return f"supervision.phases.{self.name}.captions: memory has run out; fewer pictures of a step need less"
+
+
+def _patch(learner: Learner) -> int:
+    """The side of a patch (px). Raises ValueError for a model that has none."""
+    vision = getattr(learner.model.config, "vision_config", None)
+    if vision is None or not isinstance(getattr(vision, "patch_size", None), int):
+        raise ValueError("captions: the model's vision tower has no patches of one size")
+    return int(vision.patch_size)

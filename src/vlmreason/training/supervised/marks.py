@@ -1,0 +1,104 @@
+"""How well a model has the skills that a phase asks for: whole responses, or kinds of tokens given the right ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vlmreason.dialogue.build import Dialogue, build_dialogue
+from vlmreason.models.contract import Prompt
+from vlmreason.models.vlm.learner import Learner
+from vlmreason.supervision import Mark
+from vlmreason.tasks.base import Task
+from vlmreason.training.engine.phase import Marks, PhaseModule
+
+BATCH = 32  # problems asked at once
+_CELL = re.compile(r" ?\(\d+,\d+\)")
+
+
+class SkillMarks(Marks):
+    def __init__(
+        self, marks: Mapping[str, Mark], tasks: Mapping[str, Task[Any]], run_task: str | None, every: int | None
+    ) -> None:
+        """`every`: optimizer steps between two looks."""
+        self.marks, self.tasks, self.run_task, self.every = marks, tasks, run_task, every
+
+    def measure(self, module: PhaseModule) -> dict[str, float]:
+        found = {}
+        asked: dict[tuple[Any, ...], dict[str, float]] = {}
+        for name, mark in self.marks.items():
+            task = self.tasks[mark.task or str(self.run_task)]
+            assert mark.level is not None and mark.view is not None
+            written = mark.measure == "exact"
+            key = (task.name, mark.level, mark.view, mark.num, written)
+            if key not in asked:
+                dialogues = first_dialogues(task, mark.level, mark.view, mark.num)
+                asked[key] = (
+                    {"exact": exact_share(module.learner, dialogues)}
+                    if written
+                    else kind_shares(module.learner, dialogues)
+                )
+            if mark.measure not in asked[key]:
+                raise ValueError(
+                    f"supervision.phases.{module.phase.name}.marks.{name}.measure={mark.measure}: replies of "
+                    f"{mark.level} hold none; there are exact, {', '.join(asked[key])}"
+                )
+            found[name] = round(asked[key][mark.measure], 4)
+        return found
+
+    def missing(self, found: Mapping[str, float]) -> list[str]:
+        return [
+            f"{name} ({mark.measure}, {mark.view}) {found[name]:.1%} of {mark.share:.1%}"
+            for name, mark in self.marks.items()
+            if found[name] < mark.share
+        ]
+
+
+def first_dialogues(task: Task[Any], level: str, view: str, num: int) -> list[Dialogue]:
+    """Return the first validation problems of a level as dialogues."""
+    indices = task.first(level, "validation", num)
+    return [build_dialogue(task, task.sample(level, "validation", index), view) for index in indices]
+
+
+def exact_share(learner: Learner, dialogues: Sequence[Dialogue]) -> float:
+    """Return the share of dialogues whose response is written, greedily, as a whole and with its end."""
+    num_right = 0
+    for at in range(0, len(dialogues), BATCH):
+        some = dialogues[at : at + BATCH]
+        longest = max(len(learner.processor.response_ids(dialogue.response.text)) for dialogue in some)
+        written = learner.generate([Prompt(dialogue.prompt, dialogue.image) for dialogue in some], longest + 1)
+        pairs = zip(written, some, strict=True)
+        num_right += sum(one.finished and one.text == dialogue.response.text for one, dialogue in pairs)
+    return num_right / len(dialogues)
+
+
+@torch.no_grad()
+def kind_shares(learner: Learner, dialogues: Sequence[Dialogue]) -> dict[str, float]:
+    """Return the share of response tokens right, given the right ones before them, by kind (TOKEN_KINDS)."""
+    model, processor = learner.model, learner.processor
+    was_training = model.training
+    model.eval()
+    counts: dict[str, list[int]] = {}
+    for at in range(0, len(dialogues), BATCH):
+        encoded = [processor.encode(dialogue) for dialogue in dialogues[at : at + BATCH]]
+        batch = {name: value.to(model.device) for name, value in processor.collate(encoded).items()}
+        logits_NV, targets_N, _ = learner.target_logits(batch)
+        right_N = (logits_NV.argmax(-1) == targets_N).tolist()
+        for token, right in zip(targets_N.tolist(), right_N, strict=True):
+            kind = "end" if token in processor.eos_ids else kind_of(processor.coder.decode([token]))
+            count = counts.setdefault(kind, [0, 0])
+            count[0] += right
+            count[1] += 1
+    model.train(was_training)
+    return {kind: right / num for kind, (right, num) in sorted(counts.items())}
+
+
+def kind_of(piece: str) -> str:
+    """Say of which kind a token is by its text."""
+    if _CELL.fullmatch(piece):
+        return "cell"
+    bare = piece.removeprefix(" &").strip()
+    return "mark" if "\\cellcolor" in bare else "digit" if bare.isascii() and bare.isdigit() else "word"
