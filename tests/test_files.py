@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmreason.files import MAX_YAML_BYTES, read_json, read_jsonl, read_plain_yaml
+from vlmreason.files import MAX_YAML_BYTES, read_end, read_json, read_jsonl, read_plain_yaml, read_text
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -85,3 +85,32 @@ def test_plain_files_are_read(tmp_path: Path) -> None:
     assert read_plain_yaml(tmp_path / "a.yaml") == {"a": [1, 2.5, "text", None, True], "b": {"c": -3}}
     (tmp_path / "a.json").write_text('{"a": [1, 2.5, "text", null, true]}')
     assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, "text", None, True]}
+
+
+def test_aliases_are_read_where_they_are_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}\n")
+    one = {"x": 1}
+    assert read_plain_yaml(path, aliases=True) == {"a": one, "b": {"x": 1, "y": [one, one]}}
+    for text, says in ((BOMB, "too large"), ("a: &a [*a]\n", "stands for nothing"), ("b: *a\n", "stands for nothing")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=says):
+            read_plain_yaml(path, aliases=True)
+
+
+def test_a_mistake_in_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("a: 1\nb: [1\nc: 2\n")
+    with pytest.raises(ValueError, match=r"plan.yaml: damaged: it is not YAML \(line 3: "):
+        read_plain_yaml(tmp_path / "plan.yaml", aliases=True)
+
+
+def test_the_end_of_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"0123456789")
+    assert read_end(tmp_path / "lines", 3) == b"789" and read_end(tmp_path / "lines", 30) == b"0123456789"
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "missing"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_end(tmp_path / name, 3)
+    (tmp_path / "text").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_text(tmp_path / "text", 10)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import stat
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -98,51 +100,107 @@ def write_json(path: Path, data: object) -> None:
         raise ValueError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file, wherever it comes from. Raises ValueError naming the file."""
+def read_json(path: Path, any_number: bool = False) -> Any:
+    """Read a JSON file, wherever it comes from; `any_number`: of any size. Raises ValueError naming the file."""
     content = read_bytes(path, MAX_JSON_BYTES)
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: the file is damaged: it is not JSON") from None
-    _check_bounded(path, data)
+    _check_bounded(path, data, any_number)
     return data
 
 
-def read_plain_yaml(path: Path) -> Any:
-    """Read a YAML file of plain data without aliases, wherever it comes from. Raises ValueError naming the file."""
+def read_object(path: Path, any_number: bool = False) -> dict[str, Any]:
+    """Read a JSON object as `read_json`. Raises ValueError naming the file."""
+    data = read_json(path, any_number)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: damaged: a JSON object is expected")
+    return data
+
+
+def read_plain_yaml(path: Path, aliases: bool = False) -> Any:
+    """Read a YAML file of plain data, wherever it comes from. Raises ValueError naming the file.
+
+    Unless `aliases` are allowed they are refused; where they are, what they stand for counts.
+    """
     import yaml
 
     content, loader = read_bytes(path, MAX_YAML_BYTES), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    depth = 0
     try:
-        for event in yaml.parse(content, loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"{path}: damaged: aliases (*{event.anchor}) are not read")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise ValueError(f"{path}: damaged: nested deeper than {MAX_DEPTH}")
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ValueError(f"{path}: damaged: it is not YAML") from None
+        _check_events(path, yaml.parse(content, loader), aliases)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged: it is not YAML{_place_of(error)}") from None
     try:
         data = yaml.load(content, loader)
-    except (yaml.YAMLError, ValueError):  # a number or a date that is none
-        raise ValueError(f"{path}: damaged: it holds what is no plain data") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # a number or a date that is none, a mapping as a key
+        raise ValueError(f"{path}: damaged: it holds what is no plain data{_place_of(error)}") from None
     _check_bounded(path, data)
     return data
+
+
+def _check_events(path: Path, events: Iterable[Any], aliases: bool) -> None:
+    """Raises ValueError for what is nested too deeply, and for aliases that are not wanted or stand for too much."""
+    import yaml
+
+    begun, sizes, total = list[tuple[str | None, int]](), dict[str, int](), 0  # anchors with the count before them
+    for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            sizes |= {} if anchor is None else {anchor: total - before}
+        elif isinstance(event, yaml.AliasEvent):
+            if not aliases:
+                raise ValueError(f"{path}: damaged: aliases (*{event.anchor[:80]}) are not read")
+            if event.anchor not in sizes:
+                raise ValueError(f"{path}: damaged: the alias *{event.anchor[:80]} stands for nothing before it")
+            total += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            sizes |= {} if event.anchor is None else {event.anchor: 1}
+        if len(begun) > MAX_DEPTH:
+            raise ValueError(f"{path}: damaged: nested deeper than {MAX_DEPTH}")
+        if total > MAX_YAML_BYTES:
+            raise ValueError(f"{path}: damaged: with what its aliases stand for it is too large")
+
+
+def _place_of(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f" (line {mark.line + 1}: {str(problem)[:200]})" if mark is not None and problem else ""
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read a text of at most `most` bytes, wherever it comes from. Raises ValueError naming the file."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: damaged: it is not UTF-8 text") from None
 
 
 def read_bytes(path: Path, most: int) -> bytes:
     """Read a file of at most `most` bytes; pipes and devices, which may never end, are none. Raises ValueError."""
-    try:
-        _check_regular(path)
-        with path.open("rb") as handle:
-            content = handle.read(most + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    content = _read(path, 0, most + 1)
     if len(content) > most:
         raise ValueError(f"{path}: larger than such a file is ({most:,} bytes)")
     return content
+
+
+def read_end(path: Path, most: int) -> bytes:
+    """Read the last `most` bytes of a file, as `read_bytes`. Raises ValueError."""
+    return _read(path, most, most)
+
+
+def _read(path: Path, before_end: int, most: int) -> bytes:
+    """Up to `most` bytes from the beginning, or from so many before the end."""
+    try:
+        _check_regular(path)
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - before_end) if before_end else 0)
+            return handle.read(most)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _check_regular(path: Path) -> None:
@@ -152,12 +210,12 @@ def _check_regular(path: Path) -> None:
         raise ValueError(f"{path}: cannot be read: it is no ordinary file")
 
 
-def _check_bounded(path: Path, data: Any) -> None:
+def _check_bounded(path: Path, data: Any, any_number: bool = False) -> None:
     """Raises ValueError for what is nested too deeply, numbers beyond 64 bits and what is no plain data."""
     level = [data]
     for _ in range(MAX_DEPTH):
         for value in level:
-            if isinstance(value, int) and abs(value) >= 2**63:
+            if isinstance(value, int) and abs(value) >= 2**63 and not any_number:
                 raise ValueError(f"{path}: damaged: a number beyond 64 bits")
             if not (value is None or isinstance(value, (dict, list, str, int, float))):
                 raise ValueError(f"{path}: damaged: {type(value).__name__} is no plain data")
@@ -172,20 +230,25 @@ def _check_bounded(path: Path, data: Any) -> None:
     raise ValueError(f"{path}: damaged: nested deeper than {MAX_DEPTH}")
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; a reader sees the old content or the new one. Makes missing folders. Raises OSError."""
+def write_bytes_atomic(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write `data` to `path`; a reader sees the old content or the new one. Makes missing folders. Raises OSError.
+
+    Unless it is to be `durable` that holds after a kill, not after a power cut: for many files that can be made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(beside, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -209,24 +272,51 @@ def hold(path: Path) -> bool:
     tell."""
     if path.resolve() in _held:
         return True
-    try:
-        import fcntl
-    except ImportError:  # not POSIX
-        return True
     handle = open(path, "a")  # noqa: SIM115  # stays open: the lock lives as long
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(handle):
         handle.close()
         return False
-    except OSError:  # no locks there
-        handle.close()
-        return True
     _held[path.resolve()] = handle
     return True
 
 
 _held: dict[Path, IO[str]] = {}
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file for this process alone, until the file is closed or the process ends.
+
+    False while another process has it; True where the system has no locks. Processes that are forked let go of it: one
+    that is killed leaves no lock in the hands of its workers.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks there
+        return True
+    _locked.add(file)
+    return True
+
+
+_locked: weakref.WeakSet[IO[Any]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for file in list(_locked):
+        with contextlib.suppress(OSError, ValueError):  # closed
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, file.fileno(), inheritable=False)  # closed, its number would be another file's one day
+            os.close(null)
+    _locked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def first_process() -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import vlmreason
-from vlmreason.files import write_json_atomic
+from vlmreason.files import read_object, write_json_atomic
 
 PACKAGES = (
     "torch",
@@ -65,8 +64,7 @@ def source() -> dict[str, Any]:
     here = Path(vlmreason.__file__).resolve()
     record = here.parents[1] / SOURCE_RECORD
     if record.is_file():
-        frozen: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        return frozen
+        return read_object(record)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return {"commit": None, "dirty": None, "diff": None, "diff_cut": None, "untracked": None}
     top = Path((_git(here.parent, "rev-parse", "--show-toplevel") or str(here.parent)).strip())

@@ -11,11 +11,11 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 _SHOWN = 300  # characters of a value in a message
+MAX_MESSAGE = 1500
 
 
 def structure(kind: type[T], data: object, where: str = "") -> T:
@@ -44,18 +44,6 @@ def speed_settings(kind: type) -> list[str]:
 def exact_settings(kind: type) -> list[str]:
     """Name the fields of a dataclass that decide a result to the last bit."""
     return [f.name for f in dataclasses.fields(kind) if not f.metadata.get("speed") or f.metadata["rounds"]]
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file as plain containers. Raises ValueError naming the file."""
-    import yaml
-
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def check_choice(where: str, value: object, allowed: Iterable[Any]) -> None:
@@ -150,6 +138,14 @@ def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
     raise ValueError(
         errors[0] if len(errors) == 1 else f"{where}={_shown(data)}: no allowed type fits ({'; '.join(errors)})"
     )
+
+
+def one_line(text: str) -> str:
+    """Return a message for a terminal: one line that a person can read, without control characters, its middle cut."""
+    if len(text) > 2 * MAX_MESSAGE:
+        text = f"{text[:MAX_MESSAGE]} {text[-MAX_MESSAGE:]}"
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 + 5 :]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -210,6 +210,8 @@ def test_continued_after_a_kill(tmp_path: Path) -> None:
 
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
+        for picture in (tmp_path / "a").rglob("[!.]*.png"):
+            assert picture.read_bytes().endswith(b"IEND\xaeB`\x82"), "cut off under its own name"
     for name in "ab":
         subprocess.run([*words, f"out={tmp_path / name}"], check=True, capture_output=True)
     assert content(tmp_path / "a") == content(tmp_path / "b")

@@ -165,7 +165,7 @@ def test_the_same_run_twice_is_left_out(vlmreason, tmp_path: Path, base: Path) -
         ("sweep plan plan=smoke set=[seed=x]", "seed='x': int is expected"),
         ("sweep plan plan=key.yaml", "key.yaml: grid: no such key"),
         ("sweep plan plan=empty.yaml", "empty.yaml: grids: one value or more is expected"),
-        ("sweep plan plan=torn.yaml", "torn.yaml: while parsing"),
+        ("sweep plan plan=torn.yaml", "torn.yaml: damaged: it is not YAML (line 2: "),
         ("job config=nowhere.yaml", "nowhere.yaml: no such file"),
     ],
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vlmreason.assembly import catalog
-from vlmreason.structure import nearest
+from vlmreason.structure import nearest, one_line
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
@@ -48,16 +48,14 @@ def _sentence(error: BaseException) -> tuple[int, str] | None:
         return INTERRUPTED, one_line(str(error)) or "interrupted"
     if _disk_is_full(error):
         name = getattr(error, "filename", None)
-        return (
-            FAILED,
-            f"the disk is full{f' (writing {name})' if name else ''}; make room and run the same command again",
-        )
+        place = f" (writing {name})" if name else ""
+        return FAILED, one_line(f"the disk is full{place}; make room and run the same command again")
     if isinstance(error, ValueError):
         return MISTAKE, one_line(str(error))
     if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):
         return MISTAKE, "hydra/launcher=submitit_slurm: there is no SLURM on this machine (srun is missing)"
     if isinstance(error, OSError) and error.strerror:
-        return MISTAKE, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return MISTAKE, one_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     return None
 
 
@@ -70,10 +68,6 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error, seen = error.__cause__ or error.__context__, seen + 1
     return False
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 RENAMED = {"algorithm=cnn_ppo": "model=cnn algorithm=ppo_small"}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from vlmreason import runs
 from vlmreason.assembly import beginnings, build, compose
+from vlmreason.structure import one_line
 from vlmreason.studies import artifacts
 from vlmreason.studies import price as studies_price
 from vlmreason.studies.library import Library
@@ -103,7 +104,7 @@ def in_sweeps(folder: Path, planned: Sequence[Planned]) -> Iterator[tuple[Path, 
         try:
             sweep = directory.read_sweep(path.parent, complete=False)
         except ValueError as error:
-            print(f"vlmreason: {error}; it is passed over", file=sys.stderr)
+            print(f"vlmreason: {one_line(str(error))}; it is passed over", file=sys.stderr)
             continue
         same = {j.number for j in sweep.jobs if j.run_dir in wanted and wanted[j.run_dir] <= set(j.then)}
         if sweep.complete and same:
@@ -199,10 +200,11 @@ class Plan:
 def read_plan(word: str) -> Plan:
     """Return a plan by its name or file. Raises ValueError."""
     from vlmreason.assembly import catalog
-    from vlmreason.structure import read_yaml, structure
+    from vlmreason.files import read_plain_yaml
+    from vlmreason.structure import structure
 
     path = catalog.sweep_file("plan", word)
-    data = read_yaml(path)
+    data = read_plain_yaml(path, aliases=True)
     try:
         plan = structure(Plan, data)
     except ValueError as error:

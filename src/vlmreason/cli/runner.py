@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vlmreason import places, runs
 from vlmreason.assembly import catalog, errors, planning
 from vlmreason.assembly.compose import resolve
+from vlmreason.structure import one_line
 from vlmreason.terminal import columns
 
 
@@ -91,7 +92,9 @@ def _warning(
 ) -> str:
     """Say what this package warns of in one line, as errors are."""
     ours = filename.startswith(os.path.dirname(places.__file__))
-    return f"vlmreason: {message}\n" if ours else _formatwarning(message, category, filename, lineno, line)
+    return (
+        f"vlmreason: {one_line(str(message))}\n" if ours else _formatwarning(message, category, filename, lineno, line)
+    )
 
 
 @dataclass(frozen=True)

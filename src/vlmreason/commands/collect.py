@@ -59,6 +59,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
 
 def _keep(data: Mapping[str, Any], to: Path, pixels: bool) -> str:
     """Write a record below `to`, without what is not needed; returns what was done."""
+    from vlmreason.structure import one_line
     from vlmreason.studies.records import Record, read_record
 
     path = to / f"{data['run']}.json"
@@ -67,7 +68,7 @@ def _keep(data: Mapping[str, Any], to: Path, pixels: bool) -> str:
         try:
             held = read_record(path)
         except ValueError as error:
-            print(f"vlmreason: {error}; it is replaced", file=sys.stderr)
+            print(f"vlmreason: {one_line(str(error))}; it is replaced", file=sys.stderr)
     record = Record(slim(data, pixels or (held is not None and held.has_pixels)), path)
     if held is None:
         record.write(path)

@@ -27,7 +27,7 @@ from typing import Any
 from vlmreason.data import parquet
 from vlmreason.data.formats import ExportSettings, check_format, file_name, place, records
 from vlmreason.envs.base import Env
-from vlmreason.files import rename_synced, write_json_atomic
+from vlmreason.files import read_object, rename_synced, write_json_atomic
 from vlmreason.streams import SPLITS
 from vlmreason.tasks.base import Task
 
@@ -67,6 +67,8 @@ def export(
         folder = root.joinpath(*own)
     target = folder / file_name(task, settings)
     with _only_writer(folder):
+        for left in folder.glob(".*.tmp"):  # by workers that were killed
+            left.unlink()
         state = _open(folder, held)
         if state["done"] < settings.num or not target.exists():
             _write(task, settings, folder, target, state, num_workers, progress)
@@ -134,7 +136,7 @@ def _open(folder: Path, held: dict[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """What a state file says. Raises ValueError."""
     try:
-        state: dict[str, Any] = dict(json.loads(path.read_text()))
+        state = read_object(path)
         return state | {"holds": dict(state["holds"]), "done": int(state["done"]), "bytes": int(state["bytes"])}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged; delete the folder to write it anew") from None

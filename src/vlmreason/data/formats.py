@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.dialogue.parse import kinds_of
 from vlmreason.envs.base import Env
+from vlmreason.files import write_bytes_atomic
 from vlmreason.pictures import Picture, png_bytes
 from vlmreason.segments import CONVERT, View
 from vlmreason.streams import SPLITS
@@ -117,7 +118,7 @@ def _row(task: Task[Any], item: _Item, format: Format, folder: Path) -> dict[str
     response, png = task.response(state, "image"), png_bytes(_picture(task, item, format))
     name = f"{item.id}.png"
     if format != "parquet":
-        (folder / name).write_bytes(png)
+        write_bytes_atomic(folder / name, png, durable=False)
     return {
         "id": item.id,
         "task": problem.task,
@@ -140,7 +141,7 @@ def _llava_row(task: Task[Any], item: _Item, view: View, folder: Path) -> dict[s
     shown = {}
     if dialogue.image is not None:
         shown = {"image": f"{item.id}.png"}
-        (folder / shown["image"]).write_bytes(png_bytes(dialogue.image))
+        write_bytes_atomic(folder / shown["image"], png_bytes(dialogue.image), durable=False)
     question = f"<image>\n{dialogue.prompt}" if shown else dialogue.prompt
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": dialogue.response.text}]
     return {"id": item.id, **shown, "conversations": turns}

@@ -25,6 +25,7 @@ from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.evaluation.predictions import (
     Prediction,
     PredictionFile,
+    check_claimed,
     claim,
     prediction_path,
     read_predictions,
@@ -79,7 +80,10 @@ def evaluate(
     share.wait()
     if share.rank == 0:
         for (level, _), path in cells.items():
-            _merge(path, SampledProblems(task, (level,), settings.split))
+            problems = SampledProblems(task, (level,), settings.split)
+            _merge(path, problems)
+            with PredictionFile(path, problems) as file:
+                file.sort()
     share.wait()
     judged = itertools.chain.from_iterable(
         judged_cell(out_dir, task, level, view, settings.split, known[path], share.rank == 0)
@@ -156,6 +160,7 @@ def _fill(
     """
     found: dict[str, Verdict] = {}
     any_index = SampledProblems(task, (level,), settings.split)
+    check_claimed(path.parents[1])
     done = {prediction.id for prediction in read_predictions(path)} if share.num > 1 and path.exists() else set()
     own = path if share.num == 1 else path.with_name(f"{path.stem}.{share.rank}-of-{share.num}.part")
     with PredictionFile(own, any_index) as file:

@@ -8,7 +8,6 @@ A killed run leaves at most one cut-off line at the end; opening the file again 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vlmreason.files import Line, read_json, read_jsonl, write_json
+from vlmreason.files import Line, lock, read_json, read_jsonl, write_bytes_atomic, write_json
 from vlmreason.segments import VIEWS
 
 IDENTITY_FILE = "evaluation.json"
@@ -135,6 +134,20 @@ class PredictionFile:
             assert prediction.id not in self.done, prediction.id
             self._write(json.dumps(prediction.to_json()).encode("ascii") + b"\n")
             self.done.add(prediction.id)
+        if not os.fstat(self._handle.fileno()).st_nlink:
+            raise ValueError(f"{self.path}: deleted while it was written; the same command begins again")
+
+    def sort(self) -> None:
+        """Bring the lines into the order of their problems' numbers, in which an unbroken evaluation writes them."""
+        places = [(_prediction(line).index, line.start, line.end) for line in read_jsonl(self.path)]
+        known = [place for place in places if place[0] is not None]
+        if len(known) < len(places) or known == sorted(known):
+            return
+        content = self.path.read_bytes()
+        try:
+            write_bytes_atomic(self.path, b"".join(content[start:end] for _, start, end in sorted(known)))
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -143,12 +156,8 @@ class PredictionFile:
         self._handle.close()
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{self.path}: another evaluation is writing to this file") from None
-        except OSError:  # a file system without locks: nothing to hold on to
-            return
+        if not lock(self._handle):
+            raise ValueError(f"{self.path}: another evaluation is writing to this file")
 
     def _recover(self, expected: Mapping[str, object]) -> None:
         end, terminated = 0, True
@@ -198,6 +207,12 @@ def claim(out_dir: Path, identity: Mapping[str, object], predictions: Sequence[P
                 f"{out_dir}: holds another evaluation: {key} is {shorten(old.get(key))} there and "
                 f"{shorten(new.get(key))} here; choose another directory or remove this one"
             )
+
+
+def check_claimed(out_dir: Path) -> None:
+    """Raise ValueError where a directory is no longer the place of an evaluation: it was deleted meanwhile."""
+    if not (out_dir / IDENTITY_FILE).exists():
+        raise ValueError(f"{out_dir}: deleted while it was evaluated; the same command begins again")
 
 
 def holds(out_dir: Path, identity: Mapping[str, object]) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmreason.files import write_json_atomic, write_text_atomic
+from vlmreason.files import read_json, write_json_atomic, write_text_atomic
 from vlmreason.provenance import SOURCE_RECORD
 from vlmreason.structure import structure
 
@@ -106,14 +105,6 @@ def read_sweep(folder: Path, complete: bool = True) -> Sweep:
     if complete and not sweep.complete:
         raise ValueError(f"dir={folder}: the plan was interrupted; the same `vlmreason sweep plan` completes it")
     return sweep
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises ValueError that names the file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
-        raise ValueError(f"{path}: damaged") from None
 
 
 def source_digest(conf: Path) -> str:

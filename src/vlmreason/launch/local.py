@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vlmreason.files import write_json_atomic
-from vlmreason.launch.directory import environment, job_dir, job_words, read_json
+from vlmreason.files import read_json, write_json_atomic
+from vlmreason.launch.directory import environment, job_dir, job_words
 from vlmreason.launch.profiles import Local, make_profile
 from vlmreason.launch.state import Process
+from vlmreason.structure import structure
 
 
 def submit(folder: Path, submission: Path, numbers: Sequence[int]) -> str:
@@ -46,14 +47,14 @@ def submit(folder: Path, submission: Path, numbers: Sequence[int]) -> str:
 def supervisor(submission: Path) -> Process | None:
     """Return the supervisor of a submission; None when it never started."""
     path = submission / "started.json"
-    return Process(**read_json(path)) if path.exists() else None
+    return structure(Process, read_json(path), str(path)) if path.exists() else None
 
 
 def supervise(folder: Path, submission: Path) -> None:
     """Run the submission's jobs."""
     profile = make_profile(read_json(submission / "profile.json"), str(submission / "profile.json"))
     assert isinstance(profile, Local)
-    waiting: list[int] = read_json(submission / "jobs.json")
+    waiting = [*structure(tuple[int, ...], read_json(submission / "jobs.json"), str(submission / "jobs.json"))]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # slot -> job, process
     told = False
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmreason.structure import nearest, read_yaml, structure
+from vlmreason.files import read_plain_yaml
+from vlmreason.structure import nearest, structure
 
 Trainer = dict[str, int | float | str | bool | None]
 
@@ -90,7 +91,7 @@ Profile = Local | Slurm
 
 def read_profile(path: Path) -> Profile:
     """Return the profile in a YAML file. Raises ValueError."""
-    return make_profile(read_yaml(path), str(path))
+    return make_profile(read_plain_yaml(path, aliases=True), str(path))
 
 
 def make_profile(data: Any, where: str) -> Profile:

@@ -19,10 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlmreason.files import write_json_atomic
-from vlmreason.launch.directory import environment, job_dir, job_words, read_json
+from vlmreason.files import read_json, write_json_atomic
+from vlmreason.launch.directory import environment, job_dir, job_words
 from vlmreason.launch.profiles import Slurm
 from vlmreason.launch.worker import rank
+from vlmreason.structure import structure
 
 
 def submit(folder: Path, submission: Path, numbers: Sequence[int], profile: Slurm, name: str) -> str:
@@ -65,7 +66,7 @@ def become_job(folder: str, number: int) -> None:
 def slurm_ids(submission: Path) -> dict[str, str]:
     """Return SLURM's number of each job; empty when the submission never got that far."""
     path = submission / "started.json"
-    return dict(read_json(path)) if path.exists() else {}
+    return structure(dict[str, str], read_json(path), str(path)) if path.exists() else {}
 
 
 def queue() -> dict[str, str] | None:

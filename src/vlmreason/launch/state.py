@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vlmreason.files import write_json_atomic
-from vlmreason.launch.directory import read_json
+from vlmreason.files import read_json, write_json_atomic
 from vlmreason.structure import structure
 
 BEAT = 15.0  # seconds between two signs of life

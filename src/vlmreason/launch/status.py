@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmreason.files import read_end, read_object
 from vlmreason.launch import local, slurm
 from vlmreason.launch.directory import Job, Sweep, job_dir
 from vlmreason.launch.state import LATE, Attempt, State, Submission, read_state, read_submission
@@ -189,26 +190,23 @@ def _kind(here: Path) -> str | None:
 
 def _last_metrics(run_dir: Path) -> tuple[str | None, int, float | None]:
     """Phase, step and loss of the last whole line of metrics.jsonl that has them."""
-    path = run_dir / "metrics.jsonl"
     try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - 20_000))
-            lines = file.read().splitlines()
-    except OSError:
+        lines = read_end(run_dir / "metrics.jsonl", 20_000).splitlines()
+    except ValueError:
         return None, 0, None
     for line in reversed(lines):
         try:
             row = json.loads(line)
             return str(row["phase"]), int(row["step"]), float(row["loss"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # a line in the making, or of an evaluation
     return None, 0, None
 
 
 def _accuracy(run_dir: Path) -> float | None:
     try:
-        return float(json.loads((run_dir / "summary.json").read_text())["accuracy"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(read_object(run_dir / "summary.json")["accuracy"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vlmreason.files import write_json_atomic
+from vlmreason.files import read_json, write_json_atomic
 from vlmreason.launch import local, slurm
-from vlmreason.launch.directory import Sweep, job_dir, read_json
+from vlmreason.launch.directory import Sweep, job_dir
 from vlmreason.launch.profiles import Local, Profile, make_profile
 from vlmreason.launch.state import Submission, read_state, read_submission, write_state, write_submission
 from vlmreason.provenance import SOURCE_RECORD

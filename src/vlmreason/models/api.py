@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from vlmreason.files import write_json_atomic
+from vlmreason.files import read_object, write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Generation, Prompt
 from vlmreason.pictures import Picture
 from vlmreason.structure import check_positive, first_line, speed, structure
@@ -442,12 +442,9 @@ def _check_url(url: str) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """What a run kept of its settings. Raises ValueError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent}: no run of a model behind an endpoint, {FILE} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({first_line(error)})") from error
-    if not isinstance(found, dict) or set(found) != set(_KEPT):
+    if not path.exists():
+        raise ValueError(f"{path.parent}: no run of a model behind an endpoint, {FILE} is missing")
+    found = read_object(path)
+    if set(found) != set(_KEPT):
         raise ValueError(f"{path}: damaged; {', '.join(_KEPT)} are expected")
     return found

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmreason import places
-from vlmreason.structure import nearest, read_yaml, structure
+from vlmreason.files import read_plain_yaml
+from vlmreason.structure import nearest, structure
 from vlmreason.studies.experiment import Experiment, Study
 
 NOT_ARTIFACTS = ("study", "claims")
@@ -99,7 +100,7 @@ def _value(name: str, values: Mapping[str, Any]) -> Any:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    data = read_yaml(path)
+    data = read_plain_yaml(path, aliases=True)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: settings are expected")
     return data

@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from vlmreason.files import read_plain_yaml
 from vlmreason.structure import nearest, structure
 from vlmreason.studies.estimates import Estimate, Sample, difference, estimate, minus, of_problems, of_run
 from vlmreason.studies.experiment import Cell, Experiment
@@ -141,10 +140,7 @@ def read_claims(
 ) -> tuple[Claim, ...]:
     """Return the claims of a study. `load`: an experiment by its name at `scale`, to check labels. Raises
     ValueError."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    data = read_plain_yaml(path, aliases=True)
     if not isinstance(data, list):
         raise ValueError(f"{path}: a list of claims is expected")
     claims: dict[str, Claim] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmreason import runs
 from vlmreason.files import write_json_atomic
+from vlmreason.structure import one_line
 from vlmreason.studies import results
 from vlmreason.studies.artifacts import folder, read_experiment, read_numbers
 from vlmreason.studies.records import Record, condense, each_run, fingerprint, read_records
@@ -42,7 +43,7 @@ class Library:
         for record in self.records:
             self._places.setdefault(_place(record.config), []).append((record, _identity(record)))
         for fault in self.faults:
-            print(f"vlmreason: {fault}; it is passed over", file=sys.stderr)
+            print(f"vlmreason: {one_line(fault)}; it is passed over", file=sys.stderr)
 
     def find(self, settings: Mapping[str, Any]) -> Any:
         """Return the record of a run by its settings (vlmreason.studies.results.Found), or None.

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from PIL import Image
 
-from vlmreason.files import has_rest, read_jsonl
+from vlmreason.files import MAX_JSON_BYTES, has_rest, read_jsonl, read_text
 from vlmreason.pictures import Picture, open_picture
 from vlmreason.streams import SPLITS, split_of, stream
 from vlmreason.structure import check_choice, first_line
@@ -78,9 +78,9 @@ class Checksums:
     @functools.cached_property
     def _wanted(self) -> dict[str, str]:
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"task.checksums={self.path}: cannot be read: {first_line(error)}") from None
+            lines = read_text(self.path, MAX_JSON_BYTES).splitlines()
+        except ValueError as error:
+            raise ValueError(f"task.checksums={error}") from None
         pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
         for number, pair in enumerate(pairs, start=1):
             if len(pair) != 2 or len(pair[0]) != 64:

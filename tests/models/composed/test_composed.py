@@ -433,9 +433,9 @@ def other_type(path: Path) -> None:
         ("config.json", cut, "damaged"),
         ("config.json", other_type, "vlmreason_composed is expected"),
         ("model.safetensors", Path.unlink, "cannot be loaded"),
-        ("model.safetensors", cut, "cannot be loaded"),
+        ("model.safetensors", cut, "weights are damaged"),
         ("model.safetensors", without_one, r"not those of its config.json \(.*adapters.0.linear_1.bias"),
-        ("tokenizer.json", cut, "cannot be loaded"),
+        ("tokenizer.json", cut, "tokenizer.json: the file is damaged"),
     ],
 )
 def test_damaged(name: str, damage: Any, sentence: str, tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def other_bias(tensors: dict[str, Any]) -> None:
 
 DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("config.json", Path.unlink, "no model there, config.json is missing"),
-    ("config.json", cut, "config.json: damaged"),
-    ("config.json", lambda path: path.write_text("[]"), "config.json: damaged, not a JSON object"),
+    ("config.json", cut, "config.json: the file is damaged"),
+    ("config.json", lambda path: path.write_text("[]"), "config.json: damaged: a JSON object"),
     ("config.json", lambda path: edit(path, model_type="bert"), "model_type='bert' is unknown; known are qwen2_vl, "),
     ("model.safetensors", Path.unlink, "safetensors"),
     ("model.safetensors", cut, "model"),
@@ -143,7 +143,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("tokenizer.json", cut, "model"),
     ("tokenizer.json", Path.unlink, "the model has no tokenizer.json"),
     ("tokenizer_config.json", Path.unlink, "the model has no tokenizer_config.json"),
-    ("generation_config.json", cut, "generation_config.json: damaged"),
+    ("generation_config.json", cut, "generation_config.json: the file is damaged"),
     ("preprocessor_config.json", Path.unlink, "preprocessor_config.json"),
     ("preprocessor_config.json", cut, "preprocessor_config.json"),
     ("chat_template.jinja", Path.unlink, "model.template: the model has no chat template"),

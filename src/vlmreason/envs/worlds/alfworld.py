@@ -31,6 +31,7 @@ from PIL import Image, ImageDraw
 
 from vlmreason.envs.base import ActionEnv, Outcome, Reward, given
 from vlmreason.envs.worlds.alfworld_engines import GAME_FILE, Engine, Seen, TextEngine, ThorEngine
+from vlmreason.files import read_object
 from vlmreason.pictures import Picture, font
 from vlmreason.streams import stream
 from vlmreason.structure import check_choice
@@ -364,11 +365,7 @@ def _held(state: ALFWorldState) -> str:
 
 def _solvable(path: Path) -> bool:
     """Whether the package's own check found that a game can be won."""
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as a game: {error}") from None
-    return isinstance(data, dict) and data.get("solvable") is True
+    return read_object(path).get("solvable") is True
 
 
 def _panel(text: str, sizes: ALFWorldSizes) -> Picture:

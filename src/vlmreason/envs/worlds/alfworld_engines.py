@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlmreason.files import read_object
 from vlmreason.pictures import Picture
 
 GAME_FILE, TASK_FILE = "game.tw-pddl", "traj_data.json"
@@ -76,7 +76,7 @@ class TextEngine:
 
         wanted = textworld.EnvInfos(won=True, admissible_commands=True, facts=True, policy_commands=planner)
         self._env = _undisturbed(textworld.start, str(path), wanted, wrappers=[AlfredDemangler])
-        data = json.loads((path.parent / TASK_FILE).read_text(encoding="utf-8"))
+        data = read_object(path.parent / TASK_FILE)
         self._kind = data["task_type"]
         self._targets = {k: v.lower() if isinstance(v, str) else "" for k, v in data["pddl_params"].items()}
         self._planner = planner

@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vlmreason.files import write_json_atomic
+from vlmreason.files import read_bytes, write_json_atomic
 
 Geocode = tuple[float, float]
 """Latitude and longitude in degrees."""
@@ -238,14 +238,7 @@ def _route_files(path: Path) -> list[Path]:
 
 def _read_json(file: Path) -> Any:
     try:
-        large = file.stat().st_size > _MAX_BYTES
-        content = b"" if large else file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    if large:
-        raise ValueError(f"{file}: more than {_MAX_BYTES >> 20} MiB are not read")
-    try:
-        return json.loads(content)
+        return json.loads(read_bytes(file, _MAX_BYTES))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: no JSON: {error}") from None
 

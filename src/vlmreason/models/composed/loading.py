@@ -6,7 +6,6 @@ Only safetensors are read and nothing of a repository is executed. The projector
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from vlmreason.models.composed.fusion import Fusion
 from vlmreason.models.composed.towers import ComposedPictures, Fit, Tower, describe, vision_config
 from vlmreason.models.nano.model import BASE, load_nano
+from vlmreason.models.vlm import saved
 from vlmreason.models.vlm.chat_template import TemplateSettings, read_template
 from vlmreason.models.vlm.hugging_face import download
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.norms import fuse_norms
 from vlmreason.models.vlm.processor import Processor
-from vlmreason.structure import first_line
 
 PROBE = 4  # tokens on which the parts of a language model are compared with the whole
 
@@ -139,25 +137,27 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
 
     from vlmreason.models.composed.model import ComposedConfig, ComposedForConditionalGeneration
 
-    try:
-        model_type = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise ValueError(f"{directory}: no model there, config.json is missing") from None
-    except (ValueError, AttributeError):
-        raise ValueError(f"{directory / 'config.json'}: damaged, not a JSON object") from None
-    if model_type != ComposedConfig.model_type:
+    if not (directory / "config.json").exists():
+        raise ValueError(f"{directory}: no model there, config.json is missing")
+    held = saved.read_config(directory / "config.json")
+    if (model_type := held.get("model_type")) != ComposedConfig.model_type:
         raise ValueError(f"{directory}: model_type={model_type!r}: {ComposedConfig.model_type} is expected")
+    saved.check_tokenizer(directory)
+    make: Any = ComposedForConditionalGeneration
+    saved.check_room(directory, held, lambda: make(ComposedConfig.from_pretrained(directory)))
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     place = _Place(str(directory), str(directory))
     model = _checked(place, ComposedForConditionalGeneration, options)
     tokenizer = _call(place, AutoTokenizer.from_pretrained)
-    return _learner(model, tokenizer, template)
+    with saved.sentences(directory):
+        return _learner(model, tokenizer, template)
 
 
 def _learner(
     model: Any, tokenizer: Any, settings: TemplateSettings, source: Sequence[Mapping[str, str]] = ()
 ) -> Learner:
     fuse_norms(model)
+    saved.answer_greedily(model)
     config, listed = model.config, model.generation_config.eos_token_id
     found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     eos_ids = [token for token in dict.fromkeys(found) if token is not None]
@@ -228,8 +228,5 @@ def _checked(place: _Place, kind: Any, options: dict[str, Any]) -> Any:
 
 def _call(place: _Place, function: Any, **options: Any) -> Any:
     """`from_pretrained` of a library class; what it raises in one sentence."""
-    try:
+    with saved.sentences(f"{place.where}: {place.id} cannot be loaded"):
         return function(place.id, revision=place.commit, trust_remote_code=False, **options)
-    except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
-        line = first_line(error)
-        raise ValueError(f"{place.where}: {place.id} cannot be loaded ({line})") from error

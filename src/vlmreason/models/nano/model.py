@@ -8,19 +8,20 @@ lie inside the package: `nano` for tables, `nano_scenes` for grids.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 
+from vlmreason.files import read_json
+from vlmreason.models.contract import Prompt
+from vlmreason.models.vlm import saved
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import FixedPictures, Processor, Template
 from vlmreason.models.vlm.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
-from vlmreason.structure import first_line
 
 BASE = Path(__file__).parent / "base"
 BASES = {"nano": BASE, "nano_scenes": Path(__file__).parent / "scenes"}
@@ -138,12 +139,12 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
 
 def read_vocabulary() -> list[str]:
     """Return the pieces of the shipped vocabulary, in the order of their ids."""
-    return [str(piece) for piece in json.loads(VOCABULARY.read_text())]
+    return [str(piece) for piece in read_json(VOCABULARY)]
 
 
 def read_words() -> list[str]:
     """Return the words of the reading skills, in the order in which they take reserved entries."""
-    return [str(piece) for piece in json.loads(WORDS.read_text())]
+    return [str(piece) for piece in read_json(WORDS)]
 
 
 def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
@@ -158,7 +159,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
     if not (directory / "model.safetensors").is_file():
         raise ValueError(f"no nano model in {directory}: `vlmreason pretrain` makes one")
     _check_files(directory)
-    try:
+    with saved.sentences(directory):
         loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             directory,
             attn_implementation="eager",
@@ -169,29 +170,47 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
             output_loading_info=True,
         )
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"{directory}: the model is damaged ({first_line(error)})") from error
     model, found = loaded
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"], *mismatched]):
         raise ValueError(f"{directory}: the weights are not those of config.json ({wrong[0]})")
-    return model, _processor(tokenizer, model.config)
+    saved.answer_greedily(model)
+    with saved.sentences(directory):
+        processor = _processor(tokenizer, model.config)
+        if directory not in BASES.values():
+            _try(model, processor)
+    return model, processor
+
+
+def _try(model: Any, processor: Processor) -> None:
+    """Answer one prompt with a picture: what cannot work ends here."""
+    side = model.config.vision_config.image_size
+    grey = np.full((side, side, 3), 128, np.uint8)
+    Learner(model, processor).generate([Prompt("1", grey)], 1)
 
 
 def _check_files(directory: Path) -> None:
-    """Raise ValueError unless config.json is a LLaVA's and the tokenizer is there: else defaults would be taken."""
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        try:
-            content = json.loads((directory / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{directory}: the model has no {name}") from None
-        except ValueError:
-            raise ValueError(f"{directory / name}: damaged, not JSON") from None
-        if name == "config.json" and (not isinstance(content, dict) or content.get("model_type") != "llava"):
-            raise ValueError(f"{directory / name}: not a nano model, model_type llava is expected")
+    """Raise ValueError unless config.json is a LLaVA's that fits its weights, and the tokenizer is there."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    path = directory / "config.json"
+    if not path.exists():
+        raise ValueError(f"{directory}: the model has no config.json")
+    config = saved.read_config(path)
+    if config.get("model_type") != "llava":
+        raise ValueError(f"{path}: not a nano model, model_type llava is expected")
+    saved.check_tokenizer(directory)
+    if (directory / "generation_config.json").exists():
+        saved.read_config(directory / "generation_config.json")
+    if directory not in BASES.values():
+        make: Any = LlavaForConditionalGeneration._from_config
+        saved.check_room(directory, config, lambda: make(LlavaConfig.from_pretrained(directory)))
 
 
 def _processor(tokenizer: Any, config: Any) -> Processor:
+    wanted = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    if config.image_seq_length != wanted:
+        raise ValueError(f"config.json: image_seq_length={config.image_seq_length}: {wanted} are expected")
     template = Template(text=(USER, ASSISTANT), image=(USER, "", ASSISTANT), end=EOS)
     pictures = FixedPictures(
         placeholder_id=config.image_token_index,

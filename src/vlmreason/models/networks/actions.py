@@ -28,6 +28,7 @@ from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt, Sample, TokenScores
 from vlmreason.models.networks.features import ActorSettings, FrozenFeatures
 from vlmreason.models.vlm.learner import Learner, draw, random_numbers
+from vlmreason.models.vlm.saved import read_config
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 from vlmreason.streams import stream
 from vlmreason.structure import check_positive, first_line, structure
@@ -107,7 +108,13 @@ class PolicyNetwork(nn.Module):
         return self.head.weight.device
 
     def forward(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
-        """Return last hidden states (B, width) and logits of the actions (B, A)."""
+        """Return last hidden states (B, width) and logits of the actions (B, A). Raises ValueError for features of
+        another model."""
+        if features_BF.shape[1] != len(self.reference_F):
+            raise ValueError(
+                f"model.base: it has {features_BF.shape[1]} features, and the policy was made for "
+                f"{len(self.reference_F)}"
+            )
         with torch.autocast(self.device.type, enabled=False):
             hidden_BD: Tensor = self.body(features_BF.to(self.device) - self.reference_F)
             logits_BA: Tensor = self.head(hidden_BD)
@@ -224,15 +231,18 @@ def load_actor(base: Learner, directory: Path) -> ActionLearner:
     """Return a saved policy on its frozen model. Raises ValueError where a file is missing or damaged."""
     path, weights = directory / FILE, directory / WEIGHTS
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_config(path)
         if "key" in data:  # as it was written when only environments had options
             key, actions = data.pop("key"), data.pop("actions")
             data["options"] = [json.dumps({key: action}) for action in actions]
         settings = structure(ActorSettings, data, str(path))
-    except (OSError, json.JSONDecodeError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({first_line(error)})") from error
     try:
         tensors = load_file(weights)
+        held = len(tensors["body.0.bias"]), len(tensors["head.bias"])
+        if held != (settings.width, len(settings.options)):
+            raise KeyError(f"width and number of options are {held} there")
         model = PolicyNetwork(len(tensors["reference_F"]), len(settings.options), settings.width, 0)
         model.load_state_dict(tensors)
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:

@@ -6,17 +6,16 @@ families.py adds the few lines that differ. Nothing of the repository is execute
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
+from vlmreason.files import read_object
 from vlmreason.models.contract import Source
+from vlmreason.models.vlm import saved
 from vlmreason.models.vlm.chat_template import TemplateSettings, read_template
 from vlmreason.models.vlm.families import FAMILIES, Family
 from vlmreason.models.vlm.learner import Learner
@@ -44,7 +43,9 @@ class HuggingFace:
     def load(self, trained: Path | None = None) -> Learner:
         """Return the model, with the weights of a run where `trained` is given. Raises ValueError."""
         at = self._find(trained)
-        with _one_sentence(at.place):
+        if at.commit is None:
+            saved.check_room(Path(at.place), at.raw, lambda: _empty(at.place))
+        with saved.sentences(at.place):
             model = self._model(at.place, at.commit)
         processor = self._processor(at, model.config, model.generation_config)
         fuse_norms(model)
@@ -59,12 +60,11 @@ class HuggingFace:
         from vlmreason.models.nano import placed  # noqa: F401  # a nano model that was exported opens too
 
         at = self._find(trained)
-        with _one_sentence(at.place):
+        with saved.sentences(at.place):
             config = AutoConfig.from_pretrained(at.place, revision=at.commit, trust_remote_code=False)
-            saved = _optional(at.place, at.commit, "generation_config.json") is not None
             generation = (
                 GenerationConfig.from_pretrained(at.place, revision=at.commit or "main")
-                if saved
+                if _optional(at.place, at.commit, "generation_config.json")
                 else GenerationConfig.from_model_config(config)
             )
         return self._processor(at, config, generation)
@@ -73,30 +73,32 @@ class HuggingFace:
         directory = trained or (Path(self.checkpoint) if self.checkpoint else None)
         place, commit, source = str(directory), None, None
         if directory is not None:
-            raw = _read_config(directory / "config.json")
+            raw = _local_config(directory)
         elif self.id is None:
             raise ValueError("model.id: missing; a repository on the hub (owner/name), or model.checkpoint=DIR")
         else:
             config = download(self.id, self.revision, "config.json")
             place, commit = self.id, config.parent.name  # the cache keeps a commit's files in a folder of its name
             source = {"id": self.id, "revision": self.revision, "commit": commit}
-            raw = _read_config(config)
+            raw = saved.read_config(config)
         family = FAMILIES.get(str(raw.get("model_type")))
         if family is None:
             raise ValueError(
                 f"{place}: model_type={raw.get('model_type')!r} is unknown; known are {', '.join(FAMILIES)}"
             )
-        for name in _REQUIRED:  # without them the library goes on with others: an empty vocabulary, other end tokens
-            if _optional(place, commit, name) is None:
+        for name in saved.TOKENIZER_FILES:  # without them the library goes on: an empty vocabulary, other end tokens
+            if (path := _optional(place, commit, name)) is None:
                 raise ValueError(f"{place}: the model has no {name}")
-        if generation := _optional(place, commit, "generation_config.json"):
-            _read_config(generation)
-        return _Found(place, commit, family, source)
+            read_object(path, any_number=True)
+        for name in ("generation_config.json", "preprocessor_config.json", "processor_config.json"):
+            if path := _optional(place, commit, name):
+                saved.read_config(path)
+        return _Found(place, commit, family, source, raw)
 
     def _processor(self, at: _Found, config: Any, generation: Any) -> Processor:
         from transformers import AutoTokenizer
 
-        with _one_sentence(at.place):
+        with saved.sentences(at.place):
             tokenizer: Any = AutoTokenizer.from_pretrained(at.place, revision=at.commit, trust_remote_code=False)
             shown = self._image_processor(at.place, at.commit, at.family)
             pictures = at.family.pictures(config, shown, TextCoder(tokenizer))
@@ -111,7 +113,7 @@ class HuggingFace:
         return Processor(tokenizer, template, pictures, eos_ids)
 
     def _model(self, place: str, commit: str | None) -> Any:
-        from transformers import AutoModelForImageTextToText, GenerationConfig
+        from transformers import AutoModelForImageTextToText
 
         from vlmreason.models.nano import placed  # noqa: F401  # a nano model that was exported opens too
 
@@ -134,10 +136,7 @@ class HuggingFace:
         mismatched = [name for name, *_ in found["mismatched_keys"]]
         if wrong := sorted([*found["missing_keys"], *mismatched]):
             raise ValueError(f"{place}: the weights are not those of config.json ({wrong[0]})")
-        # The hub's settings (Qwen: a repetition penalty, a temperature) would change greedy answers.
-        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-            eos_token_id=model.generation_config.eos_token_id
-        )
+        saved.answer_greedily(model)  # Qwen has a repetition penalty and a temperature
         return model
 
     def _image_processor(self, place: str, commit: str | None, family: Family) -> Any:
@@ -159,15 +158,13 @@ class HuggingFace:
 
 @dataclass(frozen=True)
 class _Found:
-    """Where a model's files are: a directory, or a repository at a commit."""
+    """Where a model's files are: a directory, or a repository at a commit. raw: its config.json."""
 
     place: str
     commit: str | None
     family: Family
     source: Mapping[str, str] | None
-
-
-_REQUIRED = ("tokenizer.json", "tokenizer_config.json")
+    raw: Mapping[str, Any]
 
 
 def download(id: str, revision: str, name: str) -> Path:
@@ -220,24 +217,28 @@ def check_source(recorded: Source | None, found: Source | None) -> None:
             )
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent}: no model there, config.json is missing") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged, not a JSON object")
-    return content
+def _local_config(directory: Path) -> Mapping[str, Any]:
+    if not (directory / "config.json").exists():
+        raise ValueError(f"{directory}: no model there, config.json is missing")
+    return saved.read_config(directory / "config.json")
+
+
+def _empty(place: str) -> Any:
+    """The model of a folder without weights."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from vlmreason.models.nano import placed  # noqa: F401  # a nano model that was exported opens too
+
+    make: Any = AutoModelForImageTextToText.from_config
+    return make(AutoConfig.from_pretrained(place, trust_remote_code=False))
 
 
 def _chat_template(place: str, commit: str | None, tokenizer: Any) -> str | None:
     """Jinja source: of the model as a whole where it has one (two file layouts), else of its tokenizer."""
     if jinja := _optional(place, commit, "chat_template.jinja"):
-        return jinja.read_text(encoding="utf-8")
+        return saved.read_template_file(jinja)
     if legacy := _optional(place, commit, "chat_template.json"):
-        return str(_read_config(legacy).get("chat_template"))
+        return str(read_object(legacy).get("chat_template"))
     found = tokenizer.chat_template
     return found.get("default") if isinstance(found, dict) else found
 
@@ -260,13 +261,3 @@ def _eos_ids(generation: Any, tokenizer: Any) -> list[int]:
     listed = generation.eos_token_id
     found = [tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     return list(dict.fromkeys(token for token in found if token is not None))
-
-
-@contextmanager
-def _one_sentence(place: str) -> Iterator[None]:
-    """What libraries raise about a model's files as a ValueError that names the place."""
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError, ImportError, KeyError, TypeError, ValueError) as error:
-        line = first_line(error)
-        raise ValueError(line if line.startswith((place, "model.")) else f"{place}: {line}") from error

@@ -28,7 +28,16 @@ from typing import IO, Any
 import torch
 
 from vlmreason import provenance
-from vlmreason.files import rename_synced, write_json_atomic, write_text_atomic
+from vlmreason.files import (
+    lock,
+    read_json,
+    read_jsonl,
+    read_object,
+    read_text,
+    rename_synced,
+    write_json_atomic,
+    write_text_atomic,
+)
 from vlmreason.models.contract import Source
 from vlmreason.structure import structure
 from vlmreason.training.engine import checkpoints, strategies
@@ -89,10 +98,10 @@ def find(folder: Path, name: str) -> Beginning | None:
     """Open a finished beginning below `folder`; None where there is none. Raises ValueError where it is damaged."""
     here = folder / name
     try:
-        found = structure(Beginning, json.loads((here / RECORD).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
+        if not (here / RECORD).exists():
+            return None
+        found = structure(Beginning, read_json(here / RECORD))
+    except ValueError as error:
         raise ValueError(f"{here}: the beginning is damaged ({RECORD}: {error})") from None
     for path, file in found.files.items():
         place = _place(folder, name, path, file)
@@ -326,17 +335,11 @@ class Beginnings:
         """Whether this run may train a phase for others; False while another run does, True where nobody can tell."""
         if phase in self._locks:
             return True
-        try:
-            import fcntl
-        except ImportError:  # not POSIX
-            return True
         self.folder.mkdir(parents=True, exist_ok=True)
         handle = open(self._lock_file(phase), "a", encoding="utf-8")  # noqa: SIM115  # the lock lives as long as it
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not lock(handle):
             handle.close()
-            return not isinstance(error, BlockingIOError)  # other errors: there are no locks in this file system
+            return False
         handle.truncate(0)
         handle.write(self.run_dir.name)
         handle.flush()
@@ -345,9 +348,6 @@ class Beginnings:
 
     def _release(self, phase: str) -> None:
         if (handle := self._locks.pop(phase, None)) is not None:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_UN)  # processes that were forked from this one hold it too
             handle.close()
 
 
@@ -378,19 +378,19 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line.data for line in read_jsonl(path)]
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of a JSON file; empty where there is none."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_object(path)
+    except ValueError:
         return {}
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
+        return read_text(path, 1000)
+    except ValueError:
         return ""

@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Optimizer
 
 from vlmreason.files import read_json, rename_synced, write_json_atomic
+from vlmreason.structure import one_line
 
 STATE = "state.json"
 MAX_FILES = 16_384  # one of each process
@@ -208,7 +209,7 @@ class Writer:
 def remove(faults: Mapping[Path, str]) -> None:
     """Name half-written checkpoints and delete them."""
     for path, fault in faults.items():
-        print(f"vlmreason: {fault}; it is passed over", file=sys.stderr)
+        print(f"vlmreason: {one_line(fault)}; it is passed over", file=sys.stderr)
         _remove(path)
 
 

@@ -16,7 +16,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
-from vlmreason.files import write_text_atomic
+from vlmreason.files import MAX_JSON_BYTES, read_bytes, write_bytes_atomic
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.training.engine import strategies
@@ -258,7 +258,7 @@ def last_step(run_dir: Path, steps_before: Mapping[str, int]) -> int:
     path = run_dir / "metrics.jsonl"
     if not path.is_file():
         return 0
-    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+    for line in reversed(read_bytes(path, MAX_JSON_BYTES).splitlines()):
         try:
             data = json.loads(line)
             return steps_before[data["phase"]] + int(data["step"])
@@ -271,6 +271,6 @@ def _cut_lines(path: Path, num_lines: int) -> None:
     """Keep the first lines of a file."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    if len(lines) != num_lines or (lines and not lines[-1].endswith("\n")):
-        write_text_atomic(path, "".join(lines[:num_lines]))
+    lines = read_bytes(path, MAX_JSON_BYTES).splitlines(keepends=True)
+    if len(lines) != num_lines or (lines and not lines[-1].endswith(b"\n")):
+        write_bytes_atomic(path, b"".join(lines[:num_lines]))

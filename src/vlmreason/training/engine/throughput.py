@@ -14,7 +14,6 @@ Embeddings, norms and activations are left out.
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vlmreason.files import read_json, write_json_atomic
+from vlmreason.files import read_jsonl, read_object, write_json_atomic
 from vlmreason.models.vlm.adapters import part_of
 from vlmreason.models.vlm.learner import Learner
 
@@ -223,7 +222,7 @@ def write(run_dir: Path) -> None:
 
     Phases that it took from another run are named with the seconds that they took there.
     """
-    found = [json.loads(line) for line in (run_dir / "timing.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [line.data for line in read_jsonl(run_dir / "timing.jsonl")]
     reused = {line["phase"]: 0.0 for line in found if line.get("reused")}
     for line in found:
         if line.get("reused"):
@@ -237,9 +236,7 @@ def read(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / "throughput.json"
     if not path.exists():
         return None
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: damaged: a JSON object is expected")
+    found = read_object(path)
     said = ("seconds", *(SAID if found.get("seconds") else ()), *(() if found.get("mfu") is None else ("mfu",)))
     if wrong := [name for name in said if not isinstance(found.get(name), (int, float))]:
         raise ValueError(f"{path}: damaged: {wrong[0]}: a number is expected")
