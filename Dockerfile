@@ -1,5 +1,5 @@
 # docker build -t vlmreason . && docker run -v "$PWD/outputs:/vlmreason/outputs" vlmreason
-# Installs as `make run` does, with PyTorch for the CPU, then trains and evaluates the nano model. Not built by any test.
+# Installs as `make run` does, with PyTorch for the CPU, then trains and evaluates the nano model. Tests read it, and none builds it.
 FROM python:3.11-slim
 RUN apt-get update && apt-get install -y --no-install-recommends make git && rm -rf /var/lib/apt/lists/*
 WORKDIR /vlmreason
