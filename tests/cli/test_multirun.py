@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support.program import Done
 
 from vlmreason.cli import runner
@@ -31,3 +32,16 @@ def test_it_follows_several_jobs_alone(program: Callable[..., Done]) -> None:
     assert table[0].split() == ["level", "accuracy", "where"]
     assert table[3].split() == ["hrad", "failed", "-"]
     assert "where" not in program("generate", "num=1", "workers=1", "out=b").out
+
+
+def test_a_reader_that_has_gone_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.argv", ["vlmreason", "list"])
+    monkeypatch.setattr("vlmreason.commands.list.run", write)
+    with pytest.raises(BrokenPipeError):
+        runner.launch("list", "list", [])
+    assert capsys.readouterr().err == ""

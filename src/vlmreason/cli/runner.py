@@ -28,6 +28,8 @@ from vlmreason.assembly.compose import resolve
 from vlmreason.structure import one_line
 from vlmreason.terminal import columns
 
+_READER_GONE = "the reader of stdout has gone"
+
 
 class _JobFailed(Exception):
     """A job of a sweep failed and has been reported; `code` is its exit code."""
@@ -54,6 +56,8 @@ def launch(command: str, config: str, words: list[str]) -> int:
     try:
         decorated()
     except SystemExit as end:
+        if end.code == _READER_GONE:
+            raise BrokenPipeError from None
         return end.code if isinstance(end.code, int) else errors.MISTAKE
     except _JobFailed as failed:
         return failed.code
@@ -134,6 +138,8 @@ def _run_job(command: str, program: str, cfg: DictConfig, done: list[Done]) -> A
     try:
         plain = resolve(cfg, overrides)
         place = importlib.import_module(catalog.module_name(command)).run(plain)
+    except BrokenPipeError:
+        sys.exit(_READER_GONE)  # past Hydra, which would report it
     except Exception as error:
         code = errors.report(error, f"job {hydra_config.job.num}: " if in_sweep else "")
         if in_sweep:
