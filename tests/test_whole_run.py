@@ -44,7 +44,8 @@ def listed(file: str) -> bool:
 
 def test_the_list_is_strict() -> None:
     for file in ("config.yaml", "predictions/hard-image.jsonl", "checkpoints/final/model.safetensors", ".a.yaml.12.tmp",
-                 "evaluations/a-b-n4-0/scores/hard-text.jsonl", "csv/version_0/metrics.csv"):  # fmt: skip
+                 "evaluations/a-b-n4-0/scores/hard-text.jsonl", "csv/version_0/metrics.csv",
+                 "tensorboard/events.out.0"):  # fmt: skip
         assert listed(file), file
     for file in ("configXyaml", "predictions/hard.txt", "checkpoints/final/model.bin", "evaluations/a/config.yaml",
                  "checkpoints/model.safetensors", "notes.txt", "evaluations/a/b/summary.json"):  # fmt: skip
