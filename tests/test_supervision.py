@@ -19,7 +19,7 @@ from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 
 CONF = Path(__file__).parents[1] / "conf"
-PRETRAINING = ("nano_pretraining", "nano_scenes")
+PRETRAINING = ("nano_pretraining", "nano_reading", "nano_scenes")
 OF_ENVIRONMENTS = {"expert"}  # composed with one only: tests/commands/test_env_compose.py
 STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {*PRETRAINING} - OF_ENVIRONMENTS)
 SINGLE = {

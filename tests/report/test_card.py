@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from vlmreason.report.card import Use, model_card
+from vlmreason.report.card import Use, model_card, with_skills
 
 CONFIG = {"model": {"name": "hf", "id": "some/model"}, "task": {"name": "table_readout"}, "seed": 3}
 CELL = {"level": "hard", "view": "image", "accuracy": 0.5, "ci_low": 0.25, "ci_high": 0.75, "num": 8}
@@ -33,3 +33,16 @@ def test_header_use_and_results(use: Use, library: str, opened_by: str) -> None:
 def test_the_picture_of_the_loss_is_shown_where_there_is_one() -> None:
     assert "](loss.svg)" in model_card("a-run", "final", CONFIG, "plain", None, loss="loss.svg")
     assert "![" not in model_card("a-run", "final", CONFIG, "plain", None)
+
+
+def test_a_table_of_skills_takes_the_place_of_the_older_one() -> None:
+    rows = [{"task": "t", "level": "value", "num": 9, "text": 0.99, "image": 0.5}, {"task": "t", "level": "bare",
+             "num": 9, "text": 1.0}]  # fmt: skip
+    once = with_skills("# A base\n\nWords.\n", rows)
+    assert "| t | value | 99 | 50 | 9 |" in once and "| t | bare | 100 | - | 9 |" in once
+    assert once.startswith("# A base\n\nWords.\n\n")
+    again = with_skills(once + "More.\n", rows[:1])
+    assert again.count("| t |") == 1 and again.endswith("More.\n")
+    assert with_skills(once, rows) == once
+    with pytest.raises(ValueError, match="the card's table of skills has no end"):
+        with_skills("<!-- skills -->", rows)

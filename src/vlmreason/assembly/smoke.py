@@ -42,6 +42,8 @@ def applied(cfg: dict[str, Any]) -> dict[str, Any]:
             cfg[group] = _lowered(cfg[group], limits)
     if cfg.get("supervision", {}).get("phases"):
         cfg["supervision"] = cfg["supervision"] | {"phases": _phases(cfg)}
+        if any(phase.get("marks") for phase in cfg["supervision"]["phases"].values()):
+            cfg["trainer"] = cfg["trainer"] | {"marks": "warn"}  # no skill is learned in two steps
     return cfg
 
 
@@ -71,13 +73,21 @@ def _phases(cfg: Mapping[str, Any]) -> dict[str, Any]:
     phases = {name: _phase(phase, cfg["scale"]["batch_size"]) for name, phase in cfg["supervision"]["phases"].items()}
     for name, phase in phases.items():
         most = cfg["supervision"]["phases"][name]["num_examples"]
-        while phase["num_examples"] < most and not _serves_all(cfg, phases, name):
+        while phase.get("parts") and phase["num_examples"] < most and not _serves_all(cfg, phases, name):
             phase["num_examples"] = min(2 * phase["num_examples"], most)
             phase["batch_size"] = -(-phase["num_examples"] // STEPS)
     return phases
 
 
 def _phase(phase: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+    marks = {
+        name: _lowered({"num": PROBLEMS, **mark}, {"num": PROBLEMS}) for name, mark in phase.get("marks", {}).items()
+    }
+    if marks:
+        phase = {**phase, "marks": marks, "mark_every": None}
+    if phase.get("captions"):
+        pictures = dict.fromkeys(phase["captions"], 1)
+        return {**phase, "captions": pictures, "num_examples": STEPS * len(pictures)}
     size = min(phase.get("batch_size") or batch_size, BATCH)
     parts = {name: _lowered(part, {"distinct": 1}) for name, part in phase["parts"].items()}
     return {**phase, "parts": parts, "num_examples": min(phase["num_examples"], STEPS * size), "batch_size": size}

@@ -1,15 +1,18 @@
 """Pretrain the nano model on generic skills: how the base that ships with the package was made.
 
+A phase with marks ends as soon as they are reached, and the next one does not begin before (trainer.marks).
+
 Examples:
   vlmreason pretrain
   vlmreason pretrain seed=1 out=bases
+  vlmreason pretrain layout=placed supervision=nano_reading
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 CONFIG = "pretrain"
 
@@ -20,6 +23,7 @@ class Settings:
 
     seed: int
     out: str
+    layout: Literal["rotary", "placed"] = "rotary"
     smoke: bool = False
 
 
@@ -33,15 +37,20 @@ def run(cfg: dict[str, Any]) -> Path | None:
 
     own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
-    from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary
+    from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary, read_words
     from vlmreason.models.vlm.learner import Learner
     from vlmreason.training.engine import strategies
     from vlmreason.training.engine.console import Lost, Stopped
     from vlmreason.training.engine.runner import train
-    from vlmreason.training.supervised.pretrain import skill_accuracy
+    from vlmreason.training.supervised.pretrain import check_vocabulary, skill_accuracy, vocabulary_texts
 
     build.quieten()
-    learner = Learner(*build_nano(NanoSettings(), read_vocabulary(), own.seed))
+    settings, words = NanoSettings(), read_vocabulary()
+    if own.layout == "placed":
+        settings = NanoSettings(placed=True, start="composed")
+        words += [*read_words(), *vocabulary_texts(tasks.values())]
+    learner = Learner(*build_nano(settings, words, own.seed))
+    check_vocabulary(learner, tasks.values())
     folder = runs.open_run(cfg)
     logger = build.build_logger(cfg, folder)
     if trainer.progress and strategies.is_first():

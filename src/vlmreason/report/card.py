@@ -78,3 +78,25 @@ def _results(summary: Mapping[str, Any] | None) -> str:
         low, mean, high = (f"{100 * cell[key]:.1f}" for key in ("ci_low", "accuracy", "ci_high"))
         lines.append(f"| {cell['level']} | {cell['view']} | {mean} ({low} to {high}) | {cell['num']} |")
     return "\n".join(lines) + "\n"
+
+
+_BEGIN, _END = "<!-- skills -->", "<!-- end of skills -->"
+
+
+def with_skills(card: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a base's card with the table of its skills, in place of an older one or at the end.
+
+    A row has task, level, num, and by view the share of whole replies that are right.
+    """
+    lines = [_BEGIN, "| task | skill | text, % | picture, % | problems |", "|---|---|---|---|---|"]
+    for row in rows:
+        shares = [f"{100 * row[view]:.0f}" if view in row else "-" for view in ("text", "image")]
+        lines.append(f"| {row['task']} | {row['level']} | {shares[0]} | {shares[1]} | {row['num']} |")
+    table = "\n".join([*lines, _END])
+    before, begin, rest = card.partition(_BEGIN)
+    if not begin:
+        return f"{card.rstrip()}\n\n**Skills**: whole replies that are right, written greedily.\n\n{table}\n"
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise ValueError(f"the card's table of skills has no end: {_END} is expected")
+    return before + table + after

@@ -62,6 +62,8 @@ NUM_CELLS: Mapping[str, tuple[int, int]] = {
     "then_value": (2, 8),
     "beside": (3, 8),
 }
+FEW = (1, 5)
+"""Cells of the same look-ups where few are asked for."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class TableReadingSkills(Skills[ReadingState]):
     levels = (
         *text_only,
         *("list", "short_list", "value", "rows", "columns", "names", "transcribe", "then_value"),
+        *("few_values", "few_rows", "few_columns", "few_names"),
         *("marked", "few_marked", "beside", "trail", "short_trail"),
     )
     state_type = ReadingState
@@ -218,7 +221,7 @@ def _list(most: int) -> Callable[[random.Random, TableState], tuple[str, str]]:
 
     def reply(rng: random.Random, table: TableState) -> tuple[str, str]:
         parts, cells = _way(rng, _every_of(table), most)
-        again = rng.random() < 0.4
+        again = rng.random() < 0.5
         found = _pairs(table, cells)
         if again:
             found += f" {rng.choice(AGAIN)}: " + " ".join(str(table.value(cell)) for cell in cells)
@@ -227,17 +230,19 @@ def _list(most: int) -> Callable[[random.Random, TableState], tuple[str, str]]:
     return reply
 
 
-def _look_up(skill: str, write: Callable[[TableState, Cell], str]) -> Callable[..., tuple[str, str]]:
+def _look_up(
+    skill: str, write: Callable[[TableState, Cell], str], few: bool = False
+) -> Callable[[random.Random, TableState], tuple[str, str]]:
     def reply(rng: random.Random, table: TableState) -> tuple[str, str]:
-        cells = _some(rng, table, skill)
+        cells = _some(rng, table, FEW if few else NUM_CELLS[skill])
         found = " ".join(f"{cell_name(cell)} {write(table, cell)}" for cell in cells)
         return ask(rng, VERBS[skill], *_listed(cells)), found
 
     return reply
 
 
-def _some(rng: random.Random, table: TableState, skill: str) -> list[Cell]:
-    return rng.sample(_every_of(table), min(rng.randint(*NUM_CELLS[skill]), len(_every_of(table))))
+def _some(rng: random.Random, table: TableState, num: tuple[int, int]) -> list[Cell]:
+    return rng.sample(_every_of(table), min(rng.randint(*num), len(_every_of(table))))
 
 
 def _transcribe(rng: random.Random, table: TableState) -> tuple[str, str]:
@@ -246,7 +251,7 @@ def _transcribe(rng: random.Random, table: TableState) -> tuple[str, str]:
 
 def _then_value(rng: random.Random, table: TableState) -> tuple[str, str]:
     """The table, then values of it: texts that begin where a conversion begins."""
-    cells = _some(rng, table, "then_value")
+    cells = _some(rng, table, NUM_CELLS["then_value"])
     verb = rng.choice(VERBS["value"]).lower()
     return ask(rng, VERBS["transcribe"], "then", verb, *_listed(cells)), f"{_latex(table)}\n{_pairs(table, cells)}"
 
@@ -268,13 +273,17 @@ def _trail(most: int) -> Callable[[random.Random, TableState], tuple[str, str]]:
     return reply
 
 
+_WRITTEN: Mapping[str, Callable[[TableState, Cell], str]] = {
+    "value": lambda table, cell: str(table.value(cell)),
+    "rows": lambda table, cell: table.row_names[cell[0] - 1],
+    "columns": lambda table, cell: table.col_names[cell[1] - 1],
+    "names": names_of,
+}
 _REPLIES: Mapping[str, Callable[[random.Random, TableState], tuple[str, str]]] = {
     "list": _list(LONGEST),
     "short_list": _list(SHORTEST),
-    "value": _look_up("value", lambda table, cell: str(table.value(cell))),
-    "rows": _look_up("rows", lambda table, cell: table.row_names[cell[0] - 1]),
-    "columns": _look_up("columns", lambda table, cell: table.col_names[cell[1] - 1]),
-    "names": _look_up("names", names_of),
+    **{skill: _look_up(skill, write) for skill, write in _WRITTEN.items()},
+    **{f"few_{skill.removesuffix('s')}s": _look_up(skill, write, few=True) for skill, write in _WRITTEN.items()},
     "transcribe": _transcribe,
     "then_value": _then_value,
     "marked": _marked,

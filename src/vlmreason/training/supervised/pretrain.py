@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.models.vlm.learner import Learner
+from vlmreason.models.vlm.tokenization import pieces
 from vlmreason.tasks.base import Task
 
-NUM_VOCABULARY_PROBLEMS = 300
+NUM_VOCABULARY_PROBLEMS = 100
 
 
-def vocabulary_texts(tasks: Iterator[Task[Any]]) -> Iterator[str]:
+def vocabulary_texts(tasks: Iterable[Task[Any]]) -> Iterator[str]:
     """Return prompts and responses from which the closed vocabulary is read: words of every task and wording.
 
     Only the set of words is kept, in order of appearance.
@@ -23,10 +24,22 @@ def vocabulary_texts(tasks: Iterator[Task[Any]]) -> Iterator[str]:
         for level in task.levels:
             for index in range(NUM_VOCABULARY_PROBLEMS):
                 problem = task.sample(level, "train", index)
-                for view in ("text", "image_via_text"):
+                for view in ("text",) if level in task.text_only else ("text", "image_via_text"):
                     dialogue = build_dialogue(task, problem, view)
                     yield dialogue.prompt
                     yield dialogue.response.text
+
+
+def check_vocabulary(learner: Learner, tasks: Iterable[Task[Any]]) -> None:
+    """Raise ValueError where a task writes a word that the closed vocabulary spells out at best."""
+    known = set(learner.processor.tokenizer.get_vocab())
+    for task in tasks:
+        for text in vocabulary_texts([task]):
+            if unknown := set(pieces(text)) - known:
+                raise ValueError(
+                    f"task={task.name}: the vocabulary has no {sorted(unknown)[0]!r}; `vlmreason pretrain "
+                    "layout=placed` makes a base that has the words of its skills"
+                )
 
 
 @torch.no_grad()
@@ -42,7 +55,7 @@ def skill_accuracy(learner: Learner, tasks: Mapping[str, Task[Any]], num: int = 
     for task in tasks.values():
         for level in task.levels:
             problems = [task.sample(level, "validation", i) for i in task.first(level, "validation", num)]
-            for view in ("text", "image"):
+            for view in ("text",) if level in task.text_only else ("text", "image"):
                 encoded = [learner.processor.encode(build_dialogue(task, p, view)) for p in problems]
                 batch = {k: v.to(model.device) for k, v in learner.processor.collate(encoded).items()}
                 logits_NV, targets_N, _ = learner.target_logits(batch)
