@@ -7,7 +7,7 @@ import pytest
 from hydra import initialize_config_dir
 
 from vlmreason import places, runs
-from vlmreason.assembly import compose
+from vlmreason.assembly import compose, planning
 from vlmreason.studies import artifacts
 
 
@@ -63,3 +63,16 @@ def test_choosing() -> None:
     every = artifacts.chosen("glob(s2h/*)")
     assert every == [name for name in artifacts.names() if name.startswith("s2h/")] and len(every) > 0
     assert artifacts.chosen(["s2h/fig5", "glob(s2h/fig5)"]) == ["s2h/fig5"]
+
+
+def test_progress_is_one_line_that_the_next_word_overwrites(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in range(3):
+        planning.show_progress("drawing", place, 9)
+    assert capsys.readouterr().err == "", "not where nobody looks"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for place in (0, 8):
+        planning.show_progress("drawing", place, 9)
+    planning.show_progress("drawing", 0, 8)
+    assert capsys.readouterr().err == "\033[Kvlmreason: drawing 1 of 9\r\033[K\r", "and not for a few"

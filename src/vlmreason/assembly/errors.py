@@ -31,7 +31,8 @@ def report(error: BaseException, before: str = "") -> int:
             traceback.print_exception(error)
         return FAILED
     code, text = found
-    print(f"vlmreason: {before}{text}", file=sys.stderr)
+    clear = "\033[K" if sys.stderr.isatty() else ""  # a line that says how far something is
+    print(f"{clear}vlmreason: {before}{text}", file=sys.stderr)
     return code
 
 

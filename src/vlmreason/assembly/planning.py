@@ -173,13 +173,13 @@ def show_progress(what: str, place: int, number: int) -> None:
     if number > 8 and sys.stderr.isatty():
         last = place + 1 == number
         text = "" if last else f"vlmreason: {what} {place + 1} of {number}"
-        print(f"\r\033[K{text}", end="", flush=True, file=sys.stderr)
+        print(f"\033[K{text}", end="\r", flush=True, file=sys.stderr)
 
 
 def clear_progress() -> None:
     """Make room for a line of its own."""
     if sys.stderr.isatty():
-        print("\r\033[K", end="", flush=True, file=sys.stderr)
+        print("\033[K", end="", flush=True, file=sys.stderr)
 
 
 @dataclass(frozen=True)
