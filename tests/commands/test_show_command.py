@@ -71,10 +71,14 @@ def test_pandas_opens_the_lines(run: Path, program: Callable[..., Done]) -> None
 
 
 def test_episodes_are_shown(tmp_path: Path, program: Callable[..., Done]) -> None:
-    lost = answered_run(tmp_path, lambda *_: '["up"]', "env=number_line", "algorithm=ppo", num=1)
+    turns = json.dumps(['{"action": "up"}', "x"])
+    lost = answered_run(tmp_path, lambda *_: turns, "env=number_line", "algorithm=ppo", num=1)
     done = program("show", f"run={lost}", "wrong=1")
     assert done.code == 0, done.err
-    assert "number_line-standard-test-0: wrong; unreadable; " in done.out and "turns 1" in done.out
+    assert "number_line-standard-test-0: wrong; unreadable; " in done.out and "turns 2" in done.out
+    lines = done.out.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("  response"))
+    assert [line.strip() for line in lines[at : at + 2]] == ['response  >>{"action":<< "up"}', "x"]
 
 
 @pytest.mark.parametrize(("words", "said"), [

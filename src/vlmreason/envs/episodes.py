@@ -13,9 +13,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlmreason.dialogue.compare import Compared, compare, first_difference
 from vlmreason.envs.base import ActionEnv, Env, Outcome
 from vlmreason.pictures import Picture
-from vlmreason.tasks.base import Belongs, Modality, Score, Task
+from vlmreason.segments import ANSWER, Response, Segment
+from vlmreason.tasks.base import Belongs, Modality, Problem, Score, Task
 
 
 class Episodes(Task[Any]):
@@ -109,6 +111,16 @@ class Episodes(Task[Any]):
 
     def state_from_json(self, data: object) -> Any:
         return self.env.state_from_json(data)
+
+
+def compare_response(task: Task[Any], problem: Problem[Any], view: str, response: str) -> Compared:
+    """Hold a response against the expected one (`dialogue.compare`); episodes turn by turn, a line for each."""
+    turns = _read(response) if isinstance(task, Episodes) else []
+    if not turns:
+        return compare(task, problem, view, response)
+    expected, found = ("\n".join(texts) for texts in (_read(task.answer(problem.state)), turns))
+    parts = (Response((Segment(ANSWER, text),)) for text in (expected, found))
+    return Compared(*parts, first_difference(expected, found))
 
 
 def write_episode(responses: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlmreason.dialogue.build import modality
-from vlmreason.dialogue.compare import Compared, Span, compare, details
+from vlmreason.dialogue.compare import Compared, Span, details
+from vlmreason.envs.episodes import compare_response
 from vlmreason.evaluation.predictions import Prediction, prediction_path
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scores import Verdict, judged_cell
@@ -94,7 +95,7 @@ def answers(
 def show(task: Task[Any], level: str, view: str, split: str, prediction: Prediction, verdict: Verdict) -> Exhibit:
     """Put a response beside its problem, which is made again."""
     problem, text = SampledProblems(task, (level,), split)[prediction.id], prediction.response or ""
-    compared = compare(task, problem, view, text if len(text) <= MAX_RESPONSE_CHARS else "")
+    compared = compare_response(task, problem, view, text if len(text) <= MAX_RESPONSE_CHARS else "")
     return Exhibit(level, view, prediction, verdict, task.prompt(problem.state, modality(view)), compared)
 
 

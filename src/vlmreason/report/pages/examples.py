@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.dialogue.compare import compare, details
+from vlmreason.dialogue.compare import details
+from vlmreason.envs.episodes import compare_response
 from vlmreason.pictures import png_bytes
 from vlmreason.segments import ANSWER, Response, Segment
 from vlmreason.studies.records import Evaluation, Record
@@ -169,7 +170,7 @@ def answer(
 ) -> Answer:
     """Hold a response against the expected one; where only its beginning was kept, the verdict is that on the whole."""
     text = text[:MAX_CHARS]
-    found, score = compare(task, problem, view, text), task.score(problem.state, text)
+    found, score = compare_response(task, problem, view, text), task.score(problem.state, text)
     said = details(score.parsed, score.parts) if (score.correct and score.parsed) == right else ""
     mark, (wanted, word) = found.difference.response if found.difference else None, found.words
     return Answer(run, strategy, view, right, found.response, mark, wanted if word is None else None, said)
