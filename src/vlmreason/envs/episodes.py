@@ -119,8 +119,8 @@ def compare_response(task: Task[Any], problem: Problem[Any], view: str, response
     if not turns:
         return compare(task, problem, view, response)
     expected, found = ("\n".join(texts) for texts in (_read(task.answer(problem.state)), turns))
-    parts = (Response((Segment(ANSWER, text),)) for text in (expected, found))
-    return Compared(*parts, first_difference(expected, found))
+    gold, given = (Response((Segment(ANSWER, text),)) for text in (expected, found))
+    return Compared(gold, given, first_difference(expected, found))
 
 
 def write_episode(responses: Sequence[str]) -> str:
