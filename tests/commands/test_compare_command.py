@@ -107,3 +107,22 @@ def test_mistakes_are_one_sentence(runs: tuple[Path, Path], tmp_path: Path, prog
     ):
         done = program("compare", *words)
         assert done.code == 2 and said in done.err and done.err.count("\n") == 1, done.err
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda e: e["cells"][0].update(right=7),
+    lambda e: e["cells"][0].update(examples=[7]),
+    lambda e: e["cells"][0].update(examples=[{"index": "x", "response": "y"}]),
+    lambda e: e["identity"].update(task_config=[]),
+    lambda e: e["identity"].pop("split"),
+    lambda e: e["identity"].update(task_version=99),
+])  # fmt: skip
+def test_damaged_records_are_one_sentence(
+    spoil: Callable[[Any], object], tmp_path: Path, program: Callable[..., Done]
+) -> None:
+    record = sorted(RECORDS.glob("table_readout-mix-nano-s0-*.json"))[0]
+    data = json.loads(record.read_text())
+    spoil(next(evaluation for evaluation in data["evaluations"] if evaluation["own"]))
+    (tmp_path / "spoiled.json").write_text(json.dumps(data))
+    done = program("compare", f"run={record},{tmp_path / 'spoiled.json'}")
+    assert done.code == 2 and "spoiled.json" in done.err and done.err.count("\n") == 1, done.err

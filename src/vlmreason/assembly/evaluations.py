@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from vlmreason.files import read_json
 from vlmreason.pictures import png_bytes
 from vlmreason.report.pages.examples import Example, answer
 from vlmreason.structure import nearest
-from vlmreason.studies.records import RIGHT, Record, read_record
+from vlmreason.studies.records import DAMAGES, RIGHT, Record, read_record
 from vlmreason.tasks.base import Task
 
 
@@ -52,8 +53,13 @@ def open_marks(place: str) -> tuple[Evaluated, Marks]:
     """Read what was right in an evaluation: of a run's directory its own, of a folder in its `evaluations/` that one,
     of a record's file that which it keeps of the run's own. Raises ValueError."""
     path = Path(place)
-    if path.suffix == ".json" and path.is_file():
-        return _of_record(read_record(path))
+    try:
+        return _of_record(read_record(path)) if path.suffix == ".json" and path.is_file() else _of_run(path)
+    except DAMAGES as error:
+        raise ValueError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _of_run(path: Path) -> tuple[Evaluated, Marks]:
     further = path.parent.name == "evaluations" and not (path / "config.yaml").exists()
     found = open_evaluation(path.parents[1], path.name) if further else open_evaluation(path)
     right: dict[Place, dict[int, bool]] = {}
@@ -95,7 +101,7 @@ def _of_record(record: Record) -> tuple[Evaluated, Marks]:
     right, responses = dict[Place, dict[int, bool]](), dict[Place, dict[int, str]]()
     for cell in own.cells:
         right[cell.level, cell.view] = {index: mark == RIGHT for index, mark in enumerate(cell.right)}
-        responses[cell.level, cell.view] = {int(one["index"]): str(one["response"]) for one in cell.examples}
+        responses[cell.level, cell.view] = {operator.index(one["index"]): str(one["response"]) for one in cell.examples}
     return found, Marks(record.run, _problems(own.identity), right, responses)
 
 
