@@ -344,4 +344,6 @@ def test_gallery_knows_every_task_and_environment(program, tmp_path: Path) -> No
     shown = [name for name in names if name not in ("llava_data", "alfworld")]  # these need data of the user's
     assert {"table_readout", "general_points_l", "virl_l"} <= set(shown)
     assert program("gallery", f"tasks=[{','.join(shown)}]", "num=1", "out=page.html").code == 0
-    assert (tmp_path / "page.html").read_text().count('<article class="problem">') >= len(shown)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<article class="problem">') >= len(shown)
+    assert page.count("No picture: of text alone") == 3  # levels of the reading skills

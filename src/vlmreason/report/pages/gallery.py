@@ -56,8 +56,8 @@ def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: in
     shown = [(task, _problems(task, split, first, num)) for task in tasks]
     links = "".join(f'<a href="#{escape(task.name)}">{escape(task.name)}</a>' for task in tasks)
     sections = "".join(_task(task, scale, problems) for task, problems in shown)
-    states = ((task, problem.state) for task, problems in shown for problem in problems)
-    key = markup.key(task.response(state, view) for task, state in states for view in VIEWS)
+    found = ((task, problem) for task, problems in shown for problem in problems)
+    key = markup.key(task.response(problem.state, view) for task, problem in found for view in _views(task, problem))
     body = (
         f"<header><h1>vlmreason gallery</h1><p class=soft>Sizes: {escape(scale)}. Split: {escape(split)}.</p>"
         f"<p class=key>A response is made of segments: {key}</p><nav>{links}</nav></header>\n"
@@ -77,22 +77,31 @@ def _task(task: Task[Any], scale: str, problems: Sequence[Problem[Any]]) -> str:
     return f'<section>\n<h2 id="{escape(task.name)}">{escape(task.name)}</h2>\n{shown}</section>\n'
 
 
+def _views(task: Task[Any], problem: Problem[Any]) -> tuple[str, ...]:
+    return ("text",) if problem.level in task.text_only else VIEWS
+
+
 def _problem(task: Task[Any], problem: Problem[Any], scale: str) -> str:
-    state = problem.state
-    picture = task.draw(state)
-    height, width = picture.shape[:2]
-    enlarged = width < 420  # nano pictures are shown larger than they are, pixel by pixel
-    rendering = ' style="--rendering: pixelated"' if enlarged else ""
-    shown = 420 if enlarged or width < 1.5 * height else 640
-    views = "".join(_view(task, problem, view) for view in VIEWS)
+    shown, picture = _picture(task, problem)
+    views = "".join(_view(task, problem, view) for view in _views(task, problem))
     return (
         f'<article class="problem">\n<div class="top"><h3>{escape(problem.level)}</h3>'
         f'<span class="id">{escape(problem.id)}</span></div>\n<div class="given" style="--shown: {shown}px">'
-        f"<div><h4>Picture ({width} x {height} px)</h4>"
-        f"{markup.image(png_bytes(picture), problem.id, rendering)}</div>"
-        f"<div><h4>Text form</h4><pre>{escape(task.text(state))}</pre></div></div>\n"
+        f"<div>{picture}</div><div><h4>Text form</h4><pre>{escape(task.text(problem.state))}</pre></div></div>\n"
         f'<div class="views">{views}</div>\n</article>\n'
     )
+
+
+def _picture(task: Task[Any], problem: Problem[Any]) -> tuple[int, str]:
+    """How wide the picture is shown (px), and its markup."""
+    if problem.level in task.text_only:
+        return 420, "<h4>No picture: of text alone</h4>"
+    picture = task.draw(problem.state)
+    height, width = picture.shape[:2]
+    enlarged = width < 420  # nano pictures are shown larger than they are, pixel by pixel
+    rendering = ' style="--rendering: pixelated"' if enlarged else ""
+    image = markup.image(png_bytes(picture), problem.id, rendering)
+    return (420 if enlarged or width < 1.5 * height else 640), f"<h4>Picture ({width} x {height} px)</h4>{image}"
 
 
 def _view(task: Task[Any], problem: Problem[Any], view: str) -> str:
@@ -114,7 +123,7 @@ class Entry:
 
 
 def markdown(entries: Sequence[Entry], scale: str, split: str, index: int, pictures: str) -> str:
-    """Write the Markdown page: one problem of the first level of each entry; `pictures`: the folder of its pictures."""
+    """Write the Markdown page: one problem per entry, of its first level with a picture; these lie in `pictures`."""
     parts = [_INTRODUCTION.format(scale=scale)]
     for entry in entries:
         task, problem = entry.task, _shown(entry, split, index)
@@ -154,7 +163,8 @@ and the response with its segments named; long ones are cut. Those that read fil
 
 
 def _shown(entry: Entry, split: str, index: int) -> Problem[Any]:
-    return entry.task.sample(entry.task.levels[0], split, index)
+    pictured = next(level for level in entry.task.levels if level not in entry.task.text_only)
+    return entry.task.sample(pictured, split, index)
 
 
 def _named(name: str, text: str) -> Iterator[str]:
