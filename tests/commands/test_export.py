@@ -98,6 +98,7 @@ def test_it_opens_and_answers_as_the_run_does(
     assert noted["provenance"]["config_hash"] == trained[name].name.rpartition("-")[2]
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
     assert (tmp_path / "exported" / "README.md").read_text().count("| simple | ") == 2
+    assert (tmp_path / "exported" / "loss.svg").read_bytes().count(b"<path") > 2
 
 
 @pytest.mark.parametrize("name", ["none", "lora", "placed"])
