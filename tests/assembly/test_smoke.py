@@ -107,7 +107,7 @@ def test_a_sweep_of_least_runs_has_a_name_of_its_own(program: Callable[..., Done
     done = program("sweep", "plan", "plan=smoke", "smoke=true")
     assert done.code == 0, done.err
     assert done.last_line.endswith("outputs/sweeps/smoke-smoke")
-    assert "3 runs missing, about 1 core minute of training" in done.out
+    assert "3 runs, about 1 core minute of training" in done.out
     jobs = json.loads(Path(done.last_line, "sweep.json").read_text())["jobs"]
     assert jobs and all("-smoke-" in job["run"] and "smoke=true" in job["overrides"] for job in jobs)
     assert program("sweep", "status", "plan=smoke", "smoke=true").code == 0

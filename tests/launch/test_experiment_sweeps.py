@@ -271,4 +271,4 @@ def test_what_is_missing_has_a_price_before_it_is_planned(
     """The made-up runs are like no record, which is said too."""
     done = vlmreason(*words, "experiment=made_up/forced", "runs=none")
     assert done.code == 0, done.err
-    assert "4 runs missing; what they cost is not known, no record is of a like run" in done.out.splitlines()
+    assert "4 runs missing, at a cost that is not known: no record is of a like run" in done.out.splitlines()

@@ -27,7 +27,7 @@ def planned(vlmreason, tmp_path: Path, base: Path) -> Path:
     write_plan(tmp_path / "two.yaml", settings(base) | {"seed": [0, 1]})
     done = vlmreason("sweep", "plan", "plan=two.yaml", "dir=s")
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines() == ["2 jobs planned", str(tmp_path / "s")]
+    assert done.out.splitlines() == ["2 runs, about 1 core minute of training", "2 jobs planned", str(tmp_path / "s")]
     return tmp_path / "s"
 
 

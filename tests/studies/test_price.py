@@ -39,7 +39,7 @@ def test_the_same_task_comes_before_others_and_others_before_nothing() -> None:
 def test_what_nothing_is_known_of_is_said() -> None:
     there = [record(60.0), record(0.0, model="other"), record(1.0, model="small", smoke=True)]
     paper = config(model="qwen2_5_vl_3b")
-    assert str(price([(paper, 50)], there)).endswith("what they cost is not known, no record is of a like run")
+    assert str(price([(paper, 50)], there)).endswith("missing, at a cost that is not known: no record is of a like run")
     assert str(price([(paper, 50), (config(), 5000)], there)) == (
         "2 runs missing, about 200 core minutes of training; of 1 it is not known"
     )

@@ -115,7 +115,8 @@ def run(cfg: dict[str, Any]) -> Path | None:
         if own.experiment is not None and not own.dir:
             folder = planning.free_folder(_first_folder(own, scale))
         if new := [job.config for job in planned if job.run_dir is None]:
-            print(planning.price(new, library.records), flush=True)  # before anything is sent
+            price = planning.price(new, library.records)
+            print(f"{len(new)} runs, {price.cost}" if own.plan else price, flush=True)  # before anything is sent
         planned, saving = planning.share_beginnings(planned)
         sweep, configs = sweeps.make_sweep(_name(own) if own.plan else folder.name, planned)
         with directory.locked(folder):

@@ -21,12 +21,16 @@ class Price:
     unknown: int
 
     def __str__(self) -> str:
-        missing = f"{self.num} run{'' if self.num == 1 else 's'} missing"
+        return f"{self.num} run{'' if self.num == 1 else 's'} missing, {self.cost}"
+
+    @property
+    def cost(self) -> str:
+        """Say what they cost, in words."""
         if self.unknown == self.num:
-            return f"{missing}; what they cost is not known, no record is of a like run"
+            return "at a cost that is not known: no record is of a like run"
         cost = " and ".join(_words(minutes, unit) for unit, minutes in self.minutes.items())
         rest = f"; of {self.unknown} it is not known" if self.unknown else ""
-        return f"{missing}, about {cost} of training{rest}"
+        return f"about {cost} of training{rest}"
 
 
 def price(missing: Iterable[tuple[Config, int]], records: Iterable[Record]) -> Price:
