@@ -23,7 +23,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def reply(task: Task[Any], problem: Problem[Any], view: str) -> str:
-    """Right on simple problems and the first hard one; the others are spoiled, unreadable, and cut off."""
+    """Right on simple problems and the first hard one; the others are spoiled, unparsed, and cut off."""
     hard = {1: "\x1b[31m(1,1) 7 Answer: 7 Sum: 7", 2: "no idea", 3: "word " * 3000}
     return hard.get(problem.index, gold(task, problem)) if problem.level == "hard" else gold(task, problem)
 
@@ -39,7 +39,7 @@ def test_wrong_answers_are_shown_beside_what_was_expected(run: Path, program: Ca
     first, second, table = done.out.split("\n\n")
     assert first.startswith("hard, image, table_readout-hard-test-1: wrong; ")
     assert "Read the marked path" in first and ">>\\x1b[31m(1,1)<<" in first and "\x1b" not in done.out
-    assert second.startswith("hard, image, table_readout-hard-test-2: wrong; unreadable; ")
+    assert second.startswith("hard, image, table_readout-hard-test-2: wrong; unparsed; ")
     assert "first difference: no at character 1, expected (" in second
     assert [line.split() for line in table.splitlines()[2:]] == [
         ["simple", "image", "4", "0", "0", "0", "0"], ["hard", "image", "4", "3", "2", "1", "2"],
@@ -75,7 +75,7 @@ def test_episodes_are_shown(tmp_path: Path, program: Callable[..., Done]) -> Non
     lost = answered_run(tmp_path, lambda *_: turns, "env=number_line", "algorithm=ppo", num=1)
     done = program("show", f"run={lost}", "wrong=1")
     assert done.code == 0, done.err
-    assert "number_line-standard-test-0: wrong; unreadable; " in done.out and "turns 2" in done.out
+    assert "number_line-standard-test-0: wrong; unparsed; " in done.out and "turns 2" in done.out
     lines = done.out.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("  response"))
     assert [line.strip() for line in lines[at : at + 2]] == ['response  >>{"action":<< "up"}', "x"]

@@ -34,4 +34,4 @@ def test_both_words_are_named() -> None:
 
 def test_details_of_a_verdict() -> None:
     assert details(True, {"sum": 1.0, "trace_list": 1 / 3}) == "sum 1, trace_list 0.333"
-    assert details(False, {}, cut_off=True) == "unreadable, cut off" and details(True, {}) == ""
+    assert details(False, {}, cut_off=True) == "unparsed, cut off" and details(True, {}) == ""

@@ -63,6 +63,6 @@ def first_difference(expected: str, response: str) -> Difference | None:
 
 def details(parsed: bool, parts: Mapping[str, float], cut_off: bool = False) -> str:
     """Write what a verdict says beside right and wrong, as `cut off; trace_list 0.5, sum 1`."""
-    faults = [*["unreadable"] * (not parsed), *["cut off"] * cut_off]
+    faults = [*["unparsed"] * (not parsed), *["cut off"] * cut_off]
     numbers = [f"{name} {value:.3g}" for name, value in parts.items()]
     return "; ".join(", ".join(said) for said in (faults, numbers) if said)

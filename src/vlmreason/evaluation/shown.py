@@ -79,7 +79,7 @@ class Selection:
              str(t["shown right"] + t["shown wrong"]))
             for (level, view), t in self.tallies.items()
         ]  # fmt: skip
-        return columns(("level", "view", "answers", "wrong", "unreadable", "cut off", "shown"), rows, left=2)
+        return columns(("level", "view", "answers", "wrong", "unparsed", "cut off", "shown"), rows, left=2)
 
 
 def answers(

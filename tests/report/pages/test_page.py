@@ -326,8 +326,8 @@ def test_answers_are_compared_with_those_of_their_kind() -> None:
     assert [(marks[name].mark, marks[name].missing) for name in "abc"] == [(None, None)] * 3
     assert marks["d"].mark is not None and spoiled[slice(*marks["d"].mark)] == "77"
     assert marks["e"].mark is None and marks["e"].missing == "Answer:"
-    assert "answer_list 1" in marks["a"].said and "unreadable" not in marks["a"].said
-    assert marks["f"].said.startswith("unreadable; ") and "trace_list 0" in marks["f"].said
+    assert "answer_list 1" in marks["a"].said and "unparsed" not in marks["a"].said
+    assert marks["f"].said.startswith("unparsed; ") and "trace_list 0" in marks["f"].said
     assert marks["g"].said == "", "a response that was cut for the record was judged as a whole"
 
 
