@@ -54,13 +54,13 @@ def test_a_prompt_of_ones_own_may_hold_anything(
 ) -> None:
     asked: list[Any] = []
     said = Generation("a\x1b[2J", 2, True)
-    monkeypatch.setattr(Learner, "generate", lambda self, prompts, num, start: asked.extend(prompts) or [said])
+    monkeypatch.setattr(Learner, "generate", lambda self, prompts, *_: asked.extend(prompts) or [said])
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a (1), b.png")
     text = "Read (4,2), 'now' = [x] ${y}\nand \\cell{z}"
     done = program("chat", f"run={run}", f"prompt={text}", f"picture={tmp_path / 'a (1), b.png'}", *WORDS)
     assert (done.code, done.out) == (0, "a\\x1b[2J\n"), done.err
-    assert asked[0].text == text and asked[0].image.shape == (144, 144, 3)
-    assert np.all(asked[0].image == (255, 0, 0)) and "stretched to the model's 144 x 144 px" in done.err
+    assert asked[-1].text == text and asked[-1].image.shape == (144, 144, 3)
+    assert np.all(asked[-1].image == (255, 0, 0)) and "stretched to the model's 144 x 144 px" in done.err
 
 
 def test_lines_are_answered_until_an_empty_one(
