@@ -13,7 +13,17 @@ import pytest
 import torch
 from support.tiny import nano_task, plan, processor, tiny_learner
 
-from vlmreason.data.loader import LENGTH_STEP, Packing, StepData, pack, pack_rows, step_loader
+from vlmreason.data.loader import (
+    COST_STEP,
+    LENGTH_STEP,
+    PASS_COST,
+    Packing,
+    StepData,
+    pack,
+    pack_by_cost,
+    pack_rows,
+    step_loader,
+)
 from vlmreason.data.mixture import Mixture
 from vlmreason.models.vlm.processor import Encoded
 
@@ -79,6 +89,31 @@ def test_pack_keeps_every_example() -> None:
         for part in parts:
             assert len(part) == 1 or len(part) * -(-len(part[0]) // LENGTH_STEP) * LENGTH_STEP <= micro_tokens
     assert pack([], 100) == []
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 300, 900, 10**9])
+def test_cut_by_cost_keeps_every_example_and_pads_less(micro_tokens: int) -> None:
+    steps = {cut: step_data(mixture(), NUM, micro_tokens, cut=cut)[0] for cut in ("shapes", "cost")}
+    assert Counter(rows(steps["cost"])) == Counter(rows(steps["shapes"]))
+    for micro in steps["cost"]["micro_batches"]:
+        num, length = micro["input_ids"].shape
+        assert length % COST_STEP == 0 and (num == 1 or num * length <= micro_tokens)
+        assert len(micro.get("pixel_values", [])) in (0, num), "texts and pictures are apart"
+    cost = {cut: step["num_padded"] + PASS_COST * len(step["micro_batches"]) for cut, step in steps.items()}
+    assert cost["cost"] <= cost["shapes"] or micro_tokens == 10**9  # a pass of both kinds saves one there
+    assert pack_by_cost([], 100) == []
+
+
+def test_cut_by_cost_is_the_best_cut() -> None:
+    examples = [Encoded([7] * length, [1] * length, None) for length in (5, 300, 17, 90, 2, 64, 65)]
+    ordered = sorted(examples, key=len)
+
+    def cost(parts: list[list[Encoded]]) -> int:
+        return sum(len(part) * -(-len(part[-1]) // COST_STEP) * COST_STEP + PASS_COST for part in parts)
+
+    cuts = itertools.chain(*(itertools.combinations(range(1, len(ordered)), n) for n in range(len(ordered))))
+    every = [[ordered[a:b] for a, b in itertools.pairwise((0, *cut, len(ordered)))] for cut in cuts]
+    assert cost(pack_by_cost(examples, 10**6)) == min(map(cost, every))
 
 
 def test_cut_changes_neither_loss_nor_gradient() -> None:

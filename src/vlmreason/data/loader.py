@@ -22,6 +22,10 @@ from vlmreason.tasks.base import Task
 LENGTH_STEP = 16
 """Lengths of micro-batches are multiples of it (tokens)."""
 
+COST_STEP, PASS_COST = 8, 250
+"""Where micro-batches are cut by cost: what their lengths are multiples of, and what a forward and backward pass costs
+beside its tokens, in tokens."""
+
 AHEAD = 4
 """Steps that are made before they are needed."""
 
@@ -29,6 +33,9 @@ Step = dict[str, Any]
 """One optimizer step: `micro_batches` (list of tensors by name) and counts: `num_targets` (response tokens),
 `num_tokens`, `num_pairs` (of tokens of one example), `num_padded` (tokens with padding), `num_images`,
 `num_examples`."""
+
+Cut = Literal["shapes", "cost"]
+"""Micro-batches of few shapes, or of the least padding for the number of passes."""
 
 Packing = Literal["rows", "row"]
 """Several examples in a row: rows of a few examples (a kernel that computes what it masks pays for long ones), or one
@@ -64,11 +71,12 @@ class StepData(Dataset[Step]):
         world_size: int = 1,
         packing: Packing | None = None,
         pixel_type: torch.dtype = torch.float32,
+        cut: Cut = "shapes",
     ) -> None:
         self.mixture, self.tasks, self.processor = mixture, tasks, processor
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
-        self.packing, self.pixel_type = packing, pixel_type
+        self.packing, self.pixel_type, self.cut = packing, pixel_type, cut
 
     @property
     def num_steps(self) -> int:
@@ -101,6 +109,8 @@ class StepData(Dataset[Step]):
 
     def _collate(self, encoded: Sequence[Encoded]) -> list[dict[str, Tensor]]:
         processor = self.processor
+        if self.packing is None and self.cut == "cost":
+            return [processor.collate(part, COST_STEP) for part in pack_by_cost(encoded, self.micro_tokens)]
         if self.packing is None:
             return [processor.collate(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
         batches = pack_rows(encoded, self.micro_tokens, one_row=self.packing == "row")
@@ -140,6 +150,25 @@ def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         num = 1 << (num.bit_length() - 1)
         parts.append(rest[:num])
         rest = rest[num:]
+    return parts
+
+
+def pack_by_cost(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+    """Return micro-batches of examples of similar length, texts and pictures apart: the least padded tokens, with
+    PASS_COST for each, of all that hold at most `micro_tokens`."""
+    parts = []
+    for pictured in (False, True):
+        rest = sorted((example for example in examples if (example.image is not None) == pictured), key=len)
+        best = [(0, 0)]  # cost of the first i examples, and where the last of their micro-batches begins
+        for i in range(1, len(rest) + 1):
+            length = -(-len(rest[i - 1]) // COST_STEP) * COST_STEP
+            starts = range(max(0, i - max(1, micro_tokens // length)), i)
+            best.append(min((best[k][0] + (i - k) * length + PASS_COST, k) for k in starts))
+        i = len(rest)
+        while i:
+            start = best[i][1]
+            parts.append(rest[start:i])
+            i = start
     return parts
 
 

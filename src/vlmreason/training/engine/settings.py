@@ -22,7 +22,8 @@ class TrainerSettings:
     CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
     `peak_tflops`: of one device; null: known from its name, else there is no utilisation. `reuse`: whether first phases
     are shared with other runs (training/engine/beginnings.py). `progress`: whether the run says where it stands.
-    `marks`: what becomes of a phase that ends without its marks, a refusal to go on or a warning.
+    `cut`: how steps become micro-batches, in few shapes, for which a processor keeps its kernels, or with the least
+    padding. `marks`: what becomes of a phase that ends without its marks, a refusal to go on or a warning.
     """
 
     batch_size: int
@@ -42,6 +43,7 @@ class TrainerSettings:
     keep_checkpoints: int = speed(2)
     snapshots: int = speed(0)
     packing: Literal["auto", "off", "rows", "row"] = speed("off", rounds=True)
+    cut: Literal["shapes", "cost"] = speed("shapes", rounds=True)
     timeout_minutes: float = speed(30)
     evaluate_every: int = 0
     evaluate_num: int = 50

@@ -38,6 +38,7 @@ class SupervisedStage(Stage):
             mixture, tasks, learner.processor, phase.batch_size or settings.batch_size, settings.micro_tokens,
             settings.max_length, packing=choose_packing(settings, learner),
             pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
+            cut=settings.cut,
         )  # fmt: skip
         self.num_steps = self.data.num_steps
         if phase.marks:
