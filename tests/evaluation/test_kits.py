@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.adding import Adding
 
+from vlmreason.evaluation import kits
 from vlmreason.evaluation.kits import read_responses
 from vlmreason.evaluation.scoring import score_file
 from vlmreason.tasks.base import state_to_json
@@ -112,3 +115,18 @@ def test_unusable_files_end_with_one_sentence(
 def test_a_cell_without_text_is_an_empty_response(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("index,prediction\n0,\n\n1,7\n")
     assert [found.response for found in read_responses(tmp_path / "a.csv", IDS)] == ["", "7"]
+
+
+def test_a_sheet_that_never_ends_or_is_a_bomb_is_named(tmp_path: Path) -> None:
+    for name in ("pipe.csv", "pipe.tsv", "pipe.xlsx"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match="no ordinary file"):
+            list(kits.read_responses(tmp_path / name, []))
+    with (tmp_path / "holes.csv").open("wb") as handle:
+        handle.truncate(10**12)
+    with pytest.raises(ValueError, match="larger than such a file is"):
+        list(kits.read_responses(tmp_path / "holes.csv", []))
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", bytes(4 * kits.MAX_SHEET_BYTES + 1))
+    with pytest.raises(ValueError, match="larger than a result sheet is, unpacked"):
+        list(kits.read_responses(tmp_path / "bomb.xlsx", []))

@@ -303,3 +303,8 @@ def test_one_submission_at_a_time(folder: Path, vlmreason: Any) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "another plan or submission is at work there" in done.err
     assert sweep.ACTIONS == ("plan", "submit", "status", "resume")
+
+
+@pytest.mark.parametrize("pid", [0, -1, -(2**40), 2**31, 2**62])
+def test_what_is_no_process_does_not_live(pid: int) -> None:
+    assert not replace(Process.this(), pid=pid).is_alive()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 from support.program import Done, runner
-from support.studies import ARTIFACT, STUDY, use_study, write_study
+from support.studies import ARTIFACT, STUDY, make_record, use_study, write_study
 
 from vlmreason.__main__ import main
 from vlmreason.assembly import build
@@ -307,3 +307,9 @@ def test_scores_are_read_and_made_where_there_are_none(outputs: Path) -> None:
     assert library.local_record(run, build.evaluated_task).data == with_scores
     assert {path: path.read_bytes() for path in (run / "scores").iterdir()} == kept
     assert {path: path.read_bytes() for path in (run / "predictions").iterdir()} == before
+
+
+@pytest.mark.parametrize("run", [["a"], {}, None, 1])
+def test_a_record_of_a_run_without_a_name_is_damaged(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"damaged record .run="):
+        make_record({("hard", "image"): "10"}, run=run)

@@ -8,13 +8,16 @@ format=lmms_eval` writes puts it there, or `doc_id`, the number of the problem's
 from __future__ import annotations
 
 import csv
+import io
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from vlmreason.evaluation.predictions import Prediction, read_predictions, shorten
-from vlmreason.files import MAX_LINE_BYTES, Line, read_jsonl
+from vlmreason.files import MAX_LINE_BYTES, Line, read_bytes, read_jsonl
 
+MAX_SHEET_BYTES = 64 * 2**20
 SHEETS = (".xlsx", ".csv", ".tsv")
 
 
@@ -60,12 +63,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _separated(path: Path) -> Iterator[tuple[Any, ...]]:
     csv.field_size_limit(MAX_LINE_BYTES)
+    text = read_bytes(path, MAX_SHEET_BYTES).decode("utf-8-sig", errors="replace")
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            for row in csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","):
-                yield tuple(row)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ","):
+            yield tuple(row)
     except csv.Error as error:
         raise ValueError(f"{path}: damaged ({error})") from None
 
@@ -75,13 +76,16 @@ def _excel(path: Path) -> Iterator[tuple[Any, ...]]:
         import openpyxl
     except ImportError:
         raise ValueError(f"{path}: xlsx needs the package openpyxl; csv and tsv are read without it") from None
+    content = io.BytesIO(read_bytes(path, MAX_SHEET_BYTES))
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        yield from book.worksheets[0].iter_rows(values_only=True)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+        with zipfile.ZipFile(content) as archive:
+            large = sum(part.file_size for part in archive.infolist()) > 4 * MAX_SHEET_BYTES
+        book = None if large else openpyxl.load_workbook(content, read_only=True, data_only=True)
+        yield from book.worksheets[0].iter_rows(values_only=True) if book else ()
     except Exception as error:  # a damaged archive ends in zipfile's, the XML parser's or openpyxl's own errors
         raise ValueError(f"{path}: damaged, no xlsx ({type(error).__name__})") from None
+    if large:
+        raise ValueError(f"{path}: larger than a result sheet is, unpacked ({4 * MAX_SHEET_BYTES:,} bytes)")
 
 
 def _of_samples(path: Path, ids: list[str]) -> Iterator[Prediction]:

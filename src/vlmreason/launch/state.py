@@ -38,9 +38,11 @@ class Process:
         """Tell whether it lives; None where it cannot be told: on another machine."""
         if self.host != socket.gethostname():
             return None
+        if self.pid < 1:  # a group of processes, or all
+            return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:
             pass  # somebody else's

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmreason import places
-from vlmreason.files import read_plain_yaml
+from vlmreason.files import MAX_JSON_BYTES, read_plain_yaml, read_text
 from vlmreason.structure import nearest, structure
 from vlmreason.studies.experiment import Experiment, Study
 
@@ -128,9 +129,8 @@ def read_numbers(path: Path) -> dict[tuple[str, str], float]:
 
 def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], float]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.reader(io.StringIO(read_text(path, MAX_JSON_BYTES), newline="")))
+    except csv.Error as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     if not rows:
         return

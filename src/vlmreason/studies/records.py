@@ -25,6 +25,7 @@ from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.evaluation.scores import judge, judged_cell
 from vlmreason.files import read_json, read_jsonl, write_text_atomic
 from vlmreason.runs import upgraded
+from vlmreason.structure import structure
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
 
 FORMAT = 1
@@ -88,7 +89,7 @@ class Record:
             raise ValueError(f"{path}: a record of format {data['format']}; this version reads {FORMAT}")
         try:
             _ = data["format"]
-            self.run: str = data["run"]
+            self.run = structure(str, data["run"], "run")
             self.config: Mapping[str, Any] = upgraded(data["config"])
             self.provenance: Mapping[str, Any] = data["provenance"]
             self.cost: Mapping[str, Any] = data["cost"]

@@ -15,7 +15,7 @@ from support.tiny import TWO_PHASES, outcome, tiny_learner, tiny_run
 from vlmreason import files
 from vlmreason.training.engine import checkpoints, keeper, runner
 from vlmreason.training.engine.checkpoints import Writer, newest
-from vlmreason.training.engine.keeper import RunKeeper
+from vlmreason.training.engine.keeper import RunKeeper, last_step
 from vlmreason.training.engine.runner import Stopped
 
 NUM_STEPS = 5 + 6
@@ -313,3 +313,9 @@ def test_checkpoint_of_other_phases(tmp_path: Path) -> None:
     tiny_run(tmp_path, phases={"warmup": TWO_PHASES["warmup"]})
     with pytest.raises(ValueError, match="belongs to other phases than main"):
         tiny_run(tmp_path, phases={"main": TWO_PHASES["main"]})
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"phase": "main", "step": 1e999}', "\xff", "9" * 10_000])
+def test_damaged_metrics_are_passed_over(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"phase": "main", "step": 3}}\n{line}\n')
+    assert last_step(tmp_path, {"main": 10}) == 13

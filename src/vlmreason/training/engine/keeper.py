@@ -262,7 +262,7 @@ def last_step(run_dir: Path, steps_before: Mapping[str, int]) -> int:
         try:
             data = json.loads(line)
             return steps_before[data["phase"]] + int(data["step"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # cut off, or damaged
     return 0
 
