@@ -63,6 +63,7 @@ from vlmreason.training.reinforced import policy
         ("train model=./", "model=./: is written model=hf model.checkpoint=./"),
         ("figure experiment=fig5", "did you mean 's2h/fig5'?"),
         ("train algorithm=ppo env=number_line algorithm.lr=1", "did you mean 'algorithm.optimizer.lr'?"),
+        ("train env=number_line scale=paper scale.num_examples=5", "did you mean 'env.start.paper'?"),
         (
             "train algorithm=ppo env=number_line algorithm.optimizer.lrr=1",
             "did you mean 'algorithm.nano.optimizer.lr'?",

@@ -63,7 +63,8 @@ def _with_env(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         if key == "task" or key.startswith("task."):
             raise ValueError(f"{override}: has no effect with env={cfg['env'].get('name')}, which takes its place")
         if key == "scale.num_examples" and cfg.get("supervision", {}).get("name") == "expert":
-            raise ValueError(f"{key}: has no effect with supervision=expert (did you mean 'env.start.<scale>'?)")
+            better = f"env.start.{cfg['scale']['name']}"
+            raise ValueError(f"{key}: has no effect with supervision=expert (did you mean {better!r}?)")
     env = dict(cfg["env"])
     env.pop("start", None)
     view, image = env.pop("view"), env.get("image")
