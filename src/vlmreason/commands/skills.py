@@ -37,7 +37,7 @@ def run(cfg: dict[str, Any]) -> None:
     from vlmreason.assembly import build
     from vlmreason.report.card import with_skills
     from vlmreason.structure import check_positive
-    from vlmreason.training.supervised.marks import exact_share, first_dialogues
+    from vlmreason.training.supervised.marks import exact_share
     from vlmreason.training.supervised.pretrain import check_vocabulary
 
     own, scale = build.settings(Settings, cfg), build.build_scale(cfg)
@@ -53,8 +53,7 @@ def run(cfg: dict[str, Any]) -> None:
     for task in tasks:
         for level in task.levels:
             views = ("text",) if level in task.text_only else ("text", "image")
-            asked = {view: first_dialogues(task, level, view, own.num) for view in views}
-            shares = {view: round(exact_share(learner, dialogues), 4) for view, dialogues in asked.items()}
+            shares = {view: round(exact_share(learner, task, level, view, own.num), 4) for view in views}
             rows.append({"task": task.name, "level": level, "num": own.num, **shares})
     if terminal.prints_json(own.json):
         print("\n".join(map(json.dumps, rows)))

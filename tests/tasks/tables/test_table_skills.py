@@ -126,6 +126,17 @@ def test_questions_vary_in_verb_filling_and_end(level):
     assert min(filled) == 0 and max(filled) >= 3
 
 
+def test_the_word_that_announces_the_digits_does_not_count():
+    replies = [(p.state, p.state.reply) for p in drawn("list", name=READING.name) if ":" in p.state.reply]
+    assert len({reply.partition(":")[0].split()[-1] for _, reply in replies}) == 6
+    for state, reply in replies[:20]:
+        cells, _, digits = reply.partition(":")
+        for word in ("so", "again"):
+            assert READING.score(state, f"{cells.rpartition(' ')[0]} {word}:{digits}").correct
+        assert not READING.score(state, f"{cells.rpartition(' ')[0]} sum:{digits}").correct
+        assert not READING.score(state, reply + " 1").correct
+
+
 def test_replies_read_the_table():
     for level in ("value", "rows", "columns", "names", "list"):
         for problem in drawn(level, 40, READING.name):

@@ -175,7 +175,7 @@ def test_shares_of_right_replies_are_1_and_of_spoiled_ones_less(monkeypatch: pyt
 
         replies = [d.response.text if i < num_right else d.response.text + " 1" for i, d in enumerate(dialogues)]
         monkeypatch.setattr(Learner, "generate", lambda *_, **__: [Generation(r, 1, True) for r in replies])
-        return exact_share(shared_learner(), dialogues)
+        return exact_share(shared_learner(), TASKS[TABLES], "value", "text", 5)
 
     assert (answers(5), answers(3)) == (1.0, 0.6)
     assert set(kind_shares(shared_learner(), dialogues)) == {"cell", "digit", "end"}

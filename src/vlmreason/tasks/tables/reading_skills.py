@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vlmreason.pictures import Picture
-from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
+from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Score
 from vlmreason.tasks.captions import Captions, Slot, num_patches
 from vlmreason.tasks.skills import Skills, ask, ends
 from vlmreason.tasks.tables.base import MONTHS, Cell, TableSizes, TableState, cell_name, check_table, latex_table
@@ -37,6 +38,8 @@ LONGEST, SHORTEST = 25, 6
 
 AGAIN = ("list", "values", "again", "digits", "so", "all")
 """Words that announce the digits of a list once more."""
+
+_ANNOUNCED = re.compile(rf" (?:{'|'.join(AGAIN)}):")
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "list": ("List", "Give", "Write", "Show", "Tell"),
@@ -132,6 +135,11 @@ class TableReadingSkills(Skills[ReadingState]):
     def picture(self, state: ReadingState) -> Picture:
         assert state.table is not None
         return self._tables.draw(state.table)
+
+    def score(self, state: ReadingState, response: str) -> Score:
+        """Return match of the whole reply, whichever word announces the digits once more: it is drawn at random."""
+        found = (_ANNOUNCED.sub(" :", text.strip()[:MAX_RESPONSE_CHARS]) for text in (response, state.reply))
+        return Score(correct=len(set(found)) == 1, parsed=bool(response.strip()))
 
     def captions(self, patch: int) -> Captions:
         """Return the form: every cell is a patch, a name, a digit, or a digit that is marked."""

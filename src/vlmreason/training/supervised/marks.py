@@ -12,7 +12,7 @@ from vlmreason.dialogue.build import Dialogue, build_dialogue
 from vlmreason.models.contract import Prompt
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.supervision import Mark
-from vlmreason.tasks.base import Task
+from vlmreason.tasks.base import Problem, Task
 from vlmreason.training.engine.phase import Marks, PhaseModule
 
 BATCH = 32  # problems asked at once
@@ -34,13 +34,11 @@ class SkillMarks(Marks):
             assert mark.level is not None and mark.view is not None
             written = mark.measure == "exact"
             key = (task.name, mark.level, mark.view, mark.num, written)
-            if key not in asked:
+            if key not in asked and written:
+                asked[key] = {"exact": exact_share(module.learner, task, mark.level, mark.view, mark.num)}
+            elif key not in asked:
                 dialogues = first_dialogues(task, mark.level, mark.view, mark.num)
-                asked[key] = (
-                    {"exact": exact_share(module.learner, dialogues)}
-                    if written
-                    else kind_shares(module.learner, dialogues)
-                )
+                asked[key] = kind_shares(module.learner, dialogues)
             if mark.measure not in asked[key]:
                 raise ValueError(
                     f"supervision.phases.{module.phase.name}.marks.{name}.measure={mark.measure}: replies of "
@@ -57,22 +55,28 @@ class SkillMarks(Marks):
         ]
 
 
+def first_problems(task: Task[Any], level: str, num: int) -> list[Problem[Any]]:
+    """Return the first validation problems of a level."""
+    return [task.sample(level, "validation", index) for index in task.first(level, "validation", num)]
+
+
 def first_dialogues(task: Task[Any], level: str, view: str, num: int) -> list[Dialogue]:
     """Return the first validation problems of a level as dialogues."""
-    indices = task.first(level, "validation", num)
-    return [build_dialogue(task, task.sample(level, "validation", index), view) for index in indices]
+    return [build_dialogue(task, problem, view) for problem in first_problems(task, level, num)]
 
 
-def exact_share(learner: Learner, dialogues: Sequence[Dialogue]) -> float:
-    """Return the share of dialogues whose response is written, greedily, as a whole and with its end."""
-    num_right = 0
-    for at in range(0, len(dialogues), BATCH):
-        some = dialogues[at : at + BATCH]
+def exact_share(learner: Learner, task: Task[Any], level: str, view: str, num: int) -> float:
+    """Return the share of the first validation problems whose response, written greedily to its end, is right by the
+    task's own score."""
+    num_right, problems = 0, first_problems(task, level, num)
+    for at in range(0, len(problems), BATCH):
+        asked = problems[at : at + BATCH]
+        some = [build_dialogue(task, problem, view) for problem in asked]
         longest = max(len(learner.processor.response_ids(dialogue.response.text)) for dialogue in some)
         written = learner.generate([Prompt(dialogue.prompt, dialogue.image) for dialogue in some], longest + 1)
-        pairs = zip(written, some, strict=True)
-        num_right += sum(one.finished and one.text == dialogue.response.text for one, dialogue in pairs)
-    return num_right / len(dialogues)
+        pairs = zip(written, asked, strict=True)
+        num_right += sum(one.finished and task.score(problem.state, one.text).correct for one, problem in pairs)
+    return num_right / len(problems)
 
 
 @torch.no_grad()
