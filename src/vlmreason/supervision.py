@@ -57,9 +57,9 @@ class Part:
 class Mark:
     """What a model must have learned before the next phase begins: a share of what it is asked, from 0 to 1.
 
-    `measure` is `exact`, whole responses written greedily, by the task's own score, or a kind of token (TOKEN_KINDS) told the right ones before
-    it; in a phase of captions what the readers say of the pictures (CAPTION_MEASURES, or a slot of the task's
-    captions). Asked are the first `num` validation problems.
+    `measure` is `exact`, whole responses written greedily, by the task's own score, or a kind of token (TOKEN_KINDS),
+    told the right ones before it; in a phase of captions what the readers say of the pictures (CAPTION_MEASURES, or
+    the name of a slot of the task's captions). Asked are the first `num` validation problems.
     """
 
     measure: str
