@@ -50,7 +50,7 @@ def read_jsonl(path: Path, start: int = 0) -> Iterator[Line]:
     that is not a JSON object, or longer than MAX_LINE_BYTES, raises ValueError naming file and line.
     """
     try:
-        _check_regular(path)
+        check_ordinary(path)
         handle = path.open("rb")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
@@ -195,7 +195,7 @@ def read_end(path: Path, most: int) -> bytes:
 def _read(path: Path, before_end: int, most: int) -> bytes:
     """Up to `most` bytes from the beginning, or from so many before the end."""
     try:
-        _check_regular(path)
+        check_ordinary(path)
         with path.open("rb") as handle:
             handle.seek(max(0, path.stat().st_size - before_end) if before_end else 0)
             return handle.read(most)
@@ -203,8 +203,8 @@ def _read(path: Path, before_end: int, most: int) -> bytes:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _check_regular(path: Path) -> None:
-    """Raises ValueError for a pipe or a device, OSError where there is nothing."""
+def check_ordinary(path: Path) -> None:
+    """Raise ValueError for a pipe or a device, which may never end, and OSError where there is nothing."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system's own words follow
         raise ValueError(f"{path}: cannot be read: it is no ordinary file")

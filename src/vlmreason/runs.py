@@ -17,7 +17,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vlmreason.answering.settings import EvaluationSettings
-from vlmreason.files import first_process, hold, read_json, read_plain_yaml, write_json_atomic, write_text_atomic
+from vlmreason.files import (
+    check_ordinary,
+    first_process,
+    hold,
+    read_json,
+    read_plain_yaml,
+    write_json_atomic,
+    write_text_atomic,
+)
 from vlmreason.models.api import Api
 from vlmreason.scale import Scale
 from vlmreason.structure import nearest, speed_settings
@@ -284,6 +292,7 @@ def checkpoint_digest(directory: Path) -> str:
 def _check_weights(path: Path) -> None:
     """Raises ValueError where a file is cut off or no safetensors file; reads its header only."""
     try:
+        check_ordinary(path)
         with safe_open(path, framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:

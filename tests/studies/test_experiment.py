@@ -1,11 +1,13 @@
 """Experiments as cubes: what is in a cell, which runs it needs, what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.studies import ARTIFACT
+from support.studies import ARTIFACT, use_study, write_study
 
 from vlmreason.structure import structure
+from vlmreason.studies import artifacts
 from vlmreason.studies.experiment import Experiment
 from vlmreason.studies.measures import follow_up, read_measure
 
@@ -103,3 +105,10 @@ def test_what_follows_training() -> None:
     assert follow_up(likelihood, {"likelihood": {"temperature": 0.5}}) == (
         "analyze", "what=likelihood", "temperature=0.5",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [True, 0.5, "text", [1]])
+def test_settings_that_are_no_mapping_are_named(value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_study(monkeypatch, write_study(tmp_path, fig1={**ARTIFACT, "set": value}))
+    with pytest.raises(ValueError, match=r"fig1\.yaml: set=.*a mapping is expected"):
+        artifacts.read_experiment("made_up/fig1", "nano")

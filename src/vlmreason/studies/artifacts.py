@@ -69,9 +69,10 @@ def read_experiment(name: str, scale: str) -> Experiment:
     values = {**study.scales[scale].values, "at_paper": study.scales["paper"].values}
     try:
         data = _replaced(_load(path), values)
+        own = structure(dict[str, Any], data.get("set", {}), "set")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    data["set"] = {**study.scales[scale].set, **data.get("set", {})}
+    data["set"] = {**study.scales[scale].set, **own}
     return _structured(Experiment, data, path)
 
 

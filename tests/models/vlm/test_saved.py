@@ -1,6 +1,7 @@
 """A saved model from elsewhere is built within limits, and what it says about generation is not obeyed."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -111,4 +112,8 @@ def test_a_policy_has_the_width_of_its_weights(tmp_path: Path) -> None:
     tensors = {"reference_F": torch.zeros(4), "body.0.bias": torch.zeros(8), "head.bias": torch.zeros(2)}
     save_file(tensors, tmp_path / "policy.safetensors")
     with pytest.raises(ValueError, match=r"not the weights of policy\.json"):
+        load_actor(tiny_learner(), tmp_path)
+    (tmp_path / "policy.safetensors").unlink()
+    os.mkfifo(tmp_path / "policy.safetensors")
+    with pytest.raises(ValueError, match="no ordinary file"):
         load_actor(tiny_learner(), tmp_path)

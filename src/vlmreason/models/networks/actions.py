@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.files import write_json_atomic
+from vlmreason.files import check_ordinary, write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt, Sample, TokenScores
 from vlmreason.models.networks.features import ActorSettings, FrozenFeatures
 from vlmreason.models.vlm.learner import Learner, draw, random_numbers
@@ -239,6 +239,7 @@ def load_actor(base: Learner, directory: Path) -> ActionLearner:
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({first_line(error)})") from error
     try:
+        check_ordinary(weights)
         tensors = load_file(weights)
         held = len(tensors["body.0.bias"]), len(tensors["head.bias"])
         if held != (settings.width, len(settings.options)):

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vlmreason.files import check_ordinary
 from vlmreason.models.contract import PARTS, AdapterSettings, Prefixes
 from vlmreason.structure import first_line
 
@@ -96,6 +97,7 @@ def load_adapter(model: Any, prefixes: Prefixes, settings: AdapterSettings, dire
     """Read what `save_adapter` wrote into a model with the same adapters. Raises ValueError."""
     path = directory / WEIGHTS
     try:
+        check_ordinary(path)
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: the adapter is missing or damaged ({first_line(error)})") from error

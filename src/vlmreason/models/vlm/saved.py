@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vlmreason.files import read_object, read_text
+from vlmreason.files import check_ordinary, read_object, read_text
 from vlmreason.structure import first_line
 
 MAX_LAYERS = 1000  # the deepest models have some hundred
@@ -120,6 +120,7 @@ def _numbers(data: Any, name: str = "") -> Iterator[tuple[str, int]]:
 
 def _shapes(path: Path) -> Iterator[tuple[int, ...]]:
     try:
+        check_ordinary(path)
         with safe_open(path, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118
                 yield tuple(weights.get_slice(name).get_shape())
