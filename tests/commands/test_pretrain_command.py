@@ -13,7 +13,7 @@ WORDS = (
     "layout=placed", "supervision=nano_reading", "smoke=true", "trainer.accelerator=cpu", "trainer.num_threads=1",
     "trainer.num_workers=0", "trainer.progress=false", "trainer.evaluate_every=0", "trainer.snapshots=0",
 )  # fmt: skip
-PHASES = ("captions", "values", "lists")
+PHASES = ("captions", "values", "rows")
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def test_a_base_is_made_in_two_parts_as_in_one(
 ) -> None:
     done = program("pretrain", *small, f"out={tmp_path / 'one'}")
     assert done.code == 0, done.err
-    assert "phase captions ends without its marks" in done.err and "phase lists ends without its marks" in done.err
+    assert "phase captions ends without its marks" in done.err and "phase rows ends without its marks" in done.err
     [run] = (tmp_path / "one").glob("*-s0-*")
     assert {path.name for path in (run / "checkpoints").iterdir()} >= {*PHASES, "final"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert any("mark/tables" in line for line in lines) and any("mark/bare" in line for line in lines)
+    assert any("mark/tables" in line for line in lines) and any("mark/table_rows_text" in line for line in lines)
 
     write_before = RunKeeper._write
 
