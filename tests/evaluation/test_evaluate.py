@@ -1,6 +1,7 @@
 """Evaluation with a fake learner: resumable, never twice, batch size without influence."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from support.adding import Adding, FakeLearner, by_parity, cut_off, gold, gold_v
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.evaluation.evaluate import evaluate, prediction_path
 from vlmreason.evaluation.further import evaluation_dir, format_evaluations, take_over
+from vlmreason.evaluation.predictions import PredictionFile
 from vlmreason.evaluation.table import format_table
 
 IDENTITY = {"checkpoint": "abc", "config": {"task": "adding"}}
@@ -321,3 +323,10 @@ def test_files_open_in_pandas(tmp_path):
     assert len(frame) == 10 and frame["finished"].all() and (frame["tokens_answer"] == 2).all()
     cells = pandas.DataFrame(summary.to_json()["cells"])
     assert list(cells["accuracy"]) == [1.0] * 4
+
+
+def test_a_pipe_in_the_place_of_predictions_is_named(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="no ordinary file"):
+        PredictionFile(path, {})

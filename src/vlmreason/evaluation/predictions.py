@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vlmreason.files import Line, lock, read_json, read_jsonl, write_bytes_atomic, write_json
+from vlmreason.files import Line, check_ordinary, lock, read_json, read_jsonl, write_bytes_atomic, write_json
 from vlmreason.segments import VIEWS
 
 IDENTITY_FILE = "evaluation.json"
@@ -118,6 +118,8 @@ class PredictionFile:
         self.done: set[str] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                check_ordinary(path)
             self._handle = path.open("ab", buffering=0)
         except OSError as error:
             raise ValueError(f"{path}: cannot be written: {error.strerror}") from None
