@@ -32,7 +32,7 @@ def test_every_group_choice_composes(command: str, composed) -> None:
     for overrides in sets_of_choices(command):
         cfg = composed(command, *overrides)
         assert "hydra" not in cfg
-        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment", "action"}
+        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment", "action", "card"}
 
 
 def test_every_task_is_built_at_both_scales(composed) -> None:

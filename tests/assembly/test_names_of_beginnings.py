@@ -193,7 +193,9 @@ def test_a_sweep_says_what_it_saves(program: Callable[..., Any], base: Path) -> 
     Path("plan.yaml").write_text("command: train\ngrids: [{supervision: [align, align_mix_plus]}]\n")
     done = program("sweep", "plan", "plan=plan.yaml", "dir=s", f"set={compose.override_value(words)}")
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[:2] == [
+    price, *lines = done.out.splitlines()
+    assert price.startswith("2 runs, about ")
+    assert lines[:2] == [
         "2 jobs planned",
         "2 of them share 1 first phase, trained once: 4,000 of 8,048 examples (50%) are saved",
     ]

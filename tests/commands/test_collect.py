@@ -139,7 +139,11 @@ def test_figures_are_drawn_from_what_was_collected(program: Callable[..., Done],
     run.rename(tmp_path / "away")
     assert program("figure", "experiment=made_up/fig1").out.startswith("made_up/fig1: 1 run; missing 7")
     done = program("sweep", "plan", "experiment=made_up/fig1")
-    assert done.out.splitlines()[:2] == ["1 of 8 runs are there already", "7 jobs planned"]
+    assert done.out.splitlines()[:3] == [
+        "1 of 8 runs are there already",
+        "7 runs missing, at a cost that is not known: no record is of a like run",
+        "7 jobs planned",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,8 @@ def test_figure_lists_what_is_missing(program: Callable[..., Done], tmp_path: Pa
     names = "experiment=[s2h/fig23,s2h/table5,s2h/table9]"
     done = program("figure", names, f"runs={tmp_path / 'none'}", f"out={tmp_path}", "set=['scale.num_problems=7']")
     assert done.code == 0
-    fig23, table5, table9 = done.out.splitlines()[-4:-1]
+    *_, fig23, table5, table9, price, _ = done.out.splitlines()
+    assert price.startswith("15 runs missing, about ")
     assert "15: vlmreason sweep experiment=s2h/fig23" in fig23
     assert "missing" not in table5
     assert "| - |" in (tmp_path / "s2h" / "table5.md").read_text()

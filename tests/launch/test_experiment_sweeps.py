@@ -73,7 +73,11 @@ def test_from_nothing_to_a_figure(vlmreason: Any, tmp_path: Path, made_up: Path)
     done = vlmreason("sweep", "experiment=made_up/forced", "set=[seed=0]", "profile=two.yaml")
     assert done.code == 0, done.err
     folder = tmp_path / "outputs" / "sweeps" / "made_up-forced"
-    assert done.out.splitlines()[:2] == ["0 of 2 runs are there already", "2 jobs planned"]
+    assert done.out.splitlines()[:3] == [
+        "0 of 2 runs are there already",
+        "2 runs missing, at a cost that is not known: no record is of a like run",
+        "2 jobs planned",
+    ]
     assert [job.then for job in jobs(folder)] == [(FORCE,), ()]
     wait_until(lambda: states(folder) == ["done", "done"], "both are trained and measured")
     log = (directory.job_dir(folder, 0) / "log.txt").read_text()
@@ -138,7 +142,7 @@ def test_what_is_planned_is_not_planned_again(vlmreason: Any, tmp_path: Path, ma
     )
     (sweeps / "made_up-forced-2" / "sweep.json").write_text("{")
     fourth = vlmreason("sweep", "plan", "experiment=made_up/forced")
-    assert "made_up-forced-2/sweep.json: damaged; it is passed over" in fourth.err
+    assert "made_up-forced-2/sweep.json: the file is damaged: it is not JSON; it is passed over" in fourth.err
     assert fourth.last_line == str(sweeps / "made_up-forced-3")
     assert len(jobs(sweeps / "made_up-forced-3")) == 3
 

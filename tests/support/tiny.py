@@ -89,7 +89,7 @@ def prompts(num: int, views: tuple[str, ...] = ("text", "image"), prefill: str =
 
 def plan(**phases: Mapping[str, Any]) -> Supervision:
     """A supervision of phases given as data; one without parts gets all views of simple problems."""
-    parts = {"simple": {"level": "simple", "views": list(VIEWS)}}
+    parts = {"simple": {"level": "simple", "views": ["text", "image", "image_via_text"]}}
     return structure(
         Supervision,
         {"name": "tiny", "phases": {name: {"parts": parts} | dict(phase) for name, phase in phases.items()}},

@@ -227,13 +227,11 @@ def varying(all_overrides: Sequence[Sequence[str]]) -> list[str]:
 def steps(cfg: dict[str, Any]) -> dict[str, int]:
     """Return steps of each phase: of supervised ones those of the optimizer, of reinforcement its updates."""
     from vlmreason.assembly import build
-    from vlmreason.data.mixture import mixtures
 
     batch_size = build.build_scale(cfg).batch_size
-    supervision = build.build_supervision(cfg)
     found = {
-        name: -(-len(mixture) // (supervision.phases[name].batch_size or batch_size))
-        for name, mixture in mixtures(supervision, cfg["task"]["name"], cfg["seed"]).items()
+        name: -(-phase.num_examples // (sum(phase.captions.values()) or phase.batch_size or batch_size))
+        for name, phase in build.build_supervision(cfg).phases.items()
     }
     algorithm = cfg.get("algorithm", {})
     return found | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})

@@ -127,9 +127,12 @@ class StepData(Dataset[Step]):
         task = self.tasks[ref.task]
         problem = task.sample(ref.level, ref.split, ref.index)
         encoded = self.processor.encode(build_dialogue(task, problem, ref.view, ref.thought_kept))
-        encoded = dataclasses.replace(encoded, begins_at=ref.begins_at)
-        if encoded.begins_at + len(encoded) > self.max_length:
-            later = f" behind position {encoded.begins_at}" if encoded.begins_at else ""
+        if ref.begins_at:
+            if not isinstance(encoded, Encoded):
+                raise ValueError(f"{problem.id}: begins has no effect on a network, which has no positions")
+            encoded = dataclasses.replace(encoded, begins_at=ref.begins_at)
+        if ref.begins_at + len(encoded) > self.max_length:
+            later = f" behind position {ref.begins_at}" if ref.begins_at else ""
             raise ValueError(
                 f"{problem.id} ({ref.view}) has {len(encoded)} tokens{later}: more than "
                 f"trainer.max_length={self.max_length}"

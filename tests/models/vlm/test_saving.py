@@ -75,19 +75,19 @@ def other_type(path: Path) -> None:
 
 DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("model.safetensors", Path.unlink, "no nano model in .*pretrain` makes one"),
-    ("model.safetensors", lambda path: cut(path, 0), "the model is damaged"),
-    ("model.safetensors", lambda path: cut(path, 5000), "the model is damaged"),
-    ("model.safetensors", lambda path: cut(path, -1), "the model is damaged"),
-    ("model.safetensors", lambda path: path.write_bytes(b"\xff" * 999), "the model is damaged"),
+    ("model.safetensors", lambda path: cut(path, 0), "the weights are damaged"),
+    ("model.safetensors", lambda path: cut(path, 5000), "the weights are damaged"),
+    ("model.safetensors", lambda path: cut(path, -1), "the weights are damaged"),
+    ("model.safetensors", lambda path: path.write_bytes(b"\xff" * 999), "the weights are damaged"),
     ("model.safetensors", without_one, r"not those of config.json .\S*multi_modal_projector.linear_1.bias"),
     ("model.safetensors", with_other_shape, r"not those of config.json .\S*multi_modal_projector.linear_1.bias"),
     ("model.safetensors", with_one_more, r"not those of config.json .stranger"),
     ("config.json", Path.unlink, "the model has no config.json"),
-    ("config.json", lambda path: cut(path, 100), "config.json: damaged, not JSON"),
+    ("config.json", lambda path: cut(path, 100), "config.json: the file is damaged: it is not JSON"),
     ("config.json", other_type, "model_type llava is expected"),
     ("tokenizer.json", Path.unlink, "the model has no tokenizer.json"),
-    ("tokenizer.json", lambda path: cut(path, 100), "tokenizer.json: damaged, not JSON"),
-    ("tokenizer_config.json", lambda path: cut(path, 10), "tokenizer_config.json: damaged, not JSON"),
+    ("tokenizer.json", lambda path: cut(path, 100), "tokenizer.json: the file is damaged: it is not JSON"),
+    ("tokenizer_config.json", lambda path: cut(path, 10), "tokenizer_config.json: the file is damaged: it is not JSON"),
 ]
 
 

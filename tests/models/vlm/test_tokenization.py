@@ -42,7 +42,8 @@ def test_texts_of_tasks_come_back(name: str, trace: str) -> None:
     coder, task = processor(), nano_task(name, trace)
     for level in task.levels:
         for index in range(5):
-            dialogue = build_dialogue(task, task.sample(level, "test", index), "image_via_text")
+            view = "text" if level in task.text_only else "image_via_text"
+            dialogue = build_dialogue(task, task.sample(level, "test", index), view)
             for text in (dialogue.prompt, dialogue.response.text):
                 assert coder.decode(coder.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 

@@ -267,7 +267,9 @@ def rewarded_run(run_dir, name, **changes):
 
     def rewarded(state, response, rng):
         found = turn(state, response, rng)
-        return type(found)(**{**vars(found), "rewards": {"own": 4.0} if dist.get_rank() else {"env": 1.0}})
+        return type(found)(
+            **{**vars(found), "rewards": {"own": 4.0} if dist.is_initialized() and dist.get_rank() else {"env": 1.0}}
+        )
 
     env.turn = rewarded
     type(env).rewards = (given("env", ""), given("own", ""))  # in a forked process only
