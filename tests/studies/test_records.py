@@ -313,3 +313,13 @@ def test_scores_are_read_and_made_where_there_are_none(outputs: Path) -> None:
 def test_a_record_of_a_run_without_a_name_is_damaged(run: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"damaged record .run="):
         make_record({("hard", "image"): "10"}, run=run)
+
+
+@pytest.mark.parametrize("key", ["right", "converted", "row", "examples", "groups"])
+def test_a_record_whose_cells_have_another_form_is_damaged(key: str, tmp_path: Path) -> None:
+    data = json.loads(json.dumps(make_record({("hard", "image"): "10"}).data))
+    data["evaluations"][0]["cells"][0][key] = 1
+    with pytest.raises(ValueError, match="damaged record"):
+        Record(data, tmp_path)
+    with pytest.raises(ValueError, match="damaged record"):
+        make_record({("hard", "image"): "10"}, analyses={"failures": {"results": 5}})

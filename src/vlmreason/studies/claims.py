@@ -233,6 +233,8 @@ def _chosen(axis: str, wanted: Label | tuple[Label, ...] | None, labels: Sequenc
             raise ValueError(f"{axis}: one of {', '.join(labels)} is expected")
         return [*labels]
     chosen = [str(label) for label in (wanted if isinstance(wanted, tuple) else (wanted,))]
+    if not chosen:
+        raise ValueError(f"{axis}=[]: one or more of {', '.join(labels)} is expected")
     for label in chosen:
         if label not in labels:
             raise ValueError(f"{axis}={label!r}: there are {', '.join(labels)}{nearest(label, labels)}")

@@ -96,6 +96,10 @@ class Record:
             self.analyses: Mapping[str, Any] = data["analyses"]
             self.steps: Mapping[str, int] = data["steps"]
             self.training: Mapping[str, Any] = data.get("training", {})
+            for cell in (cell for one in self.evaluations for cell in one.cells):
+                _check_cell(cell)
+            for analysis in self.analyses.values():
+                _check_mappings(analysis["results"])
             _ = self.evaluations, self.commit, self.fullness, self.provenance["time"], self.provenance["hardware"]
             _ = self.config["task"]["name"], self.config["supervision"]["name"], int(self.config.get("seed", 0))
             _ = float(self.cost.get("seconds") or 0), self.steps.items(), self.training.items()
@@ -149,6 +153,18 @@ class Record:
     def write(self, path: Path) -> None:
         text = json.dumps(self.data, sort_keys=True, separators=(",", ":"), allow_nan=False)
         write_text_atomic(path, text + "\n")
+
+
+def _check_cell(cell: EvaluationCell) -> None:
+    """Raise TypeError where marks are no text, or what else a cell holds is of another form."""
+    if not all(isinstance(text, str) for text in (cell.level, cell.view, cell.right, cell.converted)):
+        raise TypeError("level, view, right and converted: texts are expected")
+    _check_mappings([cell.row, cell.groups, *cell.examples])
+
+
+def _check_mappings(values: Any) -> None:
+    if not isinstance(values, list) or not all(isinstance(value, Mapping) for value in values):
+        raise TypeError("a list of mappings is expected")
 
 
 def read_record(path: Path) -> Record:

@@ -93,7 +93,7 @@ def test_whole_numbers_of_any_size_are_read_where_they_size_nothing(tmp_path: Pa
     text = '{"model_max_length": 1000000000000000019884624838656}'
     for name in saved.TOKENIZER_FILES:
         (tmp_path / name).write_text(text)
-    saved.check_tokenizer(tmp_path)
+    saved.check_beside(tmp_path)
     (tmp_path / "config.json").write_text('{"rope_theta": 5000000000, "max_window_layers": 28, "layer_types": []}')
     assert saved.read_config(tmp_path / "config.json")["rope_theta"] == 5 * 10**9
 
@@ -117,3 +117,10 @@ def test_a_policy_has_the_width_of_its_weights(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "policy.safetensors")
     with pytest.raises(ValueError, match="no ordinary file"):
         load_actor(tiny_learner(), tmp_path)
+
+
+@pytest.mark.parametrize("value", ["1", [None], True, 1.5, {}, -7])
+def test_numbers_of_tokens_are_numbers(value: Any, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"pad_token_id": None, "eos_token_id": value}))
+    with pytest.raises(ValueError, match=r"generation_config\.json: eos_token_id: numbers of tokens"):
+        saved.check_beside(tmp_path)

@@ -142,7 +142,7 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
     held = saved.read_config(directory / "config.json")
     if (model_type := held.get("model_type")) != ComposedConfig.model_type:
         raise ValueError(f"{directory}: model_type={model_type!r}: {ComposedConfig.model_type} is expected")
-    saved.check_tokenizer(directory)
+    saved.check_beside(directory)
     make: Any = ComposedForConditionalGeneration
     saved.check_room(directory, held, lambda: make(ComposedConfig.from_pretrained(directory)))
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}

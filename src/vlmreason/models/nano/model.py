@@ -49,8 +49,9 @@ class Nano:
 
         directory = self._directory(trained)
         _check_files(directory)
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        return _processor(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True), config)
+        with saved.sentences(directory):
+            config = AutoConfig.from_pretrained(directory, local_files_only=True)
+            return _processor(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True), config)
 
     def _directory(self, trained: Path | None) -> Path:
         if trained or self.checkpoint:
@@ -199,9 +200,7 @@ def _check_files(directory: Path) -> None:
     config = saved.read_config(path)
     if config.get("model_type") != "llava":
         raise ValueError(f"{path}: not a nano model, model_type llava is expected")
-    saved.check_tokenizer(directory)
-    if (directory / "generation_config.json").exists():
-        saved.read_config(directory / "generation_config.json")
+    saved.check_beside(directory)
     if directory not in BASES.values():
         make: Any = LlavaForConditionalGeneration._from_config
         saved.check_room(directory, config, lambda: make(LlavaConfig.from_pretrained(directory)))

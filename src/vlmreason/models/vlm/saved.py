@@ -45,11 +45,24 @@ def read_config(path: Path) -> dict[str, Any]:
         limit = next((limit for pattern, limit in _LIMITS if pattern.search(key)), None)
         if limit is not None and abs(value) > limit:
             raise ValueError(f"{path}: {key[-80:]}={value}: at most {limit:,} are built")
+    _check_tokens(path, data)
     return data
 
 
-def check_tokenizer(directory: Path) -> None:
-    """Raise ValueError where a folder lacks a file of its tokenizer, without which a library takes defaults."""
+def _check_tokens(path: Path, data: Any) -> None:
+    """Raise ValueError where the number of a token is none."""
+    for key, value in data.items() if isinstance(data, dict) else ():
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        if str(key).endswith("token_id") and not all(type(token) is int and token >= -1 for token in listed):
+            raise ValueError(f"{path}: {str(key)[-80:]}: numbers of tokens are expected")
+        _check_tokens(path, value)
+
+
+def check_beside(directory: Path) -> None:
+    """Raise ValueError where a folder lacks a file of its tokenizer, without which a library takes defaults, or where
+    its settings for generation are damaged."""
+    if (directory / "generation_config.json").exists():
+        read_config(directory / "generation_config.json")
     for name in TOKENIZER_FILES:
         if not (directory / name).exists():
             raise ValueError(f"{directory}: the model has no {name}")
