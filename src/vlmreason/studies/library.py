@@ -104,6 +104,9 @@ def _identity(record: Record) -> dict[str, Any]:
 
 
 def _place(config: Config) -> tuple[str, str, int]:
+    for group in ("task", "supervision"):
+        if not isinstance(config.get(group), Mapping):
+            raise ValueError(f"{group}: must be chosen for every run of an experiment")
     return str(config["task"]["name"]), str(config["supervision"]["name"]), int(config.get("seed", 0))
 
 

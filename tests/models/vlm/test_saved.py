@@ -98,6 +98,14 @@ def test_whole_numbers_of_any_size_are_read_where_they_size_nothing(tmp_path: Pa
     assert saved.read_config(tmp_path / "config.json")["rope_theta"] == 5 * 10**9
 
 
+@pytest.mark.parametrize("number", [2**31, -1, 1.5, "3", None, 10**30])
+def test_numbers_of_a_vocabulary_have_limits(number: Any, tmp_path: Path) -> None:
+    for data in ({"model": {"vocab": {"a": 0, "b": number}}}, {"added_tokens": [{"id": number, "content": "b"}]}):
+        (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+        with pytest.raises(ValueError, match=r"tokenizer\.json: damaged: .* is no number of a token"):
+            saved.check_tokenizer_file(tmp_path / "tokenizer.json")
+
+
 def test_a_chat_template_of_megabytes_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("x" * (saved.MAX_TEMPLATE_BYTES + 1))
     with pytest.raises(ValueError, match="larger than such a file is"):

@@ -89,7 +89,7 @@ class HuggingFace:
         for name in saved.TOKENIZER_FILES:  # without them the library goes on: an empty vocabulary, other end tokens
             if (path := _optional(place, commit, name)) is None:
                 raise ValueError(f"{place}: the model has no {name}")
-            read_object(path, any_number=True)
+            saved.check_tokenizer_file(path)
         for name in ("generation_config.json", "preprocessor_config.json", "processor_config.json"):
             if path := _optional(place, commit, name):
                 saved.read_config(path)

@@ -66,7 +66,19 @@ def check_beside(directory: Path) -> None:
     for name in TOKENIZER_FILES:
         if not (directory / name).exists():
             raise ValueError(f"{directory}: the model has no {name}")
-        read_object(directory / name, any_number=True)
+        check_tokenizer_file(directory / name)
+
+
+def check_tokenizer_file(path: Path) -> None:
+    """Raise ValueError for a damaged file of a tokenizer, and for numbers of tokens up to which a library would make
+    tables of gigabytes."""
+    data = read_object(path, any_number=True)
+    model, added = data.get("model"), data.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    numbers = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
+    numbers += [one.get("id") for one in added if isinstance(one, dict)] if isinstance(added, list) else []
+    if wrong := [number for number in numbers if not (type(number) is int and 0 <= number <= MAX_SIZE)]:
+        raise ValueError(f"{path}: damaged: {str(wrong[0])[:80]} is no number of a token (0 to {MAX_SIZE:,})")
 
 
 def read_template_file(path: Path) -> str:
