@@ -347,3 +347,12 @@ def test_gallery_knows_every_task_and_environment(program, tmp_path: Path) -> No
     page = (tmp_path / "page.html").read_text()
     assert page.count('<article class="problem">') >= len(shown)
     assert page.count("No picture: of text alone") == 3  # levels of the reading skills
+
+
+def test_a_state_with_a_key_too_many_is_another_configuration(task, tmp_path: Path) -> None:
+    export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)
+    path = tmp_path / "test" / ".generate.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "holds": {**state["holds"], "more": None}}))
+    with pytest.raises(ValueError, match="holds another configuration"):
+        export(task, ExportSettings("simple", "test", 2), tmp_path, {}, num_workers=1)

@@ -127,7 +127,7 @@ def _open(folder: Path, held: dict[str, Any]) -> dict[str, Any]:
     state = _read(path)
     there = state["holds"]
     if there != held:
-        key = next(key for key in [*held, *there] if there.get(key) != held.get(key))
+        key = next(key for key in [*held, *there] if there.get(key, ...) != held.get(key, ...))
         values = f"{key} is {there.get(key)!r} there, {held.get(key)!r} here"
         raise ValueError(f"out={folder}: holds another configuration ({values}); choose another folder")
     return state
