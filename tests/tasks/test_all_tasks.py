@@ -39,7 +39,7 @@ def response(task, problem, view=None):
 
 
 def views_of(task, level):
-    return ["text"] if level in task.text_only else list(VIEWS)
+    return list(task.shown(level, VIEWS))
 
 
 def answered_views(name, level):

@@ -52,7 +52,7 @@ def run(cfg: dict[str, Any]) -> None:
     rows: list[dict[str, Any]] = []
     for task in tasks:
         for level in task.levels:
-            views = ("text",) if level in task.text_only else ("text", "image")
+            views = task.shown(level, ("text", "image"))
             shares = {view: round(exact_share(learner, task, level, view, own.num), 4) for view in views}
             rows.append({"task": task.name, "level": level, "num": own.num, **shares})
     if terminal.prints_json(own.json):

@@ -81,6 +81,10 @@ class Task(ABC, Generic[State]):
     text_only: ClassVar[tuple[str, ...]] = ()  # levels that have no picture: a view with one is refused
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
 
+    def shown(self, level: str, views: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the views in which a level can be shown: text alone where it has no picture."""
+        return ("text",) if level in self.text_only else views
+
     def sample(self, level: str, split: str, index: int) -> Problem[State]:
         """Return problem number `index` (>= 0, unbounded) of a level and split; the same one on every call."""
         if level not in self.levels:

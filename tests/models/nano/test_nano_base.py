@@ -84,7 +84,7 @@ def test_vocabulary_knows_every_word(name: str) -> None:
             for index in range(20):
                 problem = task.sample(level, "test", index)
                 pictured = "image" if name.endswith("_skills") else "image_via_text"
-                for view in ("text",) if level in task.text_only else ("text", pictured):
+                for view in task.shown(level, ("text", pictured)):
                     dialogue = build_dialogue(task, problem, view)
                     unknown = {*pieces(dialogue.prompt), *pieces(dialogue.response.text)} - vocabulary
                     assert not unknown, (trace, unknown)

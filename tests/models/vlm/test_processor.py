@@ -29,7 +29,7 @@ def num_special(encoded: Encoded) -> int:
 def test_mask_decodes_to_the_response(name: str, trace: str) -> None:
     coder, task = processor(), nano_task(name, trace)
     for number, level in enumerate(task.levels):
-        for view in ("text",) if level in task.text_only else VIEWS:
+        for view in task.shown(level, VIEWS):
             for kept in (1.0, 0.4, 0.0):
                 dialogue = build_dialogue(task, task.sample(level, "train", number), view, kept)
                 batch = coder.collate([coder.encode(dialogue)])
@@ -57,7 +57,7 @@ def test_placeholders_are_there_with_a_picture_and_only_then(name: str) -> None:
 def test_segments_of_tokens_are_those_of_their_characters(name: str, trace: str) -> None:
     coder, task = processor(), nano_task(name, trace)
     for level in task.levels[:3]:
-        for view in ("text",) if level in task.text_only else VIEWS:
+        for view in task.shown(level, VIEWS):
             dialogue = build_dialogue(task, task.sample(level, "train", 0), view)
             response = dialogue.response
             encoded = coder.encode(dialogue)

@@ -57,7 +57,9 @@ def page(tasks: Sequence[Task[Any]], scale: str, split: str, first: int, num: in
     links = "".join(f'<a href="#{escape(task.name)}">{escape(task.name)}</a>' for task in tasks)
     sections = "".join(_task(task, scale, problems) for task, problems in shown)
     found = ((task, problem) for task, problems in shown for problem in problems)
-    key = markup.key(task.response(problem.state, view) for task, problem in found for view in _views(task, problem))
+    key = markup.key(
+        task.response(problem.state, view) for task, problem in found for view in task.shown(problem.level, VIEWS)
+    )
     body = (
         f"<header><h1>vlmreason gallery</h1><p class=soft>Sizes: {escape(scale)}. Split: {escape(split)}.</p>"
         f"<p class=key>A response is made of segments: {key}</p><nav>{links}</nav></header>\n"
@@ -77,13 +79,9 @@ def _task(task: Task[Any], scale: str, problems: Sequence[Problem[Any]]) -> str:
     return f'<section>\n<h2 id="{escape(task.name)}">{escape(task.name)}</h2>\n{shown}</section>\n'
 
 
-def _views(task: Task[Any], problem: Problem[Any]) -> tuple[str, ...]:
-    return ("text",) if problem.level in task.text_only else VIEWS
-
-
 def _problem(task: Task[Any], problem: Problem[Any], scale: str) -> str:
     shown, picture = _picture(task, problem)
-    views = "".join(_view(task, problem, view) for view in _views(task, problem))
+    views = "".join(_view(task, problem, view) for view in task.shown(problem.level, VIEWS))
     return (
         f'<article class="problem">\n<div class="top"><h3>{escape(problem.level)}</h3>'
         f'<span class="id">{escape(problem.id)}</span></div>\n<div class="given" style="--shown: {shown}px">'

@@ -35,8 +35,8 @@ from vlmreason.tasks.grids.search import (
     Head,
     Named,
     Search,
-    _cells,
     _dead_end,
+    all_cells,
     search,
     simulate,
 )
@@ -71,6 +71,13 @@ class GridSizes:
     objects: tuple[str, ...]
     obstacles: tuple[str, ...]
     levels: dict[str, GridLimits]
+
+
+def check_fits(grid: GridState, sizes: GridSizes, name: str) -> None:
+    """Check that a grid from a file fits into the picture of these sizes. Raises ValueError."""
+    width, height = sizes.picture
+    if not (0 < (grid.rows + 1) * sizes.cell <= height and 0 < (grid.cols + 1) * sizes.cell <= width):
+        raise ValueError(f"problem of {name}: {grid.rows} x {grid.cols} cells do not fit into the picture")
 
 
 class GridNavigation(Task[GridState]):
@@ -122,7 +129,7 @@ class GridNavigation(Task[GridState]):
             num_objects = rng.randint(*limits.num_objects)
             if num_objects + 2 + limits.num_kinds[0] > rows * cols:
                 return None
-            cells = _cells(rows, cols)
+            cells = all_cells(rows, cols)
             start, destination, *places = rng.sample(cells, num_objects + 2)
             names = rng.sample(self.sizes.objects, num_objects)
             objects = tuple(sorted(zip(names, places, strict=True), key=_by_cell))
@@ -267,9 +274,7 @@ class GridNavigation(Task[GridState]):
         for items, known in ((state.objects, OBJECTS), (state.obstacles, OBSTACLES)):
             if unknown := [name for name, _ in items if name not in known]:
                 raise ValueError(f"problem of {self.name}: {unknown[0]!r} is not one of {', '.join(known)}")
-        width, height = self.sizes.picture
-        if (state.rows + 1) * self.sizes.cell > height or (state.cols + 1) * self.sizes.cell > width:
-            raise ValueError(f"problem of {self.name}: {state.rows} x {state.cols} cells do not fit into the picture")
+        check_fits(state, self.sizes, self.name)
         return state
 
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Score, Task
-from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes
-from vlmreason.tasks.grids.search import MOVES, Cell, GridState
+from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes, check_fits
+from vlmreason.tasks.grids.search import MOVES, Cell, GridState, all_cells
 
 _SHARES = (0.1, 0.3, 0.5)
 _DISTINCT = ("find", "things", "around", "toward", "closest", "walk", "trail")
@@ -50,16 +50,13 @@ class GridSkills(Task[GridSkillState]):
 
     def state_from_json(self, data: object) -> GridSkillState:
         state = super().state_from_json(data)
-        rows, cols = state.grid.rows, state.grid.cols
-        width, height = self.sizes.picture
-        if not (0 < (rows + 1) * self.sizes.cell <= height and 0 < (cols + 1) * self.sizes.cell <= width):
-            raise ValueError(f"problem of {self.name}: {rows} x {cols} cells do not fit into the picture")
+        check_fits(state.grid, self.sizes, self.name)
         return state
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> GridSkillState:
         for _ in range(MAX_ATTEMPTS):
             rows, cols = rng.randint(*self.sizes.rows), rng.randint(*self.sizes.cols)
-            every = [(r, c) for r in range(1, rows + 1) for c in range(1, cols + 1)]
+            every = all_cells(rows, cols)
             start, destination, *rest = rng.sample(every, len(every))
             if level in _DISTINCT:
                 named = self._distinct(rng, rest)

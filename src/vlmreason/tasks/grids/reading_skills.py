@@ -16,9 +16,9 @@ from typing import ClassVar
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
 from vlmreason.tasks.captions import Captions, Slot, num_patches
-from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes
+from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes, check_fits
 from vlmreason.tasks.grids.grid_skills import GridSkills, around, cell_name, content_of, key_of
-from vlmreason.tasks.grids.search import Cell, GridState
+from vlmreason.tasks.grids.search import Cell, GridState, all_cells
 from vlmreason.tasks.skills import Skills, ask
 
 MOST_MOVES = 6
@@ -61,10 +61,7 @@ class GridReadingSkills(Skills[GridReadingState]):
 
     def state_from_json(self, data: object) -> GridReadingState:
         state = super().state_from_json(data)
-        rows, cols = state.grid.rows, state.grid.cols
-        width, height = self.sizes.picture
-        if not (0 < (rows + 1) * self.sizes.cell <= height and 0 < (cols + 1) * self.sizes.cell <= width):
-            raise ValueError(f"problem of {self.name}: {rows} x {cols} cells do not fit into the picture")
+        check_fits(state.grid, self.sizes, self.name)
         return state
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> GridReadingState:
@@ -86,8 +83,7 @@ class GridReadingSkills(Skills[GridReadingState]):
         """A grid of scattered symbols, in half of the cases with few objects, each once."""
         s = self.sizes
         rows, cols = rng.randint(*s.rows), rng.randint(*s.cols)
-        cells = [(r, c) for r in range(1, rows + 1) for c in range(1, cols + 1)]
-        start, destination, *rest = rng.sample(cells, len(cells))
+        start, destination, *rest = rng.sample(all_cells(rows, cols), rows * cols)
         num = round(rng.choice(SHARES) * len(rest))
         if rng.random() < 0.5:
             names = rng.sample(s.objects, rng.randint(1, min(4, len(s.objects))))
@@ -149,8 +145,7 @@ class GridReadingSkills(Skills[GridReadingState]):
 
 
 def _some(rng: random.Random, grid: GridState, least: int, most: int) -> list[Cell]:
-    cells = [(r, c) for r in range(1, grid.rows + 1) for c in range(1, grid.cols + 1)]
-    return rng.sample(cells, rng.randint(least, most))
+    return rng.sample(all_cells(grid.rows, grid.cols), rng.randint(least, most))
 
 
 def _each(cells: list[Cell], write: Callable[[Cell], str]) -> str:

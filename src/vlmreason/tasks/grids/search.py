@@ -134,7 +134,7 @@ def search(state: GridState, max_steps: int = 1_000_000) -> Search:
     """Return the depth-first search of the module's docstring, given up (not solved) once it must exceed
     `max_steps`."""
     destination = state.destination
-    content = dict.fromkeys(_cells(state.rows, state.cols), "free")
+    content = dict.fromkeys(all_cells(state.rows, state.cols), "free")
     content.update([(cell, kind) for kind, cell in state.obstacles])
     content.update([(cell, name) for name, cell in state.objects])
     content[state.start] = "visited"
@@ -206,5 +206,6 @@ def _dead_end(rows: int, cols: int, places: list[Cell], walls: set[Cell]) -> boo
 
 
 @functools.cache
-def _cells(rows: int, cols: int) -> tuple[Cell, ...]:
+def all_cells(rows: int, cols: int) -> tuple[Cell, ...]:
+    """Return the cells of a grid in reading order."""
     return tuple((r, c) for r in range(1, rows + 1) for c in range(1, cols + 1))

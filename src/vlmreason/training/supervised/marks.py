@@ -79,25 +79,36 @@ def exact_share(learner: Learner, task: Task[Any], level: str, view: str, num: i
     return num_right / len(problems)
 
 
-@torch.no_grad()
 def kind_shares(learner: Learner, dialogues: Sequence[Dialogue]) -> dict[str, float]:
     """Return the share of response tokens right, given the right ones before them, by kind (TOKEN_KINDS)."""
+    processor, found = learner.processor, dict[str, list[int]]()
+    for token, (num_right, num) in token_counts(learner, dialogues).items():
+        kind = "end" if token in processor.eos_ids else kind_of(processor.coder.decode([token]))
+        count = found.setdefault(kind, [0, 0])
+        count[0] += num_right
+        count[1] += num
+    return {kind: num_right / num for kind, (num_right, num) in sorted(found.items())}
+
+
+@torch.no_grad()
+def token_counts(learner: Learner, dialogues: Sequence[Dialogue]) -> dict[int, list[int]]:
+    """Return how often each token of the responses is right, given the right ones before it, and how often it is
+    there."""
     model, processor = learner.model, learner.processor
     was_training = model.training
     model.eval()
-    counts: dict[str, list[int]] = {}
+    counts: dict[int, list[int]] = {}
     for at in range(0, len(dialogues), BATCH):
         encoded = [processor.encode(dialogue) for dialogue in dialogues[at : at + BATCH]]
         batch = {name: value.to(model.device) for name, value in processor.collate(encoded).items()}
         logits_NV, targets_N, _ = learner.target_logits(batch)
         right_N = (logits_NV.argmax(-1) == targets_N).tolist()
         for token, right in zip(targets_N.tolist(), right_N, strict=True):
-            kind = "end" if token in processor.eos_ids else kind_of(processor.coder.decode([token]))
-            count = counts.setdefault(kind, [0, 0])
+            count = counts.setdefault(token, [0, 0])
             count[0] += right
             count[1] += 1
     model.train(was_training)
-    return {kind: right / num for kind, (right, num) in sorted(counts.items())}
+    return counts
 
 
 def kind_of(piece: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
-
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.tokenization import pieces
 from vlmreason.tasks.base import Task
+from vlmreason.training.supervised.marks import first_dialogues, token_counts
 
 NUM_VOCABULARY_PROBLEMS = 100
 
@@ -24,7 +23,7 @@ def vocabulary_texts(tasks: Iterable[Task[Any]]) -> Iterator[str]:
         for level in task.levels:
             for index in range(NUM_VOCABULARY_PROBLEMS):
                 problem = task.sample(level, "train", index)
-                for view in ("text",) if level in task.text_only else ("text", "image_via_text"):
+                for view in task.shown(level, ("text", "image_via_text")):
                     dialogue = build_dialogue(task, problem, view)
                     yield dialogue.prompt
                     yield dialogue.response.text
@@ -42,24 +41,16 @@ def check_vocabulary(learner: Learner, tasks: Iterable[Task[Any]]) -> None:
                 )
 
 
-@torch.no_grad()
 def skill_accuracy(learner: Learner, tasks: Mapping[str, Task[Any]], num: int = 32) -> dict[str, float]:
     """Return share of response tokens right, given the gold ones before them, per skill and modality.
 
     On `num` validation problems each; keys are `<task>/<skill>/<modality>`.
     """
-    model = learner.model
-    was_training = model.training
-    model.eval()
     shares = {}
     for task in tasks.values():
         for level in task.levels:
-            problems = [task.sample(level, "validation", i) for i in task.first(level, "validation", num)]
-            for view in ("text",) if level in task.text_only else ("text", "image"):
-                encoded = [learner.processor.encode(build_dialogue(task, p, view)) for p in problems]
-                batch = {k: v.to(model.device) for k, v in learner.processor.collate(encoded).items()}
-                logits_NV, targets_N, _ = learner.target_logits(batch)
-                right_N = (logits_NV.argmax(-1) == targets_N).float()
-                shares[f"{task.name}/{level}/{view}"] = round(float(right_N.mean()), 4)
-    model.train(was_training)
+            for view in task.shown(level, ("text", "image")):
+                counts = token_counts(learner, first_dialogues(task, level, view, num))
+                num_right, num_tokens = map(sum, zip(*counts.values(), strict=True))
+                shares[f"{task.name}/{level}/{view}"] = round(num_right / num_tokens, 4)
     return shares
