@@ -73,8 +73,8 @@ def test_mistakes_are_named(settings: dict, message: str) -> None:
 
 def test_what_is_recognized_is_seen_in_a_picture() -> None:
     with pytest.raises(ValueError, match="choose env=general_points or env=general_points_l"):
-        gymnasium.make("vlmreason/GeneralPoints-v0", modality="text")
-    assert "image" not in gymnasium.make("vlmreason/GeneralPoints-v0", modality="text", image=False).observation_space
+        gymnasium.make("vlmreason/GeneralPoints-v1", modality="text")
+    assert "image" not in gymnasium.make("vlmreason/GeneralPoints-v1", modality="text", image=False).observation_space
 
 
 def test_the_page_says_it_as_it_is() -> None:

@@ -295,3 +295,13 @@ def test_pictures_are_files_within_the_folder(folder: Path) -> None:
             task.draw(Swatch(name, "red", "1"))
         assert "\n" not in str(raised.value)
     assert np.asarray(task.draw(Swatch("deep/3.png", "red", "1"))).shape == (6, 11, 3)
+
+
+def test_problems_of_training_are_found_in_the_files_of_other_splits(folder: Path) -> None:
+    for split, chosen in (("train", rows()[:8]), ("validation", rows()[8:12]), ("test", rows()[6:16])):
+        (folder / f"{split}.json").write_text(json.dumps(chosen))
+    task = Swatches(data=str(folder / "{split}.json"), images=str(folder))
+    said = task.met_in_training(task.levels, "plain", "test")
+    assert said == "2 of its 10 problems in task.data are there for training too"
+    assert task.met_in_training(task.levels, "plain", "validation") == ""
+    assert swatches(folder / "index.jsonl").met_in_training(task.levels, "plain", "test") == ""

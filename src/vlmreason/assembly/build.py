@@ -174,6 +174,31 @@ def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
     return tasks
 
 
+def check_apart(cfg: Config) -> None:
+    """Raise ValueError where training meets problems that the run is evaluated on (unless evaluation.split=train)."""
+    evaluation = build_evaluation(cfg)
+    if "task" not in cfg or evaluation.split == "train":
+        return
+    task, trained = build_task(cfg), _trained_levels(cfg)
+    for level in evaluation.levels or task.levels:
+        if said := task.met_in_training(trained, level, evaluation.split):
+            raise ValueError(f"evaluation.split={evaluation.split}, level {level} of {task.name}: {said}")
+
+
+def _trained_levels(cfg: Config) -> set[str]:
+    """The levels of the run's own task that its phases show or play."""
+    name, supervision = cfg["task"]["name"], build_supervision(cfg)
+    levels = {
+        part.level
+        for phase, held in supervision.phases.items()
+        for part in held.parts.values()
+        if name in ((part.task,) if part.task else supervision.phase_tasks(phase, name))
+    }
+    if "algorithm" in cfg:
+        levels.update(cfg["algorithm"]["levels"] or build_env(cfg).levels[:1])
+    return levels
+
+
 def build_optimizer(cfg: Config) -> Any:
     """Return optimizer settings (vlmreason.training.engine.optimizers.OptimizerSettings)."""
     from vlmreason.training.engine.optimizers import OptimizerSettings

@@ -46,6 +46,7 @@ def check(plain: dict[str, Any], command: str) -> None:
         part(plain)
     if "algorithm" in plain:
         build.build_algorithm(plain)
+    build.check_apart(plain)
 
 
 def override_value(value: Any) -> str:

@@ -55,6 +55,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     asked = build.evaluated(task)
     curves = dataclasses.replace(evaluation, num=trainer.evaluate_num)
     check_problems(asked, evaluation, evaluation.split)
+    build.check_apart(cfg)
     if trainer.evaluate_every or cfg.get("algorithm", {}).get("evaluate_every"):
         check_problems(asked, curves, "validation")
     learner = build.build_learner(cfg)

@@ -97,6 +97,7 @@ class NumberLine(ActionEnv[NumberLineState]):
     levels = ("standard",)
     state_type = NumberLineState
     sizes_type = NumberLineSizes
+    undivided = "a line has few different episodes, 30 from 0 to 5"
 
     def __init__(
         self,

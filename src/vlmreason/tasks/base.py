@@ -15,7 +15,7 @@ import re
 import typing
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -80,6 +80,7 @@ class Task(ABC, Generic[State]):
     explained: ClassVar[bool] = False  # its family's modules `failures` and `regions` know its responses and pictures
     text_only: ClassVar[tuple[str, ...]] = ()  # levels that have no picture: a view with one is refused
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
+    undivided: ClassVar[str] = ""  # why all splits have the same problems, where these are too few to be divided
 
     def shown(self, level: str, views: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of the views in which a level can be shown: text alone where it has no picture."""
@@ -114,6 +115,11 @@ class Task(ABC, Generic[State]):
             warnings.warn(f"{where}: there are {there} problems, so not {num} but these are used", stacklevel=1)
         return range(num if there is None else min(num, there))
 
+    def met_in_training(self, trained: Collection[str], level: str, split: str) -> str:
+        """Say which problems of a level and split training on the levels `trained` meets; "": none, as they are divided
+        by their keys. Replaced by tasks whose problems are divided otherwise."""
+        return ""
+
     def _state(self, level: str, split: str, index: int) -> State:
         """The state of a problem; replaced by tasks that do not draw their problems."""
         rng = stream(self.name, self.version, level, split, index)
@@ -128,7 +134,11 @@ class Task(ABC, Generic[State]):
 
     @abstractmethod
     def key(self, state: State) -> object:
-        """Return the JSON-able part of the state that decides its split, so that splits share no problem."""
+        """Return the problem in substance, JSON-able: what is left of it without names, looks and order. It decides the
+        split, so problems that are the same in substance must have one key; further ones may share it.
+
+        Of cards the values, of tables and grids the content, of routes the way.
+        """
 
     @abstractmethod
     def draw(self, state: State) -> Picture:

@@ -18,7 +18,7 @@ import random
 import warnings
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -370,6 +370,21 @@ class DiskTask(Task[State]):
     def num_problems(self, level: str, split: str) -> int:
         rows = self._rows(level, split)
         return 0 if rows is None else rows.num((level, split))
+
+    def met_in_training(self, trained: Collection[str], level: str, split: str) -> str:
+        """Compare keys, where the splits have files of their own."""
+        if self.data is None or "{split}" not in self.data:
+            return ""
+        met = {key for each in trained for key in self._keys(each, "train")}
+        keys = self._keys(level, split)
+        shared = sum(key in met for key in keys)
+        return f"{shared} of its {len(keys)} problems in task.data are there for training too" if shared else ""
+
+    def _keys(self, level: str, split: str) -> list[str]:
+        if (rows := self._rows(level, split)) is None:
+            return []
+        states = (rows.at((level, split), index)[0] for index in range(rows.num((level, split))))
+        return [json.dumps(self.key(state)) for state in states]
 
     def _state(self, level: str, split: str, index: int) -> State:
         rows = self._rows(level, split)

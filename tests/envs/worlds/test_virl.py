@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
 
+from vlmreason import places
+from vlmreason.assembly import compose
 from vlmreason.envs.worlds.routes import NAMES, Milestone, Route, sample_route, write_routes
 from vlmreason.envs.worlds.virl import VIRL, VIRLSizes, VIRLState
 from vlmreason.streams import SPLITS
@@ -133,7 +136,8 @@ def test_splits_share_no_route_and_levels_differ():
     env = make()
     keys = {split: {json.dumps(env.key(env.start("standard", split, i))) for i in range(150)} for split in SPLITS}
     assert not keys["train"] & keys["test"] and not keys["train"] & keys["validation"]
-    assert not keys["test"] & keys["validation"] and len(keys["train"]) > 140
+    assert not keys["test"] & keys["validation"]
+    assert len({env.start("standard", "train", i).route for i in range(150)}) > 140
     looks = {level: env.start(level, "train", 0).look for level in LEVELS}
     assert looks == {"standard": "home", "rule_ood": "home", "visual_ood": "away"}
     absolute, relative = env.start("standard", "train", 0), env.start("rule_ood", "train", 0)
@@ -312,3 +316,16 @@ def test_sizes_are_checked(change):
     data = yaml.safe_load((CONF / "virl.yaml").read_text())["nano"]
     with pytest.raises(ValueError, match=next(iter(change))):
         structure(VIRLSizes, data | change)
+
+
+def test_a_town_that_is_not_divided_is_not_trained_and_tested_on(folders):
+    path, _ = folders
+    words = [f"env.routes={path / 'home'}", f"env.routes_visual_ood={path / 'away'}", "env=virl_l"]
+    part = "supervision.phases.expert.parts.turns.level=visual_ood"
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        compose.freeze(words, "train")
+        compose.freeze([*words, part, "evaluation.split=train"], "train")
+        with pytest.raises(ValueError, match=r"split=test, level visual_ood of virl: routes_visual_ood is not divided"):
+            compose.freeze([*words, part], "train")
+        with pytest.raises(ValueError, match="all its routes are for training too"):
+            compose.freeze([*words, "algorithm=ppo", "algorithm.levels=[standard,visual_ood]"], "train")

@@ -7,7 +7,7 @@ by pasting cached sprites.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -43,6 +43,14 @@ def rank_name(card: Card) -> str:
 def value(card: Card, face_cards: str) -> int:
     """Return what a card counts; `face_cards` is one of FACE_RULES, the ace counts 1."""
     return min(card[0], 10) if face_cards == "ten" else card[0]
+
+
+def substance(cards: Iterable[Card]) -> list[int]:
+    """Return what cards count, sorted, face cards as 10: one list for all deals that have the same values by any rule.
+
+    Deals that split by it share no set of values, whichever of FACE_RULES is in force on either side.
+    """
+    return sorted(value(card, "ten") for card in cards)
 
 
 def check_card(card: Card) -> None:

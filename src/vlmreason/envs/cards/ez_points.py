@@ -16,6 +16,7 @@ class EZPoints(Points):
     """Jack, queen and king count 10. An episode has 5 turns at most, a solution needs 4 of them."""
 
     name = "ez_points"
+    undivided = "of the pairs of ranks ten can be solved"
     num_cards = 2
     target = 12
     turns = 5

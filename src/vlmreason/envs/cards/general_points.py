@@ -11,7 +11,8 @@ limit        -1 at a last attempt that fails, which comes on top of what its for
 recognition  -1.5 where "cards" are not the cards' names, in any order; only where the cards are seen as a picture
 
 Levels: the face cards count 10 and the suits are black (standard); they count 11, 12 and 13 and each deal has one
-(rule_ood); or the suits are red (visual_ood). The sets of ranks are divided among the splits, on all levels alike.
+(rule_ood); or the suits are red (visual_ood). The sets of values are divided among the splits, on all levels alike, so
+that no set of a test deal comes in training under either rule (`deck.substance`).
 
 Sets of ranks that can be solved, of all, and the share of the deals that they are:
   4 cards, target 24   standard 1165 of 1651 (76.2 %)   rule_ood 758 of 1036 (78.2 %)
@@ -38,6 +39,7 @@ from vlmreason.envs.cards.deck import (
     deck,
     paste_cards,
     rank_name,
+    substance,
     value,
 )
 from vlmreason.envs.cards.formula import MAX_CARDS, OPERATORS, FormulaError, evaluate, solvable, solve
@@ -182,7 +184,7 @@ class GeneralPoints(Env[GeneralPointsState]):
     """
 
     name = "general_points"
-    version = 1
+    version = 2
     levels = ("standard", "rule_ood", "visual_ood")
     answer_key = "formula"
     state_type = GeneralPointsState
@@ -258,7 +260,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         return state
 
     def key(self, state: GeneralPointsState) -> object:
-        return sorted(rank for rank, _ in state.cards)
+        return substance(state.cards)
 
     def values(self, state: GeneralPointsState) -> list[int]:
         """Return what the cards count, in their order."""

@@ -14,7 +14,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vlmreason.envs.base import ActionEnv, Outcome
-from vlmreason.envs.cards.deck import FACE_RULES, Card, card_boxes, check_card, deck, paste_cards, rank_name, value
+from vlmreason.envs.cards.deck import (
+    FACE_RULES,
+    Card,
+    card_boxes,
+    check_card,
+    deck,
+    paste_cards,
+    rank_name,
+    substance,
+    value,
+)
 from vlmreason.envs.cards.formula import FormulaError, complete, evaluate, join, next_pieces, solvable
 from vlmreason.pictures import Picture, blank, text_sprite
 from vlmreason.structure import check_choice, check_positive
@@ -191,7 +201,7 @@ class Points(ActionEnv[PointsState]):
         raise self.unreachable(level, "no deal was found")
 
     def key(self, state: PointsState) -> object:
-        return sorted(rank for rank, _ in state.cards)
+        return substance(state.cards)
 
     def values(self, state: PointsState) -> list[int]:
         """Return what the cards count, in their order."""

@@ -1,7 +1,7 @@
 """Points24 (appendix C.1): a formula of four cards that is worth 24.
 
 Of the deals of four cards 74.6 % can be solved where face cards count 10 (1,236 of the 1,820 sets of ranks), 80.5 %
-where they count 11 to 13 (1,362 sets). The sets of ranks are divided among the splits.
+where they count 11 to 13 (1,362 sets). The sets of values are divided among the splits (`deck.substance`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ class Points24(Points):
     """
 
     name = "points24"
+    version = 2
     num_cards = 4
     target = 24
     turns = 20

@@ -17,6 +17,7 @@ files are untrusted: sizes are limited, names of pictures cannot leave the folde
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -142,6 +143,16 @@ def structure_of(route: Route, straight: int) -> object:
     landmarks."""
     ends = [[m.heading, num_stops(m.distance, straight), m.landmark, m.side] for m in route.milestones]
     return [route.heading, ends]
+
+
+def way_of(route: Route, straight: int) -> object:
+    """Return the way of a route, whatever stands beside it and wherever north is: turns in words, stops on the roads.
+
+    Routes that split by it share no way, whichever words for directions are in force on either side.
+    """
+    headings = [route.heading, *(m.heading for m in route.milestones)]
+    turns = [turn_label(before, after) for before, after in itertools.pairwise(headings)]
+    return [[turn, num_stops(m.distance, straight)] for turn, m in zip(turns, route.milestones, strict=True)]
 
 
 def sample_route(

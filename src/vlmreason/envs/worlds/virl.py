@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,7 @@ from vlmreason.envs.worlds.routes import (
     sample_route,
     structure_of,
     turn_label,
+    way_of,
 )
 from vlmreason.pictures import Picture
 from vlmreason.streams import split_of, stream
@@ -178,12 +179,12 @@ class VIRL(Env[VIRLState]):
 
     `image`: whether landmarks are to be recognized, which costs 1.5 where it fails. `attempts`: tries at a coordinate.
     `penalty`: the "action" reward of an unreadable response; None: that of a wrong action. `routes`: a folder or file
-    of routes for standard and rule_ood, divided into splits by their structure; `routes_visual_ood`: the ones of
+    of routes for standard and rule_ood, divided into splits by their ways; `routes_visual_ood`: the ones of
     visual_ood, all of them in every split. None: synthetic towns. Index i is route i modulo their number.
     """
 
     name = "virl"
-    version = 1
+    version = 2
     levels = ("standard", "rule_ood", "visual_ood")
     state_type = VIRLState
     sizes_type = VIRLSizes
@@ -257,9 +258,7 @@ class VIRL(Env[VIRLState]):
         for look, routes in self._files.items():
             for split in ("train", "validation", "test"):
                 divided[look, split] = [
-                    r
-                    for r in routes
-                    if look == "away" or split_of(self.name, structure_of(r, self.sizes.straight)) == split
+                    r for r in routes if look == "away" or split_of(self.name, way_of(r, self.sizes.straight)) == split
                 ]
         return {where: tuple(routes) for where, routes in divided.items()}
 
@@ -272,6 +271,11 @@ class VIRL(Env[VIRLState]):
     def num_problems(self, level: str, split: str) -> int | None:
         routes = self._splits.get((_look(level), split))
         return None if routes is None else len(routes)
+
+    def met_in_training(self, trained: Collection[str], level: str, split: str) -> str:
+        if level == "visual_ood" and level in trained and self._paths["away"] is not None:
+            return "routes_visual_ood is not divided, so that all its routes are for training too"
+        return ""
 
     def start(self, level: str, split: str, index: int) -> VIRLState:
         look, relative = _look(level), level == "rule_ood"
@@ -300,7 +304,7 @@ class VIRL(Env[VIRLState]):
         raise self.unreachable(level, "no route of the split was found")
 
     def key(self, state: VIRLState) -> object:
-        return structure_of(state.route, self.sizes.straight)
+        return way_of(state.route, self.sizes.straight)
 
     def _rail(self, state: VIRLState) -> tuple[Point, ...]:
         return rail(state.route, self.sizes.straight)
