@@ -7,6 +7,7 @@ import random
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 
 CONF = Path(__file__).parents[1] / "conf"
-PRETRAINING = ("nano_pretraining", "nano_reading", "nano_scenes")
+PRETRAINING = ("nano_pretraining", "nano_reading", "nano_reading_even", "nano_scenes")
 OF_ENVIRONMENTS = {"expert"}  # composed with one only: tests/commands/test_env_compose.py
 STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {*PRETRAINING} - OF_ENVIRONMENTS)
 SINGLE = {
@@ -41,9 +42,14 @@ def load(name: str, *overrides: str, **sizes: int) -> Supervision:
 
 
 def plain(
-    parts: dict[str, Any], num_examples: int = 60, phase: dict[str, Any] | None = None, **top: Any
+    parts: dict[str, Any],
+    num_examples: int = 60,
+    phase: dict[str, Any] | None = None,
+    shared: dict[str, Any] | None = None,
+    **top: Any,
 ) -> Supervision:
-    data = {"name": "x", "phases": {"main": {"num_examples": num_examples, "parts": parts, **(phase or {})}}, **top}
+    main = {"num_examples": num_examples, "parts": parts, **(phase or {})}
+    data = {"name": "x", "phases": {"main": main}, "parts": shared or {}, **top}
     return structure(Supervision, data, "supervision")
 
 
@@ -375,6 +381,9 @@ TEXT = {"level": "simple", "views": ["text"]}
         ({"a": TEXT}, {}, {"tasks": ["u", "u"]}, "named twice"),
         ({"a": TEXT}, {}, {"order": "sorted"}, "allowed are shuffle, interleave"),
         ({}, {}, {}, "one part or more"),
+        ({}, {"weights": {"a": 1}}, {}, r"weights\.a: no such part in supervision\.parts; there are none"),
+        ({"a": TEXT}, {"weights": {"a": 1}}, {"shared": {"a": TEXT}}, "the phase has a part of its own with this name"),
+        ({}, {"weights": {"a": 1}}, {"shared": {"a": {**TEXT, "weight": 2}}}, r"parts\.a\.weight=2\.0: has no effect"),
     ],
 )
 def test_bad_settings_end_with_a_sentence(
@@ -401,6 +410,33 @@ def test_bad_mixtures_end_with_a_sentence() -> None:
         Mixture(plain(uneven, 10**6, order="interleave"), "main", "t", 0)
     with pytest.raises(IndexError, match="example 60 of 60"):
         Mixture(plain(two), "main", "t", 0)[60]
+
+
+def test_phases_name_parts_of_the_supervision_by_weight() -> None:
+    shared = {"a": TEXT, "b": {"level": "hard", "views": ["image"]}}
+    named = plain({"c": TEXT}, phase={"weights": {"b": 3, "a": 0.5}}, shared=shared)
+    written = plain({"b": {**shared["b"], "weight": 3}, "a": {**TEXT, "weight": 0.5}, "c": TEXT})
+    assert named == written == replace(named)
+    assert list(named.phase("main").parts) == ["b", "a", "c"]
+
+
+def test_the_even_control_shows_every_length_in_both_views() -> None:
+    """It differs from what it controls in views and lengths alone."""
+    reading, even = load("nano_reading"), load("nano_reading_even")
+    assert list(reading.phases) == list(even.phases)
+    text: set[str] = set()
+    for name, phase in reading.phases.items():
+        other = even.phase(name)
+        assert replace(other, parts=phase.parts) == phase and list(other.parts) == list(phase.parts)
+        for part, found in phase.parts.items():
+            control = other.parts[part]
+            assert (control.task, control.weight, control.begins) == (found.task, found.weight, found.begins)
+            assert not control.level.startswith(("few_", "short_"))
+            text |= {control.level} if control.views == ("text",) and control.level in LONG else set()
+    assert not text and any("image" in part.views and part.level in LONG for part in even.phase("all").parts.values())
+
+
+LONG = ("list", "trail", "walk")
 
 
 def test_levels_are_checked_against_the_tasks() -> None:

@@ -8,7 +8,7 @@ a part is a level of a task in one or more views. Everything here is plain data 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal
@@ -81,6 +81,7 @@ class Phase:
 
     num_examples: int
     parts: dict[str, Part] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # of parts of the supervision, which come first
     captions: dict[str, int] = field(default_factory=dict)  # pictures of an optimizer step, by task
     marks: dict[str, Mark] = field(default_factory=dict)
     mark_every: int | None = None  # examples between two looks at the marks; null: at the end alone
@@ -98,7 +99,8 @@ class Phase:
 class Supervision:
     """A strategy: phases by name, trained in the order of the mapping. Without one the model stays as it is.
 
-    `order`, `thought` and `tasks` hold for every phase that does not set its own. `order=shuffle` is
+    `parts` are those that phases name in their `weights`, where several phases show the same in other shares. `order`,
+    `thought` and `tasks` hold for every phase that does not set its own. `order=shuffle` is
     algorithm 1; `order=interleave` shuffles each view by itself and deals them out in a fixed cycle
     (appendix F), so that every run of examples as long as the cycle holds an image. Raises ValueError.
     """
@@ -108,9 +110,13 @@ class Supervision:
     order: Order = "shuffle"
     thought: ThoughtSchedule = "keep"
     tasks: tuple[str, ...] = ()
+    parts: dict[str, Part] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_tasks("supervision.tasks", self.tasks)
+        _check_shared(self)
+        object.__setattr__(self, "phases", {name: self._whole(phase) for name, phase in self.phases.items()})
+        object.__setattr__(self, "parts", {})
         for name, phase in self.phases.items():
             _check_phase(self, f"supervision.phases.{name}", phase)
         if self.tasks and not any(_uses_tasks(phase) and phase.tasks is None for phase in self.phases.values()):
@@ -120,6 +126,11 @@ class Supervision:
     def num_examples(self) -> int:
         """Return examples of all phases together."""
         return sum(phase.num_examples for phase in self.phases.values())
+
+    def _whole(self, phase: Phase) -> Phase:
+        """The phase with the parts that it names by `weights` among its own."""
+        shared = {name: replace(self.parts[name], weight=weight) for name, weight in phase.weights.items()}
+        return replace(phase, parts={**shared, **phase.parts}, weights={})
 
     def phase(self, name: str) -> Phase:
         if name not in self.phases:
@@ -184,6 +195,21 @@ class Supervision:
                     check_choice(f"{where}.level", mark.level, levels[task])
                     if mark.level in text_only.get(task, ()) and mark.view != "text":
                         raise ValueError(f"{where}.view={mark.view}: {mark.level} of {task} has no picture")
+
+
+def _check_shared(supervision: Supervision) -> None:
+    """Raise ValueError for a phase that names a part twice, or one that is not there."""
+    for name, phase in supervision.phases.items():
+        for part in phase.weights:
+            where = f"supervision.phases.{name}.weights.{part}"
+            if part not in supervision.parts:
+                known = ", ".join(supervision.parts) or "none"
+                raise ValueError(f"{where}: no such part in supervision.parts; there are {known}")
+            if part in phase.parts:
+                raise ValueError(f"{where}: the phase has a part of its own with this name")
+    for part, shared in supervision.parts.items():
+        if shared.weight != 1:
+            raise ValueError(f"supervision.parts.{part}.weight={shared.weight}: has no effect, phases give the weights")
 
 
 def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:

@@ -73,7 +73,7 @@ def _phases(cfg: Mapping[str, Any]) -> dict[str, Any]:
     phases = {name: _phase(phase, cfg["scale"]["batch_size"]) for name, phase in cfg["supervision"]["phases"].items()}
     for name, phase in phases.items():
         most = cfg["supervision"]["phases"][name]["num_examples"]
-        while phase.get("parts") and phase["num_examples"] < most and not _serves_all(cfg, phases, name):
+        while not phase.get("captions") and phase["num_examples"] < most and not _serves_all(cfg, phases, name):
             phase["num_examples"] = min(2 * phase["num_examples"], most)
             phase["batch_size"] = -(-phase["num_examples"] // STEPS)
     return phases
@@ -89,7 +89,7 @@ def _phase(phase: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
         pictures = dict.fromkeys(phase["captions"], 1)
         return {**phase, "captions": pictures, "num_examples": STEPS * len(pictures)}
     size = min(phase.get("batch_size") or batch_size, BATCH)
-    parts = {name: _lowered(part, {"distinct": 1}) for name, part in phase["parts"].items()}
+    parts = {name: _lowered(part, {"distinct": 1}) for name, part in phase.get("parts", {}).items()}
     return {**phase, "parts": parts, "num_examples": min(phase["num_examples"], STEPS * size), "batch_size": size}
 
 
