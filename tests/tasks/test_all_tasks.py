@@ -18,7 +18,7 @@ from support.shipped import SCALES, SKILLS, TASKS, shipped
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.segments import ANSWER, CONVERT, THOUGHT, VIEWS
-from vlmreason.streams import SPLITS, split_of
+from vlmreason.streams import SPLITS
 from vlmreason.tasks.base import state_to_json
 
 NUM = 8
@@ -225,7 +225,7 @@ def test_splits_share_no_problem(name):
         for split in SPLITS
     }
     for split, found in keys.items():
-        assert {split_of(name, json.loads(key)) for key in found} == {split}
+        assert {task.split_of(json.loads(key)) for key in found} == {split}
     assert not keys["train"] & keys["test"] and not keys["train"] & keys["validation"]
     assert not keys["validation"] & keys["test"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from vlmreason.envs.replies import find_key, read_action
-from vlmreason.streams import split_of, stream
+from vlmreason.streams import stream
 from vlmreason.tasks.base import Score, Task
 
 State = TypeVar("State")
@@ -91,7 +91,7 @@ class Env(Task[State]):
         """Return the first state of episode number `index` (>= 0, unbounded) of a level and split; the same on every
         call."""
         rng = stream(self.name, self.version, level, split, index)
-        return self._sample(level, rng, lambda key: split_of(self.name, key) == split)
+        return self._sample(level, rng, lambda key: self.split_of(key) == split)
 
     @abstractmethod
     def turn(self, state: State, response: str, rng: random.Random) -> Outcome[State]:

@@ -17,6 +17,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from vlmreason.pictures import Picture
@@ -79,6 +80,7 @@ class Task(ABC, Generic[State]):
     state_type: ClassVar[type]
     explained: ClassVar[bool] = False  # its family's modules `failures` and `regions` know its responses and pictures
     text_only: ClassVar[tuple[str, ...]] = ()  # levels that have no picture: a view with one is refused
+    splits_of: ClassVar[str] = ""  # shared by tasks on the same things: what one tests, none trains; "": its name
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
     undivided: ClassVar[str] = ""  # why all splits have the same problems, where these are too few to be divided
 
@@ -123,7 +125,11 @@ class Task(ABC, Generic[State]):
     def _state(self, level: str, split: str, index: int) -> State:
         """The state of a problem; replaced by tasks that do not draw their problems."""
         rng = stream(self.name, self.version, level, split, index)
-        return self._sample(level, rng, lambda key: split_of(self.name, key) == split)
+        return self._sample(level, rng, lambda key: self.split_of(key) == split)
+
+    def split_of(self, key: object) -> str:
+        """Say which split a key belongs to."""
+        return split_of(self.splits_of or self.name, key)
 
     @abstractmethod
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> State:
@@ -184,6 +190,13 @@ class Task(ABC, Generic[State]):
     @abstractmethod
     def score(self, state: State, response: str) -> Score:
         """Judge a response. `response` is untrusted text of any content and length."""
+
+    def facts(self, state: State, kind: str, text: str) -> Mapping[object, object] | None:
+        """Read what a segment of a kind states, a value for each slot; None where the task reads none of that kind.
+
+        `text` is untrusted. A slot that is stated with two values has to lose by it, or listing all of them would pay.
+        """
+        return None
 
     def groups(self, state: State) -> Mapping[str, str]:
         """Name the groups that a problem belongs to, as {"pair": "17", "skill": "sum"}: a value for each kind.
@@ -261,3 +274,15 @@ def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str
                 f"task.wording.{name}: no such template; there are {', '.join(names)}{nearest(name, names)}"
             )
     return dataclasses.replace(wording, **changes)
+
+
+def pattern_of(template: str, fields: Mapping[str, str]) -> str:
+    """Return a regular expression for what a template writes; each field is matched by its own the first time."""
+    pieces, seen = [], set[str]()
+    for literal, field_name, _, _ in Formatter().parse(template):
+        pieces.append(re.escape(literal))
+        if field_name:
+            pattern = fields[field_name]
+            pieces.append(re.sub(r"\?P<\w+>", "?:", pattern) if field_name in seen else pattern)
+            seen.add(field_name)
+    return "".join(pieces)

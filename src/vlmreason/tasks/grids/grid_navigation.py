@@ -19,13 +19,12 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from string import Formatter
 from typing import ClassVar
 
 import numpy as np
 
 from vlmreason.pictures import Picture, blank, text_sprite
-from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
+from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording, pattern_of
 from vlmreason.tasks.grids.search import (
     MOVES,
     OBJECTS,
@@ -95,12 +94,12 @@ class GridNavigation(Task[GridState]):
         _check_wording(self.wording)
         self._tried: dict[tuple[str, Cell, str], str] = {}
         self._marker = re.compile(re.escape(self.wording.answer.removesuffix("{moves}").strip()), re.IGNORECASE)
-        listed = _pattern(self.wording.listed, {"name": _NAME, "cell": _CELL})
+        listed = pattern_of(self.wording.listed, {"name": _NAME, "cell": _CELL})
         several = f"(?:{listed}(?:{re.escape(self.wording.list_joint)}{listed})*)?"
         named = {"start": f"(?P<start>{_CELL})", "destination": f"(?P<destination>{_CELL})"}
-        self._head = re.compile(_pattern(self.wording.head.strip(), named | {"objects": f"(?P<objects>{several})"}))
+        self._head = re.compile(pattern_of(self.wording.head.strip(), named | {"objects": f"(?P<objects>{several})"}))
         self._listed = re.compile(
-            _pattern(self.wording.listed, {"name": f"(?P<name>{_NAME})", "cell": f"(?P<cell>{_CELL})"})
+            pattern_of(self.wording.listed, {"name": f"(?P<name>{_NAME})", "cell": f"(?P<cell>{_CELL})"})
         )
 
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> GridState:
@@ -281,18 +280,6 @@ class GridNavigation(Task[GridState]):
 _CELL = r"\([0-9]{1,3},[0-9]{1,3}\)"
 _NAME = "[a-z]{1,40}"  # bounded, so that no response is slow to read
 _IS_CELL = re.compile(_CELL)
-
-
-def _pattern(template: str, fields: Mapping[str, str]) -> str:
-    """A regular expression for what a template writes; each field is matched by its own the first time."""
-    pieces, seen = [], set[str]()
-    for literal, field, _, _ in Formatter().parse(template):
-        pieces.append(re.escape(literal))
-        if field:
-            once = re.sub(r"\?P<\w+>", "?:", fields[field]) if field in seen else fields[field]
-            pieces.append(once)
-            seen.add(field)
-    return "".join(pieces)
 
 
 def _read_cell(text: str) -> Cell:
