@@ -19,6 +19,9 @@ from vlmreason.scale import Scale
 from vlmreason.structure import structure
 from vlmreason.training.supervised.pretrain import skill_accuracy
 
+OF_NEWER_WORDS = ("shape_area", "grid_position", "shape_grid")
+"""Tasks whose terse wording takes words that the shipped bases lack; the verbose one is for larger models."""
+
 
 def nano_task(name: str, trace: str | None = None) -> Any:
     data = OmegaConf.to_container(OmegaConf.load(places.conf_dir() / "scale" / "nano.yaml"))
@@ -76,9 +79,10 @@ def test_architecture_is_what_the_code_builds(name: str) -> None:
 def test_vocabulary_knows_every_word(name: str) -> None:
     vocabulary = set(base().processor.tokenizer.get_vocab())
     assert set(read_vocabulary()) <= vocabulary
-    if name.endswith("_reading_skills"):
+    newer = name.endswith("_reading_skills") or name in OF_NEWER_WORDS
+    if newer:
         vocabulary = set(build_tokenizer([*read_vocabulary(), *read_words()], NanoSettings.num_tokens).get_vocab())
-    for trace in ("terse", "verbose"):
+    for trace in ("terse",) if newer else ("terse", "verbose"):
         task = nano_task(name, trace)
         for level in task.levels:
             for index in range(20):
