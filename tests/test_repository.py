@@ -29,6 +29,7 @@ FLOORS = (
     "places",
     "scale",
     "segments",
+    "answers",
     "tasks",
     "dialogue",
     "envs",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.sampled import READ_FROM_FILES
 
 from vlmreason import places
 from vlmreason.assembly import build, catalog
@@ -341,7 +342,7 @@ def test_gallery_knows_every_task_and_environment(program, tmp_path: Path) -> No
     """Also those whose file is what another one changes."""
 
     names = [*catalog.groups()["task"], *catalog.groups()["env"]]
-    shown = [name for name in names if name not in ("llava_data", "alfworld")]  # these need data of the user's
+    shown = [name for name in names if name not in (*READ_FROM_FILES, "alfworld")]  # these need data of the user's
     assert {"table_readout", "general_points_l", "virl_l"} <= set(shown)
     assert program("gallery", f"tasks=[{','.join(shown)}]", "num=1", "out=page.html").code == 0
     page = (tmp_path / "page.html").read_text()

@@ -22,6 +22,7 @@ from hydra import initialize_config_dir
 from support import hostile
 from support.composing import compose_plain
 from support.launching import settings, tiny_base
+from support.sampled import READ_FROM_FILES
 from support.shipped import shipped
 from support.studies import ARTIFACT, make_record, write_study
 from support.tiny import prompts
@@ -99,7 +100,7 @@ class Originals:
     def exports(self) -> Path:
         def make(folder: Path) -> None:
             for name in catalog.groups()["task"]:
-                if name != "llava_data" and not name.endswith("_skills"):
+                if name not in READ_FROM_FILES and not name.endswith("_skills"):
                     level = shipped(name).levels[0]
                     self.call(
                         "generate", f"task={name}", f"level={level}", "num=3", "workers=1", out=str(folder / name)
@@ -321,7 +322,7 @@ def _generate(originals: Originals, rng: random.Random, place: Path, spoil: bool
 
 def _response(originals: Originals, rng: random.Random, place: Path, spoil: bool) -> Act:
     """A response, to the scorer of every task and the rules of every environment."""
-    names = [name for name in (*catalog.groups()["task"], *ENVS) if name != "llava_data"]
+    names = [name for name in (*catalog.groups()["task"], *ENVS) if name not in READ_FROM_FILES]
     chosen = [rng.choice(names)] if spoil else names
     acts = [_response_to(name, rng, spoil) for name in chosen]
     return lambda: [act() for act in acts]

@@ -2,7 +2,7 @@
 
 from vlmreason.assembly import catalog
 
-READ_FROM_FILES = ("llava_data",)
-"""Tasks whose problems are a file of the user's: nothing to check without one (see tests/tasks/test_llava_data.py)."""
+READ_FROM_FILES = ("llava_data", "smart101")
+"""Tasks whose problems are files of the user's: nothing to check without them (they have tests of their own)."""
 
 TASKS = tuple(name for name in catalog.groups()["task"] if name not in READ_FROM_FILES)

@@ -91,14 +91,20 @@ class Checksums:
 class Folder:
     """The folder of pictures, of whose subfolders each is listed once.
 
-    links: whether a name may be a link to somewhere else in the folder; one that leads out of it never may.
+    links: whether a name may be a link to somewhere else in the folder; one that leads out of it never may. setting:
+    what names the folder.
     """
 
     def __init__(
-        self, root: str | Path | None, limits: Limits, checksums: Checksums | None = None, links: bool = False
+        self,
+        root: str | Path | None,
+        limits: Limits,
+        checksums: Checksums | None = None,
+        links: bool = False,
+        setting: str = "task.images",
     ) -> None:
         self.root = None if root is None else Path(root)
-        self.limits, self.checksums, self.links = limits, checksums, links
+        self.limits, self.checksums, self.links, self.setting = limits, checksums, links, setting
         self._names: dict[Path, set[str]] = {}
 
     def check(self, name: str) -> None:
@@ -108,7 +114,7 @@ class Folder:
         if folder not in self._names:
             self._names[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
         if path.name not in self._names[folder]:
-            raise ValueError(f"image={shown(name)}: not in task.images={self.root}")
+            raise ValueError(f"image={shown(name)}: not in {self.setting}={self.root}")
 
     def picture(self, name: str) -> Image.Image:
         """Open a picture in RGB. Raises ValueError, in one line, where it cannot be read."""
@@ -126,7 +132,7 @@ class Folder:
         assert self.root is not None
         root, found = self.root.resolve(), path.resolve()
         if not found.is_relative_to(root):
-            raise ValueError(f"leads out of task.images={self.root}")
+            raise ValueError(f"leads out of {self.setting}={self.root}")
         if not self.links and found != root / path.relative_to(self.root):
             raise ValueError("a link, and files are expected")
         if found.exists() and not found.is_file():
@@ -135,10 +141,10 @@ class Folder:
 
     def _path(self, name: str) -> Path:
         if self.root is None:
-            raise ValueError("task.images: missing, the folder with the pictures")
+            raise ValueError(f"{self.setting}: missing, the folder with the pictures")
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or not pure.name or "\0" in name or "\\" in name:
-            raise ValueError(f"image={shown(name)}: a path below task.images is expected")
+            raise ValueError(f"image={shown(name)}: a path below {self.setting} is expected")
         return self.root / pure
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.sampled import READ_FROM_FILES
 
 from vlmreason import places
 from vlmreason.commands import gallery as command
@@ -66,7 +67,7 @@ def make_module() -> ModuleType:
 def test_every_task_and_environment_is_in_the_gallery(entries: list[Any]) -> None:
     """But for those without problems of their own."""
     files = {path.stem for group in ("task", "env") for path in (ROOT / "conf" / group).glob("*.yaml")}
-    assert files - {entry.name for entry in entries} == {"llava_data", "alfworld"}
+    assert files - {entry.name for entry in entries} == {*READ_FROM_FILES, "alfworld"}
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
