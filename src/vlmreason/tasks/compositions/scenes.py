@@ -127,12 +127,13 @@ def draw_scene(rng: random.Random, sizes: CompositionSizes) -> Scene:
     shapes = []
     for place, color in zip(places, colors, strict=True):
         kind = rng.choice(sizes.kinds)
-        shape = Shape(kind, color, _dimensions(rng, kind, sizes), (place // size + 1, place % size + 1))
+        shape = Shape(kind, color, draw_sides(rng, kind, sizes), (place // size + 1, place % size + 1))
         shapes.append(shape)
     return Scene(size, tuple(shapes))
 
 
-def _dimensions(rng: random.Random, kind: str, sizes: CompositionSizes) -> tuple[int, ...]:
+def draw_sides(rng: random.Random, kind: str, sizes: CompositionSizes) -> tuple[int, ...]:
+    """Draw the dimensions of a shape of a kind; again, where its area has to be whole and is not."""
     low, high = sizes.dimension
     while True:
         found = tuple([rng.randint(low, high) for _ in range(KINDS[kind])])
