@@ -35,10 +35,9 @@ def check(env: Env[Any], names: Iterable[str], where: str = "algorithm.rewards")
 def further(
     env: Env[Any], names: Iterable[str], state: Any, response: str, outcome: Outcome[Any]
 ) -> Mapping[str, float]:
-    """Return what a turn has of the general rewards of these names; those that the environment gives itself are left
-    out."""
-    own = {reward.name for reward in env.rewards}
-    found = {r.name: r.value(env, state, response, outcome) for r in GENERAL if r.name in names and r.name not in own}
+    """Return what a turn has of the rewards of these names that the environment has not given with its outcome."""
+    entries = {name: reward for name, reward in offered(env).items() if name in names and name not in outcome.rewards}
+    found = {name: reward.value(env, state, response, outcome) for name, reward in entries.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

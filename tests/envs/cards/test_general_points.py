@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vlmreason.envs.cards.attempts import kept, mistake, wrong_formula
 from vlmreason.envs.cards.deck import RANKS
 from vlmreason.envs.cards.formula import FormulaError, evaluate
 from vlmreason.envs.cards.general_points import (
@@ -19,9 +20,9 @@ from vlmreason.envs.cards.general_points import (
     GeneralPoints,
     GeneralPointsSizes,
     GeneralPointsState,
-    kept,
-    wrong_formula,
 )
+from vlmreason.envs.replies import read_object
+from vlmreason.envs.rewards import further
 from vlmreason.models.vlm.tokenization import pieces
 from vlmreason.streams import SPLITS, split_of
 from vlmreason.structure import structure
@@ -56,18 +57,18 @@ def counts(state):
 
 
 def drawn_response(state, rng):
-    """A response drawn at random, with the rewards of its formula and whether its cards are right, by the rules."""
+    """A response drawn at random, with the reward of its formula and whether its lists are right, by the rules."""
     values, cards = counts(state), names(state)
     cards_right = rng.random() < 0.7
     said = rng.sample(cards, len(cards)) if cards_right else [*cards[1:], "10" if cards[0] != "10" else "9"]
-    kind = rng.choice(["formula", "value", "value", "other", "twice", "missing", "broken", "number", "no number"])
-    number = rng.sample(values, len(values))
+    kind = rng.choice(["formula", "value", "value", "other", "twice", "missing", "broken", "sign"])
+    number = rng.choice([rng.sample(values, len(values)), [values[0] + 1, *values[1:]], values[1:], None, "1 2 3"])
     if kind == "formula":
-        formula = fair_formula(values, rng, lambda value: value == state.target)
+        formula = fair_formula(values, rng, state.operators, lambda value: value == state.target)
         kind = "value" if formula is None else kind
-    if kind in ("value", "number", "no number"):
-        formula = fair_formula(values, rng, lambda value: value != state.target)
-    gives = {"formula": 5.0, "value": -1.0, "other": -2.0, "number": -2.0}.get(kind, -3.0)
+    if kind == "value":
+        formula = fair_formula(values, rng, state.operators, lambda value: value != state.target)
+    gives = {"formula": 5.0, "value": -1.0, "other": -2.0}.get(kind, -3.0)
     foreign = next(n for n in range(1, 99) if n not in values)
     if kind == "other":
         formula = "+".join(map(str, [*values[1:], foreign]))
@@ -79,24 +80,23 @@ def drawn_response(state, rng):
         formula = rng.choice(["", "24", "1+", "(1+2", "x", "2**9", "1/0", "24=24=24", "eval('1')", "1 2"])
         if formula == "24":
             gives = -2.0 if 24 not in values else -3.0
-    elif kind == "number":
-        number[0] = foreign
-    elif kind == "no number":
-        number = None
+    elif kind == "sign":
+        formula = "*".join(map(str, values))  # no sign of these deals
     if kind == "formula" and rng.random() < 0.5:
         formula += f" = {state.target}"
     data = {"cards": said, "number": number, "formula": formula}
-    return json.dumps(data), gives, cards_right
+    numbers_right = isinstance(number, list) and sorted(number) == sorted(values)
+    return json.dumps(data), gives, cards_right, numbers_right
 
 
-def fair_formula(values, rng, fits):
+def fair_formula(values, rng, operators, fits):
     """A formula of all values that is legal and fits, found by drawing."""
     for _ in range(400):
         hand = [(str(value), Fraction(value)) for value in values]
         while len(hand) > 1:
             rng.shuffle(hand)
             (a, x), (b, y) = hand.pop(), hand.pop()
-            sign = rng.choice("+-*/" if y else "+-*")
+            sign = rng.choice(operators if y else operators.replace("/", ""))
             result = {
                 "+": lambda x, y: x + y,
                 "-": lambda x, y: x - y,
@@ -120,22 +120,22 @@ def test_transitions_follow_the_rules(image, penalty):
         done = False
         while not done:
             if rng.random() < 0.1:
-                response, gives, cards_right, parsed = (
-                    rng.choice(["", "{", "{}{}", '{"formula": 24}']),
-                    -3.0,
-                    False,
-                    False,
-                )
-                gives = gives if penalty is None else penalty
+                response = rng.choice(["", "{", "{}{}", '{"formula": 24}'])
+                gives, cards_right, numbers_right, parsed = -3.0 if penalty is None else penalty, False, False, False
             else:
-                (response, gives, cards_right), parsed = drawn_response(state, rng), True
+                (response, gives, cards_right, numbers_right), parsed = drawn_response(state, rng), True
             outcome = env.turn(state, response, random.Random(0))
             solved, last = gives == 5, state.turn == 4
             rewards = {"formula": gives, "limit": -1.0 if last and not solved else 0.0}
             if image:
                 rewards["recognition"] = 0.0 if cards_right else -1.5
             assert outcome.rewards == rewards, response
-            assert outcome.parts == {"step_accuracy": float(solved), "recognition": float(cards_right)}
+            read = {"recognition": float(cards_right), "numbers": float(numbers_right)}
+            assert outcome.parts == {"step_accuracy": float(solved), **read}
+            assert further(env, ["cards", "numbers", "formula"], state, response, outcome) == {
+                "cards": float(cards_right),
+                "numbers": float(numbers_right),
+            }
             assert (outcome.done, outcome.success, outcome.parsed) == (solved or last, solved, parsed)
             assert outcome.state.cards == state.cards and outcome.state.turn == state.turn + 1
             assert len(outcome.state.responses) == len(outcome.state.verdicts) == outcome.state.turn
@@ -156,6 +156,7 @@ def test_transitions_follow_the_rules(image, penalty):
         (reply(formula="(3-1)*6+13-1"), -3),
         (reply(number=(1, 3, 10, 6), formula="(3-1)*(10-6)"), -2),  # the other rule
         (reply(number=(1, 3, 13, 6), formula="6*(13-3*3)"), -3),
+        (reply(number=(1, 3, 10, 6), formula="(6-3-1)*13-0"), -2),
         (reply(formula="13-1+6*(3-1)"), -3),
         (reply(formula="6*3+13-1=24"), -1),
         (reply(formula="6/(1-3/13)"), -1),
@@ -165,22 +166,49 @@ def test_rewards_of_given_formulas(response, formula):
     assert make("paper").turn(STATE, response, random.Random(0)).rewards["formula"] == formula
 
 
-def test_a_right_formula_needs_right_numbers_and_a_true_right_side():
+def test_the_formula_alone_decides():
     env = make("paper")
     state = GeneralPointsState(((4, "spades"), (6, "clubs"), (1, "spades"), (1, "clubs")), 24, "ten")
-    cards, number = ("4", "6", "A", "A"), (4, 6, 1, 1)
+    right = {"cards": ("4", "6", "A", "A"), "number": (4, 6, 1, 1), "formula": "4*6*1*1"}
 
-    def formula_of(**keys):
-        answer = {"cards": cards, "number": number, "formula": "4*6*1*1"} | keys
-        return env.turn(state, json.dumps(answer), random.Random(0)).rewards["formula"]
+    def outcome_of(**keys):
+        return env.turn(state, json.dumps(right | keys), random.Random(0))
 
-    assert formula_of() == formula_of(formula="4*6*1*1=24") == formula_of(number=(6, 4, 1, 1)) == 5
-    assert formula_of(formula="4*6*1*1=25") == -1
-    assert formula_of(number=(4, 6, 1, 11)) == -2
-    assert formula_of(number=(4, 6, 1)) == formula_of(number="4 6 1 1") == formula_of(number=None) == -3
-    assert formula_of(number=(4, 6, 1, True)) == formula_of(formula="4*6") == formula_of(formula="4*6*1*1*1") == -3
-    named = env.turn(state, json.dumps({"cards": [4, 6, "A", "A"], "number": number, "formula": "1"}), random.Random(0))
-    assert named.parts["recognition"] == 1
+    for number in ((6, 4, 1, 1), (4, 6, 1, 11), (4, 6, 1), "4 6 1 1", None, (4, 6, 1, True), [], ["4", "6", "1", "1"]):
+        outcome = outcome_of(number=number)
+        assert outcome.success and outcome.rewards == {"formula": 5.0, "limit": 0.0, "recognition": 0.0}
+        assert outcome.parts["numbers"] == float(number == (6, 4, 1, 1))
+        assert env.score(state, json.dumps(right | {"number": number})).correct
+    misread = outcome_of(cards=["K"])
+    assert misread.success and misread.rewards == {"formula": 5.0, "limit": 0.0, "recognition": -1.5}
+    assert outcome_of(cards=[4, 6, "A", "A"], formula="1").parts["recognition"] == 1
+    assert outcome_of(formula="4*6*1*1=24").success and outcome_of(formula="4*6*1*1=25").rewards["formula"] == -1
+    assert outcome_of(formula="4*6").rewards["formula"] == outcome_of(formula="4*6*1*1*1").rewards["formula"] == -3
+
+
+def test_only_the_operators_of_the_deal_are_legal():
+    env = make()
+    state = env.start("standard", "train", 0)
+    assert state.operators == "+-" and set(json.loads(env.expert(state))["formula"]) <= set("0123456789+-()")
+    cards = ((2, "spades"), (3, "clubs"), (1, "spades"))
+    timely = GeneralPointsState(cards, 6, "ten", "+-")
+    product = reply(cards=("2", "3", "A"), number=(2, 3, 1), formula="2*3*1")
+    assert env.turn(timely, product, random.Random(0)).rewards["formula"] == -3
+    assert env.turn(GeneralPointsState(cards, 6, "ten", "+*"), product, random.Random(0)).success
+    assert env.turn(timely, product.replace("2*3*1", "2+3+1"), random.Random(0)).success
+    assert "by + -," in env.prompt(timely, "image") and "+ - * /" in make("paper").prompt(STATE, "image")
+
+
+def test_targets_are_drawn_from_their_range():
+    env = make()
+    targets = Counter(env.start("standard", "train", index).target for index in range(600))
+    assert set(targets) <= set(range(1, 31)) and len(targets) > 25
+    problems = {
+        (tuple(sorted(counts(state))), state.target)
+        for split in SPLITS
+        for state in (env.start("standard", split, index) for index in range(400))
+    }
+    assert len(problems) > 350  # of 727; with the one target 12 there were 45 sets to train on
 
 
 def test_the_formula_that_floats_cannot_solve():
@@ -211,23 +239,47 @@ def test_levels_deal_as_they_say(scale):
     assert not (keys["train"] & keys["test"] or keys["train"] & keys["validation"] or keys["test"] & keys["validation"])
 
 
-def test_earlier_attempts_stay_in_the_prompt():
+def test_earlier_attempts_stay_in_the_prompt_whole():
     for scale in TRACES:
         env = make(scale)
-        most = env.sizes.kept_chars
         state, first = STATE, env.prompt(STATE, "image")
         said = [reply(formula="1+3+13+6"), reply(formula="1+2"), "no idea", reply(formula="1")]
+        shown = [said[0], said[1], env.wording.unread, said[3]]
         verdicts = [env.wording.value, env.wording.numbers, env.wording.illegal, env.wording.illegal]
         for number, response in enumerate(said, start=1):
             state = env.turn(state, response, random.Random(0)).state
             asked = env.prompt(state, "image")
-            assert asked.startswith(first) and kept(response, most) in asked
-            assert most < 100 or response in asked
+            assert asked.startswith(first) and "no idea" not in asked
             at = 0
-            for earlier, verdict in zip(said[:number], verdicts, strict=False):
-                at = asked.index(kept(earlier, most), at) + len(kept(earlier, most))
+            for earlier, verdict in zip(shown[:number], verdicts, strict=False):
+                at = asked.index(earlier, at) + len(earlier)
                 assert asked[at:].lstrip("\n").split("\n")[0].endswith(verdict.format(target=24).split("\n")[0])
             first = asked
+
+
+@pytest.mark.parametrize("scale", TRACES)
+def test_late_attempts_are_as_complete_as_the_first(scale):
+    """Every answer of ten attempts is there as it was given, by an expert that errs and by a model that rambles."""
+    env, rng = make(scale, max_attempts=10, mistakes=1.0), random.Random(7)
+    for index in range(20):
+        state, said = env.start("standard", "train", index), []
+        for _ in range(9):
+            attempt = env.mistake(state, rng)
+            ramble = "x" * 300 + attempt if rng.random() < 0.2 and scale == "nano" else attempt
+            state = env.turn(state, ramble, rng).state
+            said.append(attempt if read_object(attempt, "formula") is not None else env.wording.unread)
+        asked = env.prompt(state, "text")
+        at = [asked.index(said[0])]
+        for attempt in said[1:]:
+            at.append(asked.index(attempt, at[-1] + 1))
+        assert len(at) == 9 and "x" * 10 not in asked
+        for shown in env.sample("standard", "train", index).state.responses:
+            assert shown == "" or read_object(shown, "formula").keys() == {"cards", "number", "formula"}
+
+
+def test_an_object_that_is_too_long_is_left_out_and_text_around_one_is_dropped():
+    assert kept(reply(), "formula", 1000) == reply() and kept("so " * 400 + reply(), "formula", 200) == reply()
+    assert kept(reply(), "formula", 20) == kept("no idea", "formula", 200) == kept('{"x": 1}', "formula", 200) == ""
 
 
 @pytest.mark.parametrize(
@@ -246,7 +298,9 @@ def test_earlier_attempts_stay_in_the_prompt():
 def test_what_stays_of_a_response_is_harmless(response):
     for scale in TRACES:
         env = make(scale)
-        state = env.turn(STATE, response, random.Random(0)).state
+        inside = json.dumps({"n": response}).replace("\\n", "\n")[:-1] + ', "formula": "1"}'
+        assert kept(inside, "formula", 10**7) or len(response) > 10**5 or "\n" in response
+        state = env.turn(STATE, inside if len(response) < 150 else response, random.Random(0)).state
         assert len(state.responses[0]) <= env.sizes.kept_chars
         asked = env.prompt(state, "text")
         assert asked.isascii() and all(sign.isprintable() or sign == "\n" for sign in asked)
@@ -254,34 +308,31 @@ def test_what_stays_of_a_response_is_harmless(response):
         assert not set("<>|") & set(added)
         assert not any(f"[{mark}]" in added for mark in ("INST", "/INST", "IMG", "IMG_END"))
         json.dumps(state_to_json(state)).encode()
-    assert kept(reply(), 1000) == reply()
 
 
-def test_mistakes_are_plausible_and_fail():
-    rng, verdicts = random.Random(2), Counter()
+def test_mistakes_are_those_of_models_and_fail():
+    rng, verdicts, kinds = random.Random(2), Counter(), Counter()
     for scale in TRACES:
         env = make(scale)
-        for index in range(150):
+        for index in range(200):
             state = env.start(env.levels[index % 3], "train", index)
             said = env.mistake(state, rng)
             outcome = env.turn(state, said, rng)
-            assert outcome.parsed and not outcome.success and outcome.parts["recognition"] == 1
-            found = json.loads(said)
-            assert found["cards"] == names(state)
-            number = sorted(evaluate(found["formula"], equation=True).numbers)
-            assert number == sorted(found["number"])
-            assert (number == sorted(counts(state))) == (outcome.state.verdicts == ("value",))
+            assert not outcome.success and outcome.parsed == (read_object(said, "formula") is not None)
             verdicts[outcome.state.verdicts[0]] += 1
-    assert verdicts["value"] > 150 and verdicts["numbers"] > 20
+            kinds["unread"] += not outcome.parsed
+            kinds["misread"] += outcome.parsed and not outcome.parts["recognition"]
+            kinds["counted otherwise"] += bool(outcome.parts["recognition"] and not outcome.parts["numbers"])
+    assert verdicts["value"] > 150 and verdicts["numbers"] > 60 and verdicts["illegal"] > 60
+    assert kinds["unread"] > 20 and kinds["misread"] > 40 and kinds["counted otherwise"] > 15
 
 
-@pytest.mark.parametrize("numbers", [(1, 1), (2, 2), (12, 12), (1, 2, 3), (6, 4, 1, 1)])
-def test_wrong_formulas_are_wrong(numbers):
-    rng = random.Random(3)
-    for target in (1, 2, 4, 24):
-        for _ in range(50):
-            found = evaluate(wrong_formula(numbers, target, rng))
-            assert found.value != target and sorted(found.numbers) == sorted(numbers)
+def test_mistakes_where_every_formula_is_right():
+    rng, cards = random.Random(5), ((2, "spades"), (3, "clubs"))
+    for _ in range(50):
+        seen, _, formula = mistake(cards, "ten", 5, "+", rng)
+        assert tuple(seen) != cards or formula != "2+3"
+    assert wrong_formula((2, 3), 5, rng, "+") is None
 
 
 def test_problems_have_as_many_mistakes_as_asked_for():
@@ -314,7 +365,9 @@ def test_the_rule_and_the_cards_in_the_prompt():
         env = make(scale)
         ten = GeneralPointsState(STATE.cards, 24, "ten")
         assert env.prompt(ten, "image") != env.prompt(STATE, "image") and "24" in env.prompt(STATE, "image")
-        assert "A 3 K 6" in env.prompt(STATE, "text") and "A 3 K 6" not in env.prompt(STATE, "image")
+        named = '["A", "3", "K", "6"]'
+        assert named in env.prompt(STATE, "text") and named not in env.prompt(STATE, "image")
+        assert named in env.expert(STATE)
         assert "13" in env.prompt(STATE, "image") and "13" not in env.prompt(ten, "image")
 
 
@@ -361,12 +414,18 @@ def test_saved_states_are_checked():
 
 
 def test_settings_are_checked():
-    good = {"num_cards": 4, "target": 24, "face_cards": "ten", "faces": 0, "suits": "all"}
+    good = {"num_cards": 4, "targets": [24, 24], "operators": "+-*/", "face_cards": "ten", "faces": 0, "suits": "all"}
     structure(Deal, good)
     for change in (
         {"num_cards": 1},
         {"num_cards": 6},
-        {"target": 0},
+        {"targets": [0, 5]},
+        {"targets": [9, 5]},
+        {"operators": ""},
+        {"operators": "+x"},
+        {"operators": "++"},
+        {"operators": "-"},
+        {"operators": "+/"},
         {"face_cards": "x"},
         {"faces": 5},
         {"faces": -1},
@@ -394,7 +453,7 @@ def test_settings_are_checked():
         with pytest.raises(ValueError, match="wording of general_points"):
             make(wording=wording)
     with pytest.raises(ValueError, match="no deal"):
-        GeneralPoints(sizes(levels=levels | {"standard": good | {"num_cards": 2, "target": 997}})).start(
+        GeneralPoints(sizes(levels=levels | {"standard": good | {"num_cards": 2, "targets": [997, 997]}})).start(
             "standard", "train", 0
         )
 

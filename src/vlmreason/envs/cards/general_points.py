@@ -1,35 +1,35 @@
 """GeneralPoints (section 5.4, appendix D.1): a formula that uses every card once and is worth the target.
 
 A turn is an attempt: a JSON object with the cards' names ("cards"), what they count ("number") and the formula, which
-"= number" may follow. Earlier responses and what the verifier said of them stay in the prompt (sequential revision).
-The rewards, by name:
+"= number" may follow. The formula alone decides. Earlier responses, whole, and what the verifier said of them stay in
+the prompt (sequential revision). The rewards, by name:
 
-formula      5 where the formula is right: it and "number" use what each card counts exactly once, and it is worth the
-             target; -1 where only its value is wrong (or the number behind "="); -2 where it or "number" has numbers
-             that no card counts; -3 for all else: what cannot be read or computed, or uses a card twice or not at all
+formula      5 where the formula is right: it uses what each card counts exactly once and is worth the target; -1 where
+             only its value is wrong (or the number behind "="); -2 where it has numbers that no card counts; -3 for all
+             else: what cannot be read or computed, has other operators, or uses a card twice or not at all
 limit        -1 at a last attempt that fails, which comes on top of what its formula gave; else 0
 recognition  -1.5 where "cards" are not the cards' names, in any order; only where the cards are seen as a picture
+cards        1 where "cards" are the cards' names: counts where it has a weight
+numbers      1 where "number" is what the cards count, in any order: counts where it has a weight
 
 Levels: the face cards count 10 and the suits are black (standard); they count 11, 12 and 13 and each deal has one
 (rule_ood); or the suits are red (visual_ood). The sets of values are divided among the splits, on all levels alike, so
 that no set of a test deal comes in training under either rule (`deck.substance`).
 
-Sets of ranks that can be solved, of all, and the share of the deals that they are:
-  4 cards, target 24   standard 1165 of 1651 (76.2 %)   rule_ood 758 of 1036 (78.2 %)
-  3 cards, target 24   standard 100 of 442 (22.0 %)     rule_ood 52 of 232 (23.6 %)
-  3 cards, target 12   standard 148 of 442 (37.2 %)     rule_ood 83 of 232 (29.9 %)
+Problems there are, sets of values with a target, and in how many sets of values:
+  4 cards, + - * /, target 24      standard 514 (514)   rule_ood 758 (758)
+  3 cards, + -, targets 1 to 30    standard 727 (211)   rule_ood 807 (232)
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any, Literal
 
 from vlmreason.envs.base import Env, Outcome, Reward, given
+from vlmreason.envs.cards.attempts import cut_off, kept, mistake
 from vlmreason.envs.cards.deck import (
     FACE_RULES,
     SUITS,
@@ -43,6 +43,7 @@ from vlmreason.envs.cards.deck import (
     value,
 )
 from vlmreason.envs.cards.formula import MAX_CARDS, OPERATORS, FormulaError, evaluate, solvable, solve
+from vlmreason.envs.cards.general_points_wording import WORDINGS, GeneralPointsWording
 from vlmreason.envs.cards.points import RULES
 from vlmreason.envs.replies import read_object
 from vlmreason.pictures import Picture, blank
@@ -61,11 +62,13 @@ RECOGNITION = 1.5
 class Deal:
     """How a level deals: `num_cards` of the suits (all, black or red), with `faces` or more of jack, queen and king.
 
-    `face_cards`: those count 10 ("ten") or 11, 12 and 13 ("ranks").
+    `targets`: the least and the largest, of which each is as likely as the others where it can be made by `operators`,
+    signs of + - * / (brackets are always allowed). `face_cards`: those count 10 ("ten") or 11, 12 and 13 ("ranks").
     """
 
     num_cards: int
-    target: int
+    targets: tuple[int, int]
+    operators: str
     face_cards: str
     faces: int
     suits: str
@@ -73,16 +76,25 @@ class Deal:
     def __post_init__(self) -> None:
         if not 2 <= self.num_cards < MAX_CARDS:
             raise ValueError(f"num_cards={self.num_cards}: allowed is 2 to {MAX_CARDS - 1}")
-        check_positive(self, "target")
+        if not 1 <= self.targets[0] <= self.targets[1]:
+            raise ValueError(f"targets={list(self.targets)}: the least and the largest are expected, 1 or more")
+        check_operators(self.operators)
         if not 0 <= self.faces <= self.num_cards:
             raise ValueError(f"faces={self.faces}: allowed is 0 to num_cards={self.num_cards}")
         check_choice("suits", self.suits, SUITS)
         check_choice("face_cards", self.face_cards, FACE_RULES)
 
 
+def check_operators(operators: str) -> None:
+    """Raise ValueError for signs that are none, come twice, or stand without those that brackets turn them into."""
+    known = set(operators) <= set(OPERATORS) and len(set(operators)) == len(operators) > 0
+    if not known or ("-" in operators and "+" not in operators) or ("/" in operators and "*" not in operators):
+        raise ValueError(f"operators={operators!r}: signs of {OPERATORS} are expected, - with + and / with * alone")
+
+
 @dataclass(frozen=True)
 class GeneralPointsSizes:
-    """`picture` and `card` are width and height (px). `kept_chars` of an earlier response stay in the prompt."""
+    """`picture` and `card` are width and height (px). `kept_chars`: the longest response that stays in the prompt."""
 
     picture: tuple[int, int]
     card: tuple[int, int]
@@ -97,80 +109,27 @@ class GeneralPointsSizes:
 
 @dataclass(frozen=True)
 class GeneralPointsState:
-    """`face_cards` is the rule of the deal; `responses` (as they are kept) and `verdicts` have one entry a turn."""
+    """`face_cards` is the rule of the deal; `responses` (as they are kept, "": not) and `verdicts` have one entry a
+    turn."""
 
     cards: tuple[Card, ...]
     target: int
     face_cards: str
+    operators: str = OPERATORS
     responses: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     turn: int = 0
 
 
 @dataclass(frozen=True)
-class GeneralPointsWording:
-    """Templates. A prompt is one of the first two, then what is to be replied, with or without chain of thought, then
-    `earlier` for each earlier response, which may use {turn}, {response} and {verdict}; that is one of the last four.
-    All others may use {target} and {rule} (of the face cards), `prompt_text` also {text}. The chain of thought is
-    `name` and `count` and may use {cards} (in quotes) and {numbers}, the `answer` {formula}; together they are one
-    JSON object. Without chain of thought it is `answer_alone`.
-    """
+class Judgement:
+    """What the verifier says of a response; `cards`, `numbers`: whether these lists are right; `parsed`: whether there
+    is a formula to read."""
 
-    prompt_text: str
-    prompt_image: str
-    reply: str
-    reply_formula: str
-    convert: str
-    name: str
-    count: str
-    answer: str
-    answer_alone: str
-    earlier: str
-    solved: str
-    value: str
-    numbers: str
-    illegal: str
-
-
-_VERBOSE_GAME = (
-    "Find a formula that is worth {target} and uses the number of every card exactly once, with +, -, *, / and "
-    "brackets. The rule of this game: {rule}. Reply with one JSON object of this form:\n"
-)
-WORDINGS: Mapping[str, GeneralPointsWording] = {
-    "terse": GeneralPointsWording(
-        prompt_text="{text}\nMake {target}, {rule}: ",
-        prompt_image="Make {target}, {rule}: ",
-        reply="cards, number, formula",
-        reply_formula="only the formula",
-        convert="Convert the picture to text:",
-        name='{{"cards": [{cards}], ',
-        count='"number": [{numbers}], ',
-        answer='"formula": "{formula}"}}',
-        answer_alone='{{"formula": "{formula}"}}',
-        earlier="\n{response}\n{verdict}",
-        solved="right",
-        value="wrong value",
-        numbers="wrong numbers",
-        illegal="no formula of the cards",
-    ),
-    "verbose": GeneralPointsWording(
-        prompt_text="You play a card game. These are your cards:\n{text}\n",
-        prompt_image="You play a card game. The picture shows your cards. ",
-        reply=_VERBOSE_GAME + '{{\n  "cards": [<the name on each card, as "A", "7" or "Q">],\n'
-        '  "number": [<what each card counts by the rule>],\n  "formula": "<the formula>={target}"\n}}',
-        reply_formula=_VERBOSE_GAME + '{{"formula": "<the formula>={target}"}}',
-        convert="Convert the picture to text, the name of each card in order:",
-        name='{{\n  "cards": [{cards}],\n',
-        count='  "number": [{numbers}],\n  ',
-        answer='"formula": "{formula}={target}"\n}}',
-        answer_alone='{{"formula": "{formula}={target}"}}',
-        earlier="\n\nYour attempt {turn}:\n{response}\nThe verifier: {verdict}",
-        solved="The formula is right.",
-        value="The attempt fails, because the formula is not worth {target}. Try again.",
-        numbers="The attempt fails, because it has numbers that none of the cards counts. Try again.",
-        illegal="The attempt fails, because there is no legal formula that uses every card exactly once. Try again.",
-    ),
-}
+    verdict: Verdict
+    cards: bool
+    numbers: bool
+    parsed: bool
 
 
 class GeneralPoints(Env[GeneralPointsState]):
@@ -178,7 +137,8 @@ class GeneralPoints(Env[GeneralPointsState]):
 
     `image`: the cards are seen as a picture, so that wrong names cost `recognition` (0 or more). `mistakes`: the
     chance that the expert errs before it solves a sampled problem, again and again but for the last attempt: problems
-    for training then have errors and the verifier's words in their prompts (appendix D.3). Episodes are not changed.
+    for training then have errors and the verifier's words in their prompts (appendix D.3): those of `attempts.mistake`,
+    and one in ten cannot be read. Episodes are not changed.
     Without chain of thought only the formula is asked for and judged. `penalty`: the formula's reward of an unreadable
     response; None: that of an illegal formula.
     """
@@ -226,10 +186,12 @@ class GeneralPoints(Env[GeneralPointsState]):
 
     def _check_wording(self) -> None:
         cards: tuple[Card, ...] = ((12, "spades"), (2, "clubs"))
-        state = GeneralPointsState(cards, 12, "ten", ("{}",) * 4, ("value", "numbers", "illegal", "solved"), 4)
+        verdicts: tuple[Verdict, ...] = ("value", "numbers", "illegal", "solved")
+        state = GeneralPointsState(cards, 12, "ten", OPERATORS, ("{}",) * 4, verdicts, 4)
         try:
             asked, expert = self.prompt(state, "text") + self.prompt(state, "image"), self.expert(state)
-            if self.text(state) not in asked or self._judge(state, expert)[:2] != ("solved", self.cot):
+            found = self._judge(state, expert)
+            if self.text(state) not in asked or found != Judgement("solved", self.cot, self.cot, parsed=True):
                 raise ValueError("a JSON object of cards, number and formula, and {text} in the prompt: expected")
         except (LookupError, ValueError, AttributeError) as error:
             raise ValueError(f"wording of {self.name}: a template cannot be filled in: {error}") from None
@@ -242,14 +204,16 @@ class GeneralPoints(Env[GeneralPointsState]):
         deal = self.sizes.levels[level]
         cards = deck(deal.suits)
         for _ in range(MAX_ATTEMPTS):
-            state = GeneralPointsState(tuple(rng.sample(cards, deal.num_cards)), deal.target, deal.face_cards)
+            drawn = tuple(rng.sample(cards, deal.num_cards))
+            state = GeneralPointsState(drawn, rng.randint(*deal.targets), deal.face_cards, deal.operators)
             if (
                 sum(rank > 10 for rank, _ in state.cards) >= deal.faces
                 and belongs(self.key(state))
-                and solvable(self.values(state), deal.target)
+                and solvable(self.values(state), state.target, deal.operators)
             ):
                 return state
-        raise self.unreachable(level, f"no deal of {deal.num_cards} cards that makes {deal.target} was found")
+        low, high = deal.targets
+        raise self.unreachable(level, f"no deal of {deal.num_cards} cards that makes {low} to {high} was found")
 
     def expert_start(self, level: str, split: str, index: int) -> GeneralPointsState:
         """Return the deal after the expert's mistakes, where it is to make some."""
@@ -269,66 +233,71 @@ class GeneralPoints(Env[GeneralPointsState]):
     @property
     def rewards(self) -> tuple[Reward, ...]:
         seen = (given("recognition", "-1.5 where the cards are named wrongly"),) if self.cot and self.image else ()
+        read = (
+            Reward("cards", "1 where the cards are named rightly", 0.0, lambda e, s, r, o: o.parts["recognition"]),
+            Reward("numbers", "1 where what they count is listed rightly", 0.0, lambda e, s, r, o: o.parts["numbers"]),
+        )
         return (
             given("formula", "5 where the formula is right, -1, -2, -3 by what is wrong with it"),
             given("limit", "-1 at a last attempt that fails"),
             *seen,
+            *(read if self.cot else ()),
         )
 
     def turn(self, state: GeneralPointsState, response: str, rng: random.Random) -> Outcome[GeneralPointsState]:
-        verdict, recognized, parsed = self._judge(state, response)
-        solved = verdict == "solved"
+        found = self._judge(state, response)
+        solved = found.verdict == "solved"
         after = replace(
             state,
-            responses=(*state.responses, kept(response, self.sizes.kept_chars)),
-            verdicts=(*state.verdicts, verdict),
+            responses=(*state.responses, kept(response, self.answer_key, self.sizes.kept_chars)),
+            verdicts=(*state.verdicts, found.verdict),
             turn=state.turn + 1,
         )
         over = after.turn >= self.max_attempts
-        unread = self.penalty if not parsed else None
+        unread = self.penalty if not found.parsed else None
         rewards = {
-            "formula": REWARDS[verdict] if unread is None else unread,
+            "formula": REWARDS[found.verdict] if unread is None else unread,
             "limit": LIMIT if over and not solved else 0.0,
         }
-        parts = {"step_accuracy": float(solved)}
-        if self.cot:
-            parts["recognition"] = float(recognized)
-            if self.image:
-                rewards["recognition"] = 0.0 if recognized else -self.recognition
-        return Outcome(after, rewards, done=solved or over, success=solved, parsed=parsed, parts=parts)
+        if self.cot and self.image:
+            rewards["recognition"] = 0.0 if found.cards else -self.recognition
+        parts = {"step_accuracy": float(solved), **self._read(found)}
+        return Outcome(after, rewards, done=solved or over, success=solved, parsed=found.parsed, parts=parts)
 
     def score(self, state: GeneralPointsState, response: str) -> Score:
         """Tell whether the attempt solves the deal."""
-        verdict, recognized, parsed = self._judge(state, response)
-        return Score(verdict == "solved", parsed, {"recognition": float(recognized)} if self.cot else {})
+        found = self._judge(state, response)
+        return Score(found.verdict == "solved", found.parsed, self._read(found))
 
-    def _judge(self, state: GeneralPointsState, response: str) -> tuple[Verdict, bool, bool]:
-        """The verdict, whether the cards were recognized, and whether there was a formula to read."""
-        found = read_object(response, self.answer_key)
-        text = None if found is None else found.get(self.answer_key)
-        if found is None or not isinstance(text, str):
-            return "illegal", found is not None and _names(found.get("cards")) == self._names(state), False
-        recognized = _names(found.get("cards")) == self._names(state)
+    def _read(self, found: Judgement) -> dict[str, float]:
+        return {"recognition": float(found.cards), "numbers": float(found.numbers)} if self.cot else {}
+
+    def _judge(self, state: GeneralPointsState, response: str) -> Judgement:
+        found = read_object(response, self.answer_key) or {}
+        cards, numbers, text = (found.get(key) for key in ("cards", "number", self.answer_key))
         values = sorted(self.values(state))
-        numbers = found.get("number") if self.cot else values
+        listed = isinstance(numbers, list) and all(type(number) is int for number in numbers)
+        read = _names(cards) == sorted(map(rank_name, state.cards)), listed and sorted(numbers) == values
+        if not isinstance(text, str):
+            return Judgement("illegal", *read, parsed=False)
+        return Judgement(self._verdict(state, text, values), *read, parsed=True)
+
+    def _verdict(self, state: GeneralPointsState, text: str, values: Sequence[int]) -> Verdict:
+        """What the formula is worth, whatever else the response says; `values`: sorted."""
         try:
             formula = evaluate(text, equation=True)
         except FormulaError:
-            return "illegal", recognized, True
-        if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
-            return "illegal", recognized, True
-        if not {*formula.numbers, *numbers} <= set(values):
-            return "numbers", recognized, True
-        if sorted(formula.numbers) != values or sorted(numbers) != values:
-            return "illegal", recognized, True
+            return "illegal"
+        if not set(formula.numbers) <= set(values):
+            return "numbers"
+        if sorted(formula.numbers) != values or set(OPERATORS).difference(state.operators) & set(text):
+            return "illegal"
         right = formula.value == state.target and formula.right in (None, state.target)
-        return "solved" if right else "value", recognized, True
-
-    def _names(self, state: GeneralPointsState) -> list[str]:
-        return sorted(rank_name(card) for card in state.cards)
+        return "solved" if right else "value"
 
     def text(self, state: GeneralPointsState) -> str:
-        return "Cards: " + " ".join(rank_name(card) for card in state.cards)
+        """Return the names of the cards as a response writes them."""
+        return f"Cards: [{_quoted(state.cards)}]"
 
     def draw(self, state: GeneralPointsState) -> Picture:
         width, height = self.sizes.picture
@@ -340,12 +309,14 @@ class GeneralPoints(Env[GeneralPointsState]):
     def prompt(self, state: GeneralPointsState, modality: Modality) -> str:
         shown = self.wording.prompt_text if modality == "text" else self.wording.prompt_image
         asked = self.wording.reply if self.cot else self.wording.reply_formula
-        known = {"target": state.target, "rule": self._rules[state.face_cards]}
+        known = self._known(state)
         first = (shown + asked).format(text=self.text(state) if modality == "text" else "", **known)
         tries = enumerate(zip(state.responses, state.verdicts, strict=True), start=1)
         return first + "".join(
             self.wording.earlier.format(
-                turn=number, response=response, verdict=getattr(self.wording, verdict).format(**known)
+                turn=number,
+                response=response or self.wording.unread,
+                verdict=getattr(self.wording, verdict).format(**known),
             )
             for number, (response, verdict) in tries
         )
@@ -353,33 +324,33 @@ class GeneralPoints(Env[GeneralPointsState]):
     def convert(self, state: GeneralPointsState) -> str:
         return self.wording.convert
 
+    def _known(self, state: GeneralPointsState) -> dict[str, Any]:
+        """What every template may use."""
+        rule, operators = self._rules[state.face_cards], " ".join(state.operators)
+        return {"target": state.target, "rule": rule, "operators": operators}
+
     def thought(self, state: GeneralPointsState) -> list[str]:
-        return self._thought(state, self.values(state)) if self.cot else []
+        return self._thought(state, state.cards, self.values(state)) if self.cot else []
 
     def answer(self, state: GeneralPointsState) -> str:
-        formula = solve(self.values(state), state.target)
+        formula = solve(self.values(state), state.target, state.operators)
         assert formula is not None  # deals that cannot be solved are no states
         return self._answer(state, formula)
 
-    def _thought(self, state: GeneralPointsState, numbers: Sequence[int]) -> list[str]:
-        cards = ", ".join(f'"{rank_name(card)}"' for card in state.cards)
-        listed = ", ".join(map(str, numbers))
-        known = {"cards": cards, "numbers": listed, "target": state.target, "rule": self._rules[state.face_cards]}
+    def _thought(self, state: GeneralPointsState, cards: Sequence[Card], numbers: Sequence[int]) -> list[str]:
+        known = {"cards": _quoted(cards), "numbers": ", ".join(map(str, numbers)), **self._known(state)}
         return [part.format(**known) for part in (self.wording.name, self.wording.count)]
 
     def _answer(self, state: GeneralPointsState, formula: str) -> str:
         template = self.wording.answer if self.cot else self.wording.answer_alone
-        return template.format(formula=formula, target=state.target, rule=self._rules[state.face_cards])
+        return template.format(formula=formula, **self._known(state))
 
     def mistake(self, state: GeneralPointsState, rng: random.Random) -> str:
-        """Return a plausible response that fails: a formula of the right cards with another value, or the other
-        rule's."""
-        numbers, formula = self.values(state), None
-        if any(rank > 10 for rank, _ in state.cards) and rng.random() < 0.5:
-            numbers = [value(card, "ranks" if state.face_cards == "ten" else "ten") for card in state.cards]
-            formula = solve(numbers, state.target)
-        thought = self._thought(state, numbers) if self.cot else []
-        return "".join([*thought, self._answer(state, formula or wrong_formula(numbers, state.target, rng))])
+        """Return a response that fails, as models fail; one in ten cannot be read."""
+        cards, numbers, formula = mistake(state.cards, state.face_cards, state.target, state.operators, rng)
+        thought = self._thought(state, cards, numbers) if self.cot else []
+        whole = "".join([*thought, self._answer(state, formula)])
+        return cut_off(whole, rng) if rng.random() < 0.1 else whole
 
     def state_from_json(self, data: object) -> GeneralPointsState:
         state = super().state_from_json(data)
@@ -388,11 +359,17 @@ class GeneralPoints(Env[GeneralPointsState]):
             check_card(card)
         check_choice(f"{where}: face_cards", state.face_cards, FACE_RULES)
         card_boxes(max(1, len(state.cards)), self.sizes.card, self.sizes.picture)
-        if not 2 <= len(state.cards) < MAX_CARDS or not solvable(self.values(state), state.target):
+        check_operators(state.operators)
+        if not 2 <= len(state.cards) < MAX_CARDS or not solvable(self.values(state), state.target, state.operators):
             raise ValueError(f"{where}: cards that make {state.target} are expected, not {self.text(state)}")
         if not len(state.responses) == len(state.verdicts) == state.turn <= self.max_attempts:
             raise ValueError(f"{where}: a response and a verdict for each of {state.turn} turns are expected")
         return state
+
+
+def _quoted(cards: Sequence[Card]) -> str:
+    """The names of cards as JSON lists them."""
+    return ", ".join(f'"{rank_name(card)}"' for card in cards)
 
 
 def _names(cards: Any) -> list[str] | None:
@@ -400,32 +377,3 @@ def _names(cards: Any) -> list[str] | None:
     if not isinstance(cards, list) or not all(type(card) in (int, str) for card in cards):
         return None
     return sorted(str(card) for card in cards)
-
-
-def wrong_formula(numbers: Sequence[int], target: int, rng: random.Random) -> str:
-    """Return a formula of the numbers (two or more, positive), each used once, with another value than the target."""
-    for _ in range(20):
-        shuffled = [str(number) for number in rng.sample(list(numbers), len(numbers))]
-        if len(shuffled) > 2 and rng.random() < 0.5:
-            shuffled[:2] = [f"({shuffled[0]}{rng.choice('+-')}{shuffled[1]})"]
-        text = shuffled[0] + "".join(rng.choice(OPERATORS) + number for number in shuffled[1:])
-        try:
-            if evaluate(text).value != target:
-                return text
-        except FormulaError:
-            continue
-    total = Fraction(sum(numbers))
-    return "+".join(map(str, numbers[:-1])) + ("-" if total == target else "+") + str(numbers[-1])
-
-
-_MARKER = re.compile(r"\[(/?[A-Z_]{2,})\]")
-
-
-def kept(response: str, most: int) -> str:
-    """Return what stays of a response in the prompts to come: at most that many characters of its end, where the
-    formula is.
-
-    Nothing of it can be taken for a special token of a model, as <image>, <|im_end|> or [INST].
-    """
-    plain = "".join(sign if " " <= sign <= "~" or sign == "\n" else " " for sign in response[-most:])
-    return _MARKER.sub(r"(\1)", re.sub(r"[<>|]", "", plain))
