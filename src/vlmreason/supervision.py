@@ -57,6 +57,7 @@ class Part:
 class Mark:
     """What a model must have learned before the next phase begins: a share of what it is asked, from 0 to 1.
 
+    With `most` also what it must not have learned yet: a start that solves everything leaves nothing to be found.
     `measure` is `exact`, whole responses written greedily, by the task's own score, or a kind of token (TOKEN_KINDS),
     told the right ones before it; in a phase of captions what the readers say of the pictures (CAPTION_MEASURES, or
     the name of a slot of the task's captions). Asked are the first `num` validation problems.
@@ -68,6 +69,7 @@ class Mark:
     level: str | None = None  # of a phase of captions: none
     view: View | None = None  # of a phase of captions: none
     num: int = 64
+    most: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -254,11 +256,15 @@ def _check_captions(where: str, phase: Phase) -> None:
 def _check_mark(where: str, mark: Mark, phase: Phase) -> None:
     if not 0 < mark.share <= 1:
         raise ValueError(f"{where}.share={mark.share}: more than 0 and at most 1 is expected")
+    if not mark.share <= mark.most <= 1:
+        raise ValueError(f"{where}.most={mark.most}: from share={mark.share} to 1 is expected")
     if mark.num < 1:
         raise ValueError(f"{where}.num={mark.num}: 1 or more is expected")
     if phase.captions:
         if mark.level is not None or mark.view is not None:
             raise ValueError(f"{where}: level and view have no effect in a phase of captions")
+        if mark.most < 1:
+            raise ValueError(f"{where}.most={mark.most}: has no effect in a phase of captions")
         if mark.task not in phase.captions:
             raise ValueError(f"{where}.task={mark.task}: a task of captions is expected, {', '.join(phase.captions)}")
         return

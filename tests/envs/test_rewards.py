@@ -61,7 +61,7 @@ BY_DEFAULT = {
     "general_points": [-4.5, -4.5, -3.5, 5, -3.5, 5],
     "general_points_l": [-3, -3, -2, 5, -2, 5],
     "number_line": [-1, -1, 0, 0, 0, 0, 1],
-    "points24": [0, 0, -1, 0, -1, 0, 0, 0],
+    "points24": [0, 0, -1, -1, 0, 0, 0, 0],
     "virl": [-1, -2, -1, 1, -1, -2],
     "virl_l": [-1, -2, -1, 1, -1, -2],
     "consecutive_table_readout": [0, 0, 0, 1, 0, 1],

@@ -30,7 +30,7 @@ def test_policies_without_language_are_found_by_their_new_words(records: list[Re
     old = [record for record in records if record.data["config"].get("algorithm", {}).get("name") == "cnn_ppo"]
     assert len(old) == 12
     composer = compose.Composer()
-    library = Library("nano", ["rl4vlm"], places.data_dir("conf"), composer.config, lambda *_: None)
+    library = Library("set_aside", ["rl4vlm"], places.data_dir("conf"), composer.config, lambda *_: None)
     updates = {"number_line": 40, "ez_points": 40, "points24": 80, "blackjack": 60}
     for record in old:
         task, seed = record.config["task"]["name"], record.config["seed"]
@@ -48,3 +48,15 @@ def test_what_is_new_stays_as_it_is(records: list[Record]) -> None:
     for record in records:
         again = runs.upgraded(record.config)
         assert json.dumps(again) == json.dumps(record.config)
+
+
+@pytest.mark.parametrize(("study", "num"), [("sft_vs_rl", 27), ("rl4vlm", 48)])
+def test_records_that_are_set_aside_count_nowhere(study: str, num: int) -> None:
+    """They are kept, with the reason beside them, and no figure opens them."""
+    aside = folder() / study / "results" / "set_aside"
+    assert len(read_records(aside)[0]) == num and "never mixed with new ones" in " ".join(
+        (aside / "README.md").read_text().split()
+    )
+    library = Library("nano", [study], places.data_dir("conf"), compose.Composer().config, lambda *_: None)
+    held = {record.run for record in read_records(aside)[0]}
+    assert not held & {record.run for record in library.records}

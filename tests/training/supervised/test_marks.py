@@ -21,7 +21,7 @@ from vlmreason.training.engine.runner import Stopped, train
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised import marks
 from vlmreason.training.supervised.captions import TOKEN_RMS, CaptionData, CaptionStage
-from vlmreason.training.supervised.marks import exact_share, first_dialogues, kind_of, kind_shares
+from vlmreason.training.supervised.marks import SkillMarks, exact_share, first_dialogues, kind_of, kind_shares
 
 TASKS = {name: nano_task(name) for name in ("table_reading_skills", "grid_reading_skills", "panel_reading_skills")}
 TABLES = "table_reading_skills"
@@ -153,6 +153,16 @@ def test_a_missed_mark_ends_with_a_sentence_and_a_warning_goes_on(
     assert (tmp_path / "checkpoints" / "final" / "model.safetensors").is_file()
 
 
+def test_a_start_outside_of_its_range_is_named_on_either_side() -> None:
+    start = Mark("exact", 0.25, TABLES, "bare", "text", most=0.6)
+    found = SkillMarks({"trained rule": start, "other rule": start}, TASKS, None, None)
+    assert found.missing({"trained rule": 0.25, "other rule": 0.6}) == []
+    assert found.missing({"trained rule": 0.12, "other rule": 0.97}) == [
+        "trained rule (exact, text) 12.0% of 25.0%",
+        "other rule (exact, text) 97.0% and 60.0% at most",
+    ]
+
+
 def test_a_measure_that_replies_do_not_have_is_named(tmp_path: Path) -> None:
     wrong = {"x": {"task": TABLES, "level": "bare", "view": "text", "measure": "mark", "share": 0.9, "num": 2}}
     phases = {"lists": {**PHASES["lists"], "num_examples": 4, "marks": wrong, "mark_every": None}}
@@ -245,7 +255,9 @@ def test_pictures_of_captions_are_the_same_from_any_step() -> None:
         ("lists", {"marks": {"a": {"measure": "exact", "share": 0.5}}}, r"marks.a: level and view are expected"),
         ("lists", {"marks": {"a": {**PHASES["lists"]["marks"]["cells"], "share": 2}}}, r"share=2.0: more than 0"),
         ("lists", {"marks": {"a": {**PHASES["lists"]["marks"]["cells"], "measure": "cel"}}}, r"did you mean 'cell'"),
+        ("lists", {"marks": {"a": {**PHASES["lists"]["marks"]["cells"], "most": 0.01}}}, r"most=0.01: from share=0.02"),
         ("captions", {"marks": {"a": {"measure": "bits", "share": 1, "task": "other"}}}, r"a task of captions is"),
+        ("captions", {"marks": {"a": {"measure": "bits", "share": 0.1, "most": 0.5}}}, r"most=0.5: has no effect in a"),
     ],
 )
 def test_bad_phases_end_with_a_sentence(phase: str, changes: dict[str, Any], sentence: str) -> None:

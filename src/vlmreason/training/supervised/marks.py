@@ -49,9 +49,10 @@ class SkillMarks(Marks):
 
     def missing(self, found: Mapping[str, float]) -> list[str]:
         return [
-            f"{name} ({mark.measure}, {mark.view}) {found[name]:.1%} of {mark.share:.1%}"
+            f"{name} ({mark.measure}, {mark.view}) {found[name]:.1%} "
+            + (f"of {mark.share:.1%}" if found[name] < mark.share else f"and {mark.most:.1%} at most")
             for name, mark in self.marks.items()
-            if found[name] < mark.share
+            if not mark.share <= found[name] <= mark.most
         ]
 
 
