@@ -276,8 +276,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         found = read_object(response, self.answer_key) or {}
         cards, numbers, text = (found.get(key) for key in ("cards", "number", self.answer_key))
         values = sorted(self.values(state))
-        listed = isinstance(numbers, list) and all(type(number) is int for number in numbers)
-        read = _names(cards) == sorted(map(rank_name, state.cards)), listed and sorted(numbers) == values
+        read = _names(cards) == sorted(map(rank_name, state.cards)), _numbers(numbers) == values
         if not isinstance(text, str):
             return Judgement("illegal", *read, parsed=False)
         return Judgement(self._verdict(state, text, values), *read, parsed=True)
@@ -365,6 +364,13 @@ class GeneralPoints(Env[GeneralPointsState]):
         if not len(state.responses) == len(state.verdicts) == state.turn <= self.max_attempts:
             raise ValueError(f"{where}: a response and a verdict for each of {state.turn} turns are expected")
         return state
+
+
+def _numbers(numbers: Any) -> list[int] | None:
+    """The numbers of a response's list, sorted. None where they are not a list of whole numbers."""
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        return None
+    return sorted(numbers)
 
 
 def _quoted(cards: Sequence[Card]) -> str:
