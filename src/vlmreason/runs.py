@@ -149,18 +149,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def upgraded(config: Config) -> dict[str, Any]:
     """Return a configuration of a run as it is written today: the policy without language is a model that PPO trains,
-    and was an algorithm of its own."""
+    and was an algorithm of its own; PPO's ratio and action were a response's before there was a choice."""
     algorithm = config.get("algorithm", {})
-    if algorithm.get("name") != "cnn_ppo":
-        return dict(config)
-    network = {key: algorithm[key] for key in ("width", "grid")}
-    base = {key: value for key, value in config["model"].items() if key != CODE and value is not None}
-    kept = {key: value for key, value in algorithm.items() if key not in network}
-    return {
-        **config,
-        "model": {"name": "cnn", **network, "base": base},
-        "algorithm": {**kept, "name": "ppo", "attempts": 1, "thought_weight": 1.0, "max_new_tokens": None},
-    }
+    if algorithm.get("name") == "cnn_ppo":
+        network = {key: algorithm[key] for key in ("width", "grid")}
+        base = {key: value for key, value in config["model"].items() if key != CODE and value is not None}
+        kept = {key: value for key, value in algorithm.items() if key not in network}
+        algorithm = {**kept, "name": "ppo", "attempts": 1, "thought_weight": 1.0, "max_new_tokens": None}
+        config = {**config, "model": {"name": "cnn", **network, "base": base}}
+    if algorithm.get("name") == "ppo":
+        return {**config, "algorithm": {"ratio": "response", "credit": "response", **algorithm}}
+    return dict(config)
 
 
 def first_difference(held: object, wanted: object, where: str = "") -> str | None:

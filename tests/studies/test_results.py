@@ -9,6 +9,7 @@ from support.studies import ARTIFACT, make_record, make_training
 from vlmreason.intervals import wilson_interval
 from vlmreason.segments import KINDS
 from vlmreason.structure import structure
+from vlmreason.studies import library
 from vlmreason.studies.estimates import estimate
 from vlmreason.studies.experiment import Experiment
 from vlmreason.studies.measures import (
@@ -303,3 +304,28 @@ def test_the_words_of_an_axis(keys: dict[str, Any], words: str) -> None:
         "gradient norm, simple images",
         "training compute (GFLOP)",
     )
+
+
+def test_settings_other_than_the_experiment_states_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ratio=token in a figure of a paper that has the ratio of whole responses."""
+    stated = artifact(set={**ARTIFACT.get("set", {}), "algorithm": "ppo", "algorithm.ratio": "response"})
+    monkeypatch.setattr(library, "read_experiment", lambda name, scale: stated)
+    record = make_record(MARKS, run="one")
+
+    asked: list[Mapping[str, Any]] = []
+
+    class Shelf:
+        def find(self, settings: Mapping[str, Any]) -> Found:
+            asked.append(settings)
+            return Found(record)
+
+    shelf: Any = Shelf()
+    for extra, mark in (
+        ({}, None),
+        ({"algorithm.ratio": "response", "algorithm.clip": 0.1}, None),
+        ({"algorithm.ratio": "token"}, "algorithm.ratio=token, where the experiment states response"),
+    ):
+        result = library.collect("made_up/fig1", "nano", shelf, extra)
+        assert result.cells[0].marks == ((mark,) if mark else ())
+        assert any(note.endswith(f" marked: {mark}.") for note in result.notes) == bool(mark)
+        assert extra.items() <= asked[-1].items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,21 @@ def _place(config: Config) -> tuple[str, str, int]:
 
 
 def collect(name: str, scale: str, library: Library, extra: Mapping[str, Any]) -> results.Result:
-    """Collect the numbers of an artifact; `extra`: settings of all its runs that win."""
+    """Collect the numbers of an artifact; `extra`: settings of all its runs that win, and are marked where the
+    experiment states others."""
     experiment = read_experiment(name, scale)
     numbers = read_numbers(folder() / name.partition("/")[0] / experiment.numbers) if experiment.numbers else None
-    return results.collect(name, scale, experiment, lambda settings: library.find({**settings, **extra}), numbers)
+
+    def find(settings: Mapping[str, Any]) -> Found | None:
+        found: Found | None = library.find({**settings, **extra})
+        others = [
+            f"{key}={value}, where the experiment states {settings[key]}"
+            for key, value in extra.items()
+            if key in settings and settings[key] != value
+        ]
+        return found and replace(found, mark="; ".join([*([found.mark] if found.mark else []), *others]))
+
+    return results.collect(name, scale, experiment, find, numbers)
 
 
 def line(result: Any) -> str:

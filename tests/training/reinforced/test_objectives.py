@@ -12,9 +12,11 @@ from vlmreason.training.reinforced.objectives import (
     generalised_advantages,
     group_advantages,
     kl_to_reference,
+    returns_from,
     sum_rows,
     token_scales,
     token_weights,
+    turn_advantages,
 )
 
 
@@ -73,6 +75,21 @@ def test_group_advantages(normalisation):
     assert not found[1].any()
 
 
+def test_returns_from_each_turn():
+    assert returns_from([0.0, -1.0, 4.0], 0.5) == [0.5, 1.0, 4.0]
+    assert returns_from([1.0, 2.0, 4.0], 1.0) == [7.0, 6.0, 4.0]
+    assert returns_from([], 0.9) == []
+
+
+@pytest.mark.parametrize("normalisation", ["token_mean", "dr_grpo"])
+def test_advantages_of_turns_in_equal_states(normalisation):
+    """By hand: a is met by three turns (mean 2, deviation sqrt(8/3)), b by two of equal returns, c by one alone."""
+    found, num_shared = turn_advantages([0.0, 5.0, 4.0, 5.0, 2.0, 9.0], ["a", "b", "a", "b", "a", "c"], normalisation)
+    unit = 1.0 if normalisation == "dr_grpo" else math.sqrt(8 / 3)
+    assert found == pytest.approx([-2 / unit, 0.0, 2 / unit, 0.0, 0.0, 0.0])
+    assert num_shared == 5
+
+
 @pytest.mark.parametrize("advantage", [-2.0, 0.0, 3.0])
 @pytest.mark.parametrize("ratio", [0.5, 0.79, 0.9, 1.0, 1.1, 1.29, 3.0])
 def test_clipped_loss(ratio, advantage):
@@ -111,11 +128,12 @@ LOSSES = torch.arange(1.0, 10.0)
     ],
 )
 def test_normalisations(normalisation, expected):
-    scales = token_scales(ROWS, 3, normalisation, 9.0, 3.0, limit=7)
+    scales = token_scales(ROWS, 3, normalisation, 9.0, 3.0, most=21.0)
     assert float((LOSSES * scales).sum()) == pytest.approx(expected)
     parts = [(0, 4), (4, 9)]  # rows 0 and 1, then row 2: a batch in pieces is the batch
     pieces = [
-        token_scales(ROWS[a:b] - ROWS[a], int(ROWS[b - 1] - ROWS[a]) + 1, normalisation, 9.0, 3.0, 7) for a, b in parts
+        token_scales(ROWS[a:b] - ROWS[a], int(ROWS[b - 1] - ROWS[a]) + 1, normalisation, 9.0, 3.0, 21.0)
+        for a, b in parts
     ]
     torch.testing.assert_close(torch.cat(pieces), scales)
 

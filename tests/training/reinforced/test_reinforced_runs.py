@@ -27,7 +27,7 @@ COMMON = {
     "response_tokens", "unparsed", "cut_off",
 }  # fmt: skip
 FIGURES = {
-    "ppo": COMMON | {"loss_value", "explained_variance"},
+    "ppo": COMMON | {"loss_value", "explained_variance", "grad_norm_value"},
     "grpo": COMMON | {"no_signal", "kl_reference", "success", "return"},
 }
 NUM_EXAMPLES = 8  # two steps of the supervised phase
@@ -184,14 +184,15 @@ def test_silent_groups_make_no_step(tmp_path, monkeypatch, processes):
 
 
 def test_alarms_are_said_once(tmp_path, capsys):
-    limits = {"entropy": 100.0, "response_tokens": 50.0, "cut_off": 0.5, "unparsed": None, "kl": None}
+    limits = {"entropy": 100.0, "response_tokens": 50.0, "cut_off": 0.5, "unparsed": None, "kl": None, "clipped": -1.0}
     run(tmp_path, "ppo", alarms=limits)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlmreason")]
-    assert len(said) == 3
+    assert len(said) == 4
     assert "update 1: entropy" in said[0]
     assert "algorithm.alarms.entropy=100.0" in said[0]
     assert "update 1: response_tokens 12.0000 is beyond algorithm.alarms.response_tokens=50.0" in said[1]
     assert "update 1: cut_off 1.0000" in said[2]
+    assert "update 1: clipped 0." in said[3] and "algorithm.ratio=token (ppo)" in said[3]
     lines = lines_of(tmp_path)[2:]
     assert all(line["alarm_entropy"] == line["alarm_response_tokens"] == line["alarm_cut_off"] == 1 for line in lines)
     assert not any("alarm_kl" in line or "alarm_unparsed" in line for line in lines)
@@ -310,6 +311,12 @@ def test_settings_that_cannot_be():
         ("ppo", {"optimizer": {"rate": 1.0}}, "algorithm.optimizer"),
         ("ppo", {"value_weight": -1.0}, "algorithm.value_weight=-1.0"),
         ("ppo", {"value_lr": 0.0}, "algorithm.value_lr=0.0"),
+        ("ppo", {"value_clip": -1.0}, "algorithm.value_clip=-1.0"),
+        ("ppo", {"value_updates": 3}, "algorithm.value_updates=3: 0 or more, and fewer than the 3 updates"),
+        ("ppo", {"ratio": "tokens"}, "algorithm.ratio='tokens'.*did you mean 'token'"),
+        ("ppo", {"credit": "token"}, "algorithm.credit=token: .*not response and 0.5"),
+        ("grpo", {"gamma": 0.9}, "algorithm.gamma=0.9: has an effect with algorithm.turn_weight alone"),
+        ("grpo", {"turn_weight": 0.0}, "algorithm.turn_weight=0.0: more than 0, or null"),
         ("ppo", {"optimizer": {"clip": -1.0}}, "optimizer.clip=-1.0"),
         ("grpo", {"group_size": 1}, "algorithm.group_size=1"),
         ("grpo", {"normalisation": "mean"}, "algorithm.normalisation"),

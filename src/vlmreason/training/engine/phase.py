@@ -148,10 +148,13 @@ class PhaseModule(L.LightningModule):
 
     def clip(self) -> float:
         """Bound the gradient; returns its norm before."""
-        bound = self.settings.clip or float("inf")
-        parameters = [parameter for _, parameter in self.trained + self.extra_parameters()]
-        norm = nn.utils.clip_grad_norm_(parameters, bound)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return bound_gradient((p for _, p in self.trained + self.extra_parameters()), self.settings.clip)
+
+
+def bound_gradient(parameters: Iterable[nn.Parameter], bound: float) -> float:
+    """Scale the gradients of some parameters down to this norm (0: never); returns the norm before."""
+    norm = nn.utils.clip_grad_norm_(list(parameters), bound or float("inf"))
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 class Marks(ABC):

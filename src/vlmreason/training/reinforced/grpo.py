@@ -1,7 +1,9 @@
 """Group relative policy optimisation: several responses to each problem, judged against each other, no value head.
 
 A group plays the same episode; the advantage of an episode is its return against the group's and holds for all its
-tokens. The loss is PPO's per token, with its two clipping bounds apart, plus the divergence from a reference model.
+tokens. With `turn_weight` a turn has one of its own beside it: what followed against what followed in the same state
+elsewhere in the group (GiGPO, arXiv 2505.10978). States are the same where the policy sees the same: prompt and pixels.
+The loss is PPO's per token, with its two clipping bounds apart, plus the divergence from a reference model.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from vlmreason.training.reinforced.objectives import (
     clipped_loss,
     group_advantages,
     kl_to_reference,
+    returns_from,
     token_scales,
     token_weights,
+    turn_advantages,
 )
 from vlmreason.training.reinforced.policy import Policy
 from vlmreason.training.reinforced.settings import ReinforcementSettings
@@ -37,7 +41,8 @@ class GRPOSettings(ReinforcementSettings):
     groups: problems of an update, over all processes; group_size: episodes of each. clip_low, clip_high: bounds of the
     probability ratio below and above 1. kl_weight: of the divergence from the policy that the phase began with.
     normalisation: of the loss over tokens (training/reinforced/objectives.py). filter: leave out groups whose
-    returns are equal.
+    returns are equal. turn_weight: of a turn's own advantage, among the turns of its group in an equal state, beside
+    the episode's, None: there is none; gamma: discount per turn of what follows it, with turn_weight alone, None: 1.
     """
 
     groups: int
@@ -47,6 +52,8 @@ class GRPOSettings(ReinforcementSettings):
     kl_weight: float
     normalisation: Normalisation
     filter: bool
+    turn_weight: float | None = None
+    gamma: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +64,12 @@ class GRPOSettings(ReinforcementSettings):
             raise ValueError(f"algorithm.clip_low={self.clip_low} algorithm.clip_high={self.clip_high}: more than 0")
         if self.kl_weight < 0:
             raise ValueError(f"algorithm.kl_weight={self.kl_weight}: 0 or more is expected")
+        if self.turn_weight is not None and self.turn_weight <= 0:
+            raise ValueError(f"algorithm.turn_weight={self.turn_weight}: more than 0, or null, is expected")
+        if self.gamma is not None and self.turn_weight is None:
+            raise ValueError(f"algorithm.gamma={self.gamma}: has an effect with algorithm.turn_weight alone")
+        if self.gamma is not None and not 0 <= self.gamma <= 1:
+            raise ValueError(f"algorithm.gamma={self.gamma}: allowed is 0 to 1, or null")
         if self.groups * self.group_size < self.minibatches:
             raise ValueError(f"algorithm.minibatches={self.minibatches}: more than the responses of an update")
 
@@ -122,13 +135,16 @@ class GroupRelativePolicyOptimization(Policy):
         advantages_GN = group_advantages(returns_GN, settings.normalisation)
         of_group = dict(zip(groups, advantages_GN.tolist(), strict=True))
         advantages = [of_group[group][member] for group, member in self._group_of]
-        silent = {g for g, row in zip(groups, returns_GN, strict=True) if float(row.max() - row.min()) < 1e-8}
+        weight = settings.turn_weight
+        figures = {} if weight is None else self._add_turns(turns, advantages, weight)
+        heard = {group for (group, _), value in zip(self._group_of, advantages, strict=True) if abs(value) > 1e-8}
+        silent = set(groups) - heard
         used = [i for i, (group, _) in enumerate(self._group_of) if not (settings.filter and group in silent)]
         self._used = used
         [no_signal] = self.mean_over_processes([float(len(silent))], [float(len(groups))])
         rows = strategies.gather_rows([float(len(used))], self.device)
         factor = self.begin_step()
-        figures = {"no_signal": no_signal, "lr": self.settings.lr * factor}
+        figures |= {"no_signal": no_signal, "lr": self.settings.lr * factor}
         if not sum(row[0] for row in rows):
             self.sum_over_processes(torch.zeros(1, dtype=torch.float64, device=self.device))  # asks whether to stop
             return figures
@@ -137,8 +153,26 @@ class GroupRelativePolicyOptimization(Policy):
         figures |= self.means(totals)
         if self._reference is None:
             del figures["kl_reference"]
-        figures["loss"] = float(totals[0]) / (self.num_passes * settings.minibatches)
+        figures["loss"] = float(totals[0, 0]) / (self.num_passes * settings.minibatches)
         return figures | {"rollout_gap": gap, "grad_norm": norm}
+
+    def _add_turns(self, turns: Sequence[Turn], advantages: list[float], weight: float) -> dict[str, float]:
+        """Add to the advantages of turns their own, in place; returns the share of turns in a state with others."""
+        gamma = self.algorithm.gamma
+        episodes: dict[tuple[int, int], list[int]] = {}
+        for place, episode in enumerate(self._group_of):
+            episodes.setdefault(episode, []).append(place)
+        following = [0.0] * len(turns)
+        for places in episodes.values():
+            found = returns_from([turns[place].reward for place in places], 1.0 if gamma is None else gamma)
+            for place, value in zip(places, found, strict=True):
+                following[place] = value
+        states = [(group, *_seen(turn)) for (group, _), turn in zip(self._group_of, turns, strict=True)]
+        own, num_shared = turn_advantages(following, states, self.algorithm.normalisation)
+        for place, value in enumerate(own):
+            advantages[place] += weight * value
+        [shared] = self.mean_over_processes([float(num_shared)], [float(len(turns))])
+        return {"shared_states": shared}
 
     @torch.no_grad()
     def _look(
@@ -167,7 +201,8 @@ class GroupRelativePolicyOptimization(Policy):
         settings = self.algorithm
         mine = [float(sum(len(drawn.logprobs[i]) for i in chosen)), float(len(chosen))]
         total_tokens, total_rows = (sum(c) for c in zip(*strategies.gather_rows(mine, self.device), strict=True))
-        sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        most = settings.groups * settings.group_size * settings.max_new_tokens / settings.minibatches
+        sums = torch.zeros(2, len(self.figures), dtype=torch.float64, device=self.device)
         if not total_rows:
             return self.optimize(sums)
         with self.computing():
@@ -186,15 +221,19 @@ class GroupRelativePolicyOptimization(Policy):
                     reference_N = torch.cat([drawn.references[i] for i in part]).to(self.device)
                     to_reference_N = kl_to_reference(scores.logprobs_N, reference_N)
                     loss_N = loss_N + settings.kl_weight * to_reference_N
-                scale_N = token_scales(
-                    scores.rows_N, len(part), settings.normalisation, total_tokens, total_rows, settings.max_new_tokens
-                )
+                scale_N = token_scales(scores.rows_N, len(part), settings.normalisation, total_tokens, total_rows, most)
                 loss = (loss_N * scale_N).sum()
                 self.manual_backward(loss * self.gradient_scale())
                 with torch.no_grad():
                     ratio_N = logratio_N.exp()
                     beyond_N = (ratio_N < 1 - settings.clip_low) | (ratio_N > 1 + settings.clip_high)
                     kl_N = ratio_N - 1 - logratio_N
-                    figures = (kl_N, to_reference_N, beyond_N, scores.entropies_N, torch.ones_like(kl_N))
-                    sums += torch.stack([loss.double(), *(figure.double().sum() for figure in figures)])
+                    figures = (kl_N, to_reference_N, beyond_N, scores.entropies_N)
+                    sums[0] += torch.stack([loss.double(), *(figure.double().sum() for figure in figures)])
+                    sums[1] += len(kl_N)
         return self.optimize(sums)
+
+
+def _seen(turn: Turn) -> tuple[str, bytes]:
+    """What the policy is shown in a turn, as a key."""
+    return turn.prompt.text, b"" if turn.prompt.image is None else turn.prompt.image.tobytes()

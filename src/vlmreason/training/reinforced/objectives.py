@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import torch
@@ -54,6 +55,34 @@ def group_advantages(returns_GN: Tensor, normalisation: Normalisation) -> Tensor
     return torch.where(spread_GN > 1e-8, centred_GN / spread_GN.clamp(min=1e-8), 0.0)
 
 
+def turn_advantages(
+    returns: Sequence[float], states: Sequence[Hashable], normalisation: Normalisation
+) -> tuple[list[float], int]:
+    """Return what each turn brought against the other turns in its state, as `group_advantages`, and how many have any.
+
+    returns: of the rewards from each turn on. A turn in a state of its own gets 0 (GiGPO, arXiv 2505.10978).
+    """
+    places: dict[Hashable, list[int]] = {}
+    for place, state in enumerate(states):
+        places.setdefault(state, []).append(place)
+    advantages, num_shared = [0.0] * len(returns), 0
+    for together in places.values():
+        of_state_1N = torch.tensor([[returns[place] for place in together]], dtype=torch.float64)
+        for place, advantage in zip(together, group_advantages(of_state_1N, normalisation)[0].tolist(), strict=True):
+            advantages[place] = advantage
+        num_shared += len(together) if len(together) > 1 else 0
+    return advantages, num_shared
+
+
+def returns_from(rewards: Sequence[float], gamma: float) -> list[float]:
+    """Return the discounted sum of the rewards from each turn of an episode to its end."""
+    found, after = [], 0.0
+    for reward in reversed(rewards):
+        after = reward + gamma * after
+        found.append(after)
+    return found[::-1]
+
+
 def clipped_loss(logratios: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """Return PPO's pessimistic loss, element by element: - min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)."""
     ratios = logratios.exp()
@@ -67,16 +96,17 @@ def kl_to_reference(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
 
 
 def token_scales(
-    rows_N: Tensor, num_rows: int, normalisation: Normalisation, total_tokens: float, total_rows: float, limit: int
+    rows_N: Tensor, num_rows: int, normalisation: Normalisation, total_tokens: float, total_rows: float, most: float
 ) -> Tensor:
     """Return what each token's loss is multiplied by, so that the sum over a batch is its normalised loss.
 
     token_mean: one over the tokens of the batch; sequence_mean: over those of its response and the responses of the
-    batch (it shortens right answers and lengthens wrong ones); dr_grpo: over the longest allowed response.
+    batch (it shortens right answers and lengthens wrong ones); dr_grpo: over `most`, a constant, whatever the batch
+    is: how many tokens it would have with the longest responses and no group left out (arXiv 2503.20783).
     """
     if normalisation == "token_mean":
         return torch.full(rows_N.shape, 1.0 / total_tokens, device=rows_N.device)
     if normalisation == "dr_grpo":
-        return torch.full(rows_N.shape, 1.0 / (total_rows * limit), device=rows_N.device)
+        return torch.full(rows_N.shape, 1.0 / most, device=rows_N.device)
     lengths_B = torch.bincount(rows_N, minlength=num_rows).clamp(min=1)
     return 1.0 / (total_rows * lengths_B[rows_N].float())

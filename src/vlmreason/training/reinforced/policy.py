@@ -25,6 +25,11 @@ from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
 from vlmreason.training.reinforced.settings import ReinforcementSettings
 
 LENGTH_STEP = 16
+_HELP = {
+    "kl": "; a lower algorithm.optimizer.lr, or algorithm.kl_limit=0.02, may help",
+    "clipped": "; a lower algorithm.optimizer.lr, fewer algorithm.epochs, or algorithm.ratio=token (ppo) may help",
+}
+"""What may be done about a limit that was passed."""
 MAX_GAP = 1.0
 """Nats per token between the log-probabilities of engine and trainer beyond which these are not the same model."""
 
@@ -39,7 +44,8 @@ class Server(Engine, Protocol):
 class Policy(PhaseModule):
     """A phase in which a learner acts and is changed by what its actions bring. A step is one update.
 
-    `figures`: names of the sums that an optimizer step returns, before the number that they are of; one is "kl".
+    `figures`: names of what an optimizer step returns sums of, and the numbers that they are of, as (2, F); one is
+    "kl", per token and of all of them alike.
     """
 
     figures: ClassVar[tuple[str, ...]]
@@ -154,9 +160,9 @@ class Policy(PhaseModule):
         return sum((sums for sums, _ in found), torch.zeros(())), sum(norm for _, norm in found) / len(found)
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """Return the figures of optimizer steps by name; nan where their number is 0."""
-        *values, num = sums.tolist()
-        return {name: value / num if num else math.nan for name, value in zip(self.figures, values, strict=True)}
+        """Return the figures of optimizer steps by name from sums and numbers (2, F); nan where a number is 0."""
+        named = zip(self.figures, *sums.tolist(), strict=True)
+        return {name: value / num if num else math.nan for name, value, num in named}
 
     def scores(self, batch: Mapping[str, Tensor]) -> TokenScores:
         return self.learner.token_scores(batch, self.algorithm.temperature)
@@ -242,8 +248,7 @@ class Policy(PhaseModule):
                 self._warned.add(name)
                 print(
                     f"vlmreason: update {self.step}: {name} {last[name]:.4f} is beyond algorithm.alarms.{name}="
-                    f"{getattr(limits, name)}; the policy may be collapsing"
-                    + ("; a lower algorithm.optimizer.lr, or algorithm.kl_limit=0.1, may help" if name == "kl" else ""),
+                    f"{getattr(limits, name)}; the policy may be collapsing" + _HELP.get(name, ""),
                     file=sys.stderr,
                 )
         return found

@@ -37,14 +37,16 @@ class AlarmSettings:
 
     entropy: least mean entropy of a response token (nats); response_tokens: least mean length of a response; cut_off,
     unparsed: largest share of responses that reach the length limit, that cannot be read; kl: largest mean divergence
-    from the policy before the update (nats), of grpo per token, of ppo per action.
+    from the policy before the update (nats per token, whatever tokens weigh); clipped: largest share of probability
+    ratios beyond their bounds.
     """
 
     entropy: float | None = 0.001
     response_tokens: float | None = 2.0
     cut_off: float | None = 0.5
     unparsed: float | None = 0.5
-    kl: float | None = 0.5
+    kl: float | None = 0.05
+    clipped: float | None = 0.5
 
     def beyond(self, figures: Mapping[str, float]) -> list[str]:
         """Return names of the limits that figures of an update are beyond."""
@@ -59,7 +61,7 @@ class ReinforcementSettings:
 
     updates: rollouts with the optimizer steps on them; these are the steps of the phase.
     epochs: passes over a rollout; minibatches: optimizer steps of one pass; kl_limit: a step that finds the mean
-    divergence from the policy before the update beyond it (nats, as of the alarm) is the update's last; null: none is.
+    divergence from the policy before the update beyond it (nats per token) is the update's last; null: none is.
     max_new_tokens: length limit of a response (tokens); temperature: of sampling, and of the policy's probabilities.
     thought_weight: lambda of equation 4.3, weight of the tokens before the answer.
     rewards: weights of rewards by name; those not named have their entry's own (Env.rewards, envs/rewards.py).
