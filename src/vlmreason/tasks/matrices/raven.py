@@ -1,0 +1,169 @@
+"""RAVEN's matrices (arXiv 1903.02741): which of eight panels completes three rows of three.
+
+Levels are RAVEN's seven configurations. Each attribute of each component follows one of four rules along the rows;
+angles, and values of entities that differ within a panel, are noise. Puzzles are drawn here from the published grammar,
+no code of the reference is used: the rules that eight panels show are unique for every attribute, and exactly one of
+eight different choices obeys them. Answer sets are RAVEN's own, which give the answer away, or those of I-RAVEN
+(arXiv 2002.06838).
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from vlmreason.pictures import Picture
+from vlmreason.structure import check_choice
+from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
+from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
+from vlmreason.tasks.matrices.drawing import draw_matrix
+from vlmreason.tasks.matrices.panels import (
+    CONFIGURATIONS,
+    NUM_CHOICES,
+    NUM_CONTEXT,
+    MatrixSizes,
+    MatrixState,
+    check_panel,
+)
+from vlmreason.tasks.matrices.rules import Solution, solve
+from vlmreason.tasks.matrices.sampler import SAMPLING, Draft, Sampler, key_of
+from vlmreason.tasks.matrices.statements import KINDS, Statements, lines
+from vlmreason.tasks.matrices.wording import NUMBER, WORDINGS, MatrixWording, Phrases
+
+_CACHED = 64
+
+
+class Raven(Task[MatrixState]):
+    name = "raven"
+    version = 1
+    levels = tuple(CONFIGURATIONS)
+    state_type = MatrixState
+    sizes_type: ClassVar[type] = MatrixSizes
+
+    def __init__(
+        self,
+        sizes: MatrixSizes,
+        trace: str = "terse",
+        wording: Mapping[str, str] | None = None,
+        choices: Literal["raven", "iraven"] = "iraven",
+        sampling: Literal["balanced", "reference"] = "balanced",
+    ) -> None:
+        check_choice("task.choices", choices, CHOICES)
+        check_choice("task.sampling", sampling, SAMPLING)
+        self.sizes, self.choices, self.sampling = sizes, choices, sampling
+        self.wording: MatrixWording = choose_wording(WORDINGS, trace, wording or {})
+        self.phrases = Phrases(self.wording, sizes)
+        self.statements = Statements(self.phrases)
+        self._samplers: dict[str, Sampler] = {}
+        self.solution = functools.lru_cache(maxsize=_CACHED)(self._solve)
+
+    def _solve(self, state: MatrixState) -> Solution:
+        return solve(state, self.sizes)
+
+    def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> MatrixState:
+        if level not in self._samplers:
+            self._samplers[level] = Sampler(self.sizes, level, self.sampling)
+        sampler = self._samplers[level]
+        rules = sampler.rules(rng)
+        for _ in range(MAX_ATTEMPTS):
+            drafts = sampler.matrix(rng, rules, belongs)
+            state = None if drafts is None else self._choose(level, rng, drafts, sampler)
+            if state is not None:
+                return state
+        raise self.unreachable(level, "no puzzle was found: there are too few different levels")
+
+    def _choose(self, level: str, rng: random.Random, drafts: list[Draft], sampler: Sampler) -> MatrixState | None:
+        *context, answer = zip(*(draft.panels for draft in drafts), strict=True)
+        editor = Editor(rng, answer, sampler.ranges, self.sizes)
+        wrong = (raven if self.choices == "raven" else iraven)(editor, changeable(drafts, sampler.ranges))
+        if wrong is None:
+            return None
+        rng.shuffle(wrong)
+        at = int(rng.random() * NUM_CHOICES)
+        return MatrixState(level, tuple(context), (*wrong[:at], answer, *wrong[at:]), at)
+
+    def key(self, state: MatrixState) -> object:
+        return key_of(state.context[:3])
+
+    def draw(self, state: MatrixState) -> Picture:
+        return draw_matrix(state, self.sizes)
+
+    def groups(self, state: MatrixState) -> Mapping[str, str]:
+        """Return the rules of each attribute, of the first component and of the second."""
+        found: dict[str, list[str]] = {}
+        for line in lines(self.solution(state), state.configuration):
+            name = "place" if line.on in ("number", "position") else line.on
+            rule = line.found.rule if line.found else "none"
+            found.setdefault(name, []).append(f"{line.on} {rule}" if name == "place" else rule)
+        return {name: ", ".join(rules) for name, rules in found.items()}
+
+    def text(self, state: MatrixState) -> str:
+        joint, write = self.wording.panel_joint, self.phrases.panel
+        context = [write(panel, state.configuration) for panel in state.context]
+        rows = [joint.join(row) for row in (context[:3], context[3:6], [*context[6:], "?"])]
+        choices = (
+            self.wording.choice.format(number=number, panel=write(panel, state.configuration))
+            for number, panel in enumerate(state.choices, start=1)
+        )
+        return "\n".join((*rows, *choices))
+
+    def prompt(self, state: MatrixState, modality: Modality) -> str:
+        words = {name.partition(" ")[0]: word for name, word in self.phrases.rules.items() if name}
+        if modality == "image":
+            return self.wording.prompt_image.format(**words)
+        return self.wording.prompt_text.format(text=self.text(state), **words)
+
+    def convert(self, state: MatrixState) -> str:
+        return self.wording.convert
+
+    def thought(self, state: MatrixState) -> list[str]:
+        """Return a step for every attribute of every component, and one for the choices that are ruled out."""
+        return self.statements.written(state, self.solution(state))
+
+    def answer(self, state: MatrixState) -> str:
+        return self.wording.answer.format(number=state.answer + 1)
+
+    def options(self, state: MatrixState) -> tuple[str, ...]:
+        return tuple(self.wording.answer.format(number=number + 1) for number in range(NUM_CHOICES))
+
+    def score(self, state: MatrixState, response: str) -> Score:
+        """Return whether the choice behind the last "Answer:" is right.
+
+        Parts are of the trace, derived from the panels: shares of its statements that are right (`levels` of the
+        panels, `rules`, `predictions`, choices `ruled_out`, and of all of them `statements`), whether all of them are
+        (`process`), and right choice with a right process (`proven`).
+        """
+        response = response[:MAX_RESPONSE_CHARS]
+        start = self.answer_start(response, 0)
+        marker = self.answer_marker().match(response, start)
+        given = NUMBER.match(response, marker.end()) if marker else None
+        right = self.statements.right(state, self.solution(state), response[:start])
+        every = [one for kind in KINDS for one in right[kind]]
+        correct = given is not None and int(given[1]) == state.answer + 1
+        parts = {kind: _share(right[kind]) for kind in KINDS} | {"statements": _share(every)}
+        parts |= {"process": float(all(every)), "proven": float(correct and all(every))}
+        return Score(correct, given is not None, parts)
+
+    def state_from_json(self, data: object) -> MatrixState:
+        state = super().state_from_json(data)
+        try:
+            self.check(state)
+        except ValueError as error:
+            raise ValueError(f"problem of {self.name}: {error}") from error
+        return state
+
+    def check(self, state: MatrixState) -> None:
+        """Raise ValueError for a puzzle that is none: of the wrong shape, or with another answer than the one given."""
+        check_choice("configuration", state.configuration, CONFIGURATIONS)
+        if (len(state.context), len(state.choices)) != (NUM_CONTEXT, NUM_CHOICES):
+            raise ValueError(f"{NUM_CONTEXT} panels and {NUM_CHOICES} choices are expected")
+        for panel in (*state.context, *state.choices):
+            check_panel(panel, state.configuration, self.sizes)
+        if self.solution(state).answer != state.answer:
+            raise ValueError(f"answer={state.answer}: the rules of the panels say {self.solution(state).answer}")
+
+
+def _share(right: list[bool]) -> float:
+    return sum(right) / len(right) if right else 1.0

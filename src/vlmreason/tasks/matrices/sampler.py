@@ -1,0 +1,269 @@
+"""Drawing matrices: rules, rows that show them and nothing else, entities with their noise.
+
+`reference` draws the rules of every component as RAVEN's generator does: uniformly among what the entry of an attribute
+allows (Number or Position seven, type three, size and color four) and the layout can carry. So in most puzzles only
+type, size and color change. `balanced` first draws one pair of an attribute and a rule other than Constant, uniformly
+among those that the configuration can carry, and a component for it; the rest is as in the reference.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from vlmreason.tasks.base import Belongs
+from vlmreason.tasks.matrices.panels import ATTRIBUTES, CONFIGURATIONS, Entity, MatrixSizes, Panel, members, read
+from vlmreason.tasks.matrices.rules import (
+    ARITHMETIC,
+    CONSTANT,
+    DISTRIBUTE,
+    PROGRESSION,
+    RULES,
+    STEPS,
+    Ruled,
+    obeys,
+    rules_of,
+    rules_of_levels,
+    rules_of_places,
+    turned,
+)
+
+SAMPLING = ("balanced", "reference")
+_UNIFORM = 0.25  # of all layouts; of the others each entity has values of its own where no rule gives them
+_TRIES = 200
+
+T = TypeVar("T")
+
+Kind = tuple[str, str]
+"""What is governed (number, position, type, size, color) and a rule."""
+
+
+class Draft(NamedTuple):
+    """Of one component nine panels, what the first eight show, and of which attributes the values are noise."""
+
+    panels: tuple[tuple[Entity, ...], ...]
+    ruled: Ruled
+    noise: tuple[int, ...]
+
+
+class Sampler:
+    """Draws the nine panels of one configuration."""
+
+    def __init__(self, sizes: MatrixSizes, configuration: str, sampling: str) -> None:
+        self.sizes, self.configuration, self.sampling = sizes, configuration, sampling
+        self.ranges = [sizes.ranges(configuration, i) for i in range(len(CONFIGURATIONS[configuration].components))]
+        self.kinds = [_kinds(ranges) for ranges in self.ranges]
+        self._pairs = sorted({kind for entry in self.kinds for some in entry for kind in some if kind[1] != CONSTANT})
+
+    def rules(self, rng: random.Random) -> list[list[Kind]]:
+        """Draw what each component's place, type, size and color follow."""
+        drawn = [[pick(rng, kinds) for kinds in entry] for entry in self.kinds]
+        if self.sampling == "balanced":
+            pair = pick(rng, self._pairs)
+            able = [(i, a) for i, entry in enumerate(self.kinds) for a, kinds in enumerate(entry) if pair in kinds]
+            component, attribute = pick(rng, able)
+            drawn[component][attribute] = pair
+        return drawn
+
+    def matrix(self, rng: random.Random, rules: Sequence[Sequence[Kind]], belongs: Belongs) -> list[Draft] | None:
+        """Draw a matrix with these rules whose first row belongs to the wanted split; None: none was found."""
+        first_rows: list[list[tuple[Entity, ...]]] = []
+        drafts = []
+        for number, kinds in enumerate(rules):
+            draft = self._component(rng, number, kinds)
+            if draft is None:
+                return None
+            drafts.append(draft)
+            first_rows.append(list(draft.panels[:3]))
+        return drafts if belongs(key_of(list(zip(*first_rows, strict=True)))) else None
+
+    def _component(self, rng: random.Random, number: int, kinds: Sequence[Kind]) -> Draft | None:
+        (_, num_slots), *ranges = self.ranges[number]
+        masks = _places(rng, kinds[0], num_slots)
+        if masks is None:
+            return None
+        uniform = num_slots == 1 or rng.random() < _UNIFORM
+        columns: list[list[int]] = []
+        own: list[int] = []  # attributes whose entities have values of their own
+        for attribute, (kind, (least, most)) in enumerate(zip(kinds[1:], ranges, strict=True), start=1):
+            if kind[1] == CONSTANT and not uniform and least < most:
+                own.append(attribute)
+                columns.append([])
+                continue
+            values = _levels(rng, kind, least, most)
+            if values is None:
+                return None
+            columns.append(values)
+        panels = _entities(rng, masks, columns, own, ranges, len(self.sizes.angles), kinds[0][1] == CONSTANT)
+        if num_slots == 1:
+            types, widths, colors = columns
+            readings = [(1, types[i], widths[i], colors[i]) for i in range(9)]
+        else:
+            readings = [read(entities) for entities in panels]
+        ruled = rules_of(readings[:8], self.configuration, number, self.sizes)
+        noise = tuple(own) if kinds[0][1] != CONSTANT else ()
+        for attribute, ((on, rule), rules) in enumerate(zip(kinds, ruled.rules, strict=True)):
+            if len(rules) > 1 or not obeys(readings[8], attribute, rules):
+                return None  # more than one rule is shown, or one that does not go on
+            if attribute not in noise and (not rules or rules[0].rule != rule or rules[0].on != on):
+                return None
+        return Draft(panels, ruled, noise)
+
+
+def key_of(row: Sequence[Panel]) -> list[list[list[Entity]]]:
+    """Return a row of panels without the angles, which no rule is about."""
+    return [[[(*entity[:4], 0) for entity in entities] for entities in panel] for panel in row]
+
+
+def _kinds(ranges: Sequence[tuple[int, int]]) -> list[list[Kind]]:
+    """What each attribute of a component may follow, by the reference's entries."""
+    num_slots = ranges[0][1]
+    place = [("position", CONSTANT)]
+    if num_slots > 1:
+        on_number = [("number", rule) for rule in RULES[1:] if _rows("number", rule, 1, num_slots)]
+        place += [*on_number, *(("position", rule) for rule in RULES[1:])]
+    found = [place]
+    for on, (least, most) in zip(ATTRIBUTES[1:], ranges[1:], strict=True):
+        rules = [rule for rule in RULES[1:] if not (on == "type" and rule == ARITHMETIC)]
+        found.append([(on, CONSTANT), *((on, rule) for rule in rules if _rows(on, rule, least, most))])
+    return found
+
+
+Row = tuple[int, int, int]
+
+
+@functools.cache
+def _rows(on: str, rule: str, least: int, most: int) -> tuple[tuple[Row, ...], ...]:
+    """All rows that a rule can make of levels in a range, apart for each of its parameters."""
+    levels = range(least, most + 1)
+    if rule == PROGRESSION:
+        found = [[(v, v + step, v + 2 * step) for v in levels if v + 2 * step in levels] for step in STEPS]
+    elif rule == ARITHMETIC:
+        pairs = [(a, b) for a in levels for b in levels]
+        found = [[(a, b, a + sign * b) for a, b in pairs if a + sign * b in levels] for sign in (1, -1)]
+    else:
+        found = [[(a, b, c) for a in levels for b in levels for c in levels if len({a, b, c}) == 3]]
+    return tuple(tuple(rows) for rows in found if len(rows) > (rule == ARITHMETIC))
+
+
+def _levels(rng: random.Random, kind: Kind, least: int, most: int) -> list[int] | None:
+    """Nine levels that show one rule and no other; None: none were found."""
+    on, rule = kind
+    if rule == CONSTANT:
+        span = most - least + 1
+        a, b, c = (least + int(rng.random() * span) for _ in range(3))
+        return [a, a, a, b, b, b, c, c, c]
+    rows = pick(rng, _rows(on, rule, least, most))
+    for _ in range(_TRIES):
+        if rule == DISTRIBUTE:
+            a, b, c = pick(rng, rows)
+            values = [a, b, c, b, c, a, c, a, b] if rng.random() < 0.5 else [a, b, c, c, a, b, b, c, a]
+        else:
+            values = [*pick(rng, rows), *pick(rng, rows), *pick(rng, rows)]
+        found = rules_of_levels(on, values[:8], least, most)
+        if len(found) == 1 and found[0].rule == rule:
+            return values
+    return None
+
+
+def _places(rng: random.Random, kind: Kind, num_slots: int) -> list[int] | None:
+    """Nine sets of slots that show one rule and no other."""
+    on, rule = kind
+    if num_slots == 1:
+        return [1] * 9
+    if rule == CONSTANT:
+        a, b, c = (_some(rng, num_slots, 1 + int(rng.random() * num_slots)) for _ in range(3))
+        return [a, a, a, b, b, b, c, c, c]
+    for _ in range(_TRIES):
+        if on == "number":
+            numbers = _levels(rng, kind, 1, num_slots)
+            masks = None if numbers is None else [_some(rng, num_slots, number) for number in numbers]
+        else:
+            masks = _sets(rng, rule, num_slots)
+        if masks is not None:
+            found = rules_of_places(masks[:8], num_slots)
+            if len(found) == 1 and found[0].on == on and found[0].rule == rule:
+                return masks
+    return None
+
+
+def _sets(rng: random.Random, rule: str, num_slots: int) -> list[int] | None:
+    def some() -> int:
+        return _some(rng, num_slots, 1 + int(rng.random() * (num_slots - 1)))
+
+    if rule == PROGRESSION:
+        step = pick(rng, STEPS)
+        found = []
+        for _ in range(3):
+            first = some()
+            second = turned(first, step, num_slots)
+            found += [first, second, turned(second, step, num_slots)]
+        return found
+    if rule == DISTRIBUTE:
+        a, b, c = some(), some(), some()
+        return [a, b, c, b, c, a, c, a, b] if rng.random() < 0.5 else [a, b, c, c, a, b, b, c, a]
+    union, found = rng.random() < 0.5, []
+    while len(found) < 9:
+        first, second = some(), some()
+        third = first | second if union else first & ~second
+        if third and third not in (first, second):
+            found += [first, second, third]
+    return found
+
+
+@functools.cache
+def _subsets(num_slots: int, size: int) -> tuple[int, ...]:
+    return tuple(mask for mask in range(1, 1 << num_slots) if mask.bit_count() == size)
+
+
+def _some(rng: random.Random, num_slots: int, size: int) -> int:
+    """A set of so many slots."""
+    return pick(rng, _subsets(num_slots, size))
+
+
+def other_place(rng: random.Random, num_slots: int, size: int, used: Sequence[int]) -> int:
+    """Draw a set of so many slots that was not used; 0: there is none."""
+    left = [mask for mask in _subsets(num_slots, size) if mask not in used]
+    return pick(rng, left) if left else 0
+
+
+def _entities(
+    rng: random.Random,
+    masks: Sequence[int],
+    columns: Sequence[Sequence[int]],
+    own: Sequence[int],
+    ranges: Sequence[tuple[int, int]],
+    num_angles: int,
+    kept: bool,
+) -> tuple[tuple[Entity, ...], ...]:
+    """The entities of nine panels. Values of an entity's own stay along a row where its slots do (`kept`)."""
+    draw = rng.random
+    if not own and masks[0] == 1 == masks[1] == masks[4] == masks[8]:
+        types, widths, colors = columns
+        return tuple(((0, types[i], widths[i], colors[i], int(draw() * num_angles)),) for i in range(9))
+    panels: list[tuple[Entity, ...]] = []
+    values: dict[tuple[int, int], int] = {}
+    for number, mask in enumerate(masks):
+        entities: list[Entity] = []
+        if not kept or number % 3 == 0:
+            values = {}
+        for slot in members(mask):
+            levels = []
+            for attribute, (least, most) in enumerate(ranges, start=1):
+                if attribute not in own:
+                    levels.append(columns[attribute - 1][number])
+                    continue
+                if (slot, attribute) not in values:
+                    values[slot, attribute] = least + int(draw() * (most - least + 1))
+                levels.append(values[slot, attribute])
+            kind, size, color = levels
+            entities.append((slot, kind, size, color, int(draw() * num_angles)))
+        panels.append(tuple(entities))
+    return tuple(panels)
+
+
+def pick(rng: random.Random, some: Sequence[T]) -> T:
+    """Draw one of a list; several times as fast as `choice`."""
+    return some[int(rng.random() * len(some))]
