@@ -41,10 +41,10 @@ class Kind:
     acts: bool = False
 
 
-CONVERT, THOUGHT, ANSWER = "convert", "thought", "answer"
+CONVERT, CAPTION, THOUGHT, ANSWER = "convert", "caption", "thought", "answer"
 KINDS = (
     Kind(CONVERT, 1, ("#e3ecfb", "#22345a"), "the picture written as text"),
-    Kind("caption", 4, ("#fbe4ec", "#552638"), "what the picture shows, in words"),
+    Kind(CAPTION, 4, ("#fbe4ec", "#552638"), "what the picture shows, in words"),
     Kind("perception", 5, ("#efe6fa", "#3a2a5c"), "what one place of the picture shows"),
     Kind(THOUGHT, 2, ("#fdf1d7", "#4a3b16"), "the chain of thought", fades=True),
     Kind(ANSWER, 3, ("#dcf3e1", "#1d4429"), "the answer, or the action", acts=True),

@@ -1,6 +1,7 @@
 """Rewards as entries: what each says of a response, which there are, and that those by default are what they were."""
 
 import copy
+import dataclasses
 import functools
 import random
 import re
@@ -188,3 +189,115 @@ def test_a_reward_without_an_entry_is_refused():
     table = table_of(env)
     with pytest.raises(ValueError, match="number_line, level standard, episode 0, turn 0: gives bonus, no entry"):
         table.play(Script("x"), {0: table.begin(0)}, 0)
+
+
+SKILLS = {"shape_area": "total", "grid_position": "nearest", "shape_grid": "nearest_sum"}
+TERMS = ("format", "correct", "progress", "recall", "caption")
+
+
+def terms(name, spoil=lambda text: text, caption=True):
+    """All terms of the task's own response, with its caption, after it has been spoiled."""
+    env = env_of(name)
+    found = []
+    for index in range(20):
+        state = env.start(SKILLS[name], "train", index)
+        response = spoil(env.response(state, "image_via_text" if caption else "image").text)
+        outcome = env.turn(state, response, random.Random(0))
+        both = {**further(env, TERMS, state, response, outcome), **outcome.rewards}
+        found.append({term: both.get(term) for term in TERMS})
+    return found
+
+
+def lost(name, spoil):
+    """The terms that a spoiled response loses, which must be the same ones of every problem."""
+    found = {tuple(term for term, value in one.items() if value != 1) for one in terms(name, spoil)}
+    assert len(found) == 1, found
+    return set(found.pop())
+
+
+@pytest.mark.parametrize("name", SKILLS)
+def test_the_own_response_to_a_scene_has_all_terms(name):
+    assert lost(name, lambda text: text) == set()
+
+
+def thought_of(text):
+    """The end of a caption's last line, behind which the thought begins."""
+    return text.rindex("\n") + 1
+
+
+@pytest.mark.parametrize("name", SKILLS)
+def test_a_spoiled_caption_loses_its_term_alone(name):
+    assert lost(name, lambda text: text.replace("\n(", "\n(9,9) red square 1\n(", 1)) == {"caption"}
+    assert lost(name, lambda text: text[thought_of(text) :]) == {"caption"}
+
+
+def test_a_spoiled_distance_or_factor_loses_progress_alone():
+    def spoiled(pattern, write):
+        return lambda text: text[: thought_of(text)] + re.sub(pattern, write, text[thought_of(text) :], count=1)
+
+    longer = spoiled(r"distance (\d)", lambda found: f"distance {int(found[1]) + 1}")
+    assert lost("grid_position", longer) == {"progress", "recall"}
+    doubled = spoiled(r"area (\d+)", lambda found: f"area {int(found[1]) * 2}")
+    for name in ("shape_area", "shape_grid"):
+        assert lost(name, doubled) == {"progress", "recall"}
+
+
+def test_a_wrong_answer_loses_correct_alone_and_an_empty_one_its_format_too():
+    assert lost("shape_area", lambda text: text + "1") == {"correct"}
+    assert lost("shape_area", lambda text: text[: text.index("Answer:") + 7]) == {"correct", "format"}
+
+
+def test_an_unasked_fact_costs_f1_and_no_recall():
+    assert lost("shape_area", lambda text: text.replace("Answer:", "pink square 3 area 9 Answer:")) == {"progress"}
+
+
+def test_a_caption_may_repeat_and_may_not_contradict_itself():
+    def with_line(text, line):
+        return text[: thought_of(text)] + line + "\n" + text[thought_of(text) :]
+
+    def other(text):
+        cell, color, *_ = text.splitlines()[2].split()
+        return f"{cell} {color} trapezoid 7 8 9"
+
+    assert lost("shape_grid", lambda text: with_line(text, text.splitlines()[2])) == set()
+    assert lost("shape_grid", lambda text: with_line(text, other(text))) == {"caption"}
+
+
+def test_a_format_with_captions_wants_one():
+    env = env_of("shape_area")
+    task = copy.copy(env.task)
+    task.sizes = dataclasses.replace(task.sizes, caption=True)
+    asking = Revision(task)
+    state = asking.start("total", "train", 0)
+    plain, captioned = (env.response(state, view).text for view in ("image", "image_via_text"))
+    assert asking.response(state, "image").text == captioned and asking.response(state, "text").text == plain
+    assert value("format", asking, state, captioned) == 1 and value("format", asking, state, plain) == 0
+    assert value("format", asking, state, "Caption:\n" + plain) == 0, "it is empty"
+    assert value("format", env, state, "Caption:\n" + plain) == 1
+
+
+@pytest.mark.parametrize("name", SKILLS)
+def test_nothing_is_gained_by_listing_everything(name):
+    """All values of every slot, every cell with one value, every answer: less than a term is worth, or nothing."""
+    env = env_of(name)
+    task = env.task
+    names = [f"{color} {kind}" for color in task.sizes.colors for kind in task.sizes.kinds]
+    cells = [f"({r},{c})" for r in range(1, 6) for c in range(1, 6)]
+    all_areas = "".join(f"{one} 1 area {area} " for one in names for area in range(1, 37))
+    all_distances = "".join(f"{names[0]} {cell} distance {away} " for cell in cells for away in range(1, 9))
+    same_areas = "".join(f"{one} 1 area 4 " for one in names)
+    same_distances = "".join(f"{names[0]} {cell} distance 2 " for cell in cells)
+    sides = [one for a in range(1, 7) for one in (f" {a}", *(f" {a} {b}" for b in range(1, 7)))]
+    all_shapes = "".join(f"{cell} {one}{side}\n" for cell in cells for one in names for side in sides)
+    answers = " ".join(f"Answer: {number}" for number in (*range(1, 145), *cells))
+    found = {"all": [], "same": []}
+    for index in range(30):
+        state = env.start(SKILLS[name], "train", index)
+        for kind, thought in (("all", all_areas + all_distances), ("same", same_areas + same_distances)):
+            response = f"Caption:\n{all_shapes}{thought}{answers}"
+            outcome = env.turn(state, response, random.Random(0))
+            found[kind].append({**further(env, TERMS, state, response, outcome), **outcome.rewards})
+    mean = {kind: {term: sum(one[term] for one in values) / 30 for term in TERMS} for kind, values in found.items()}
+    assert mean["all"]["progress"] == mean["all"]["recall"] == mean["all"]["caption"] == 0
+    assert mean["same"]["progress"] < 0.1 and mean["same"]["recall"] < 0.4 and mean["same"]["caption"] == 0
+    assert mean["all"]["correct"] < 0.15 and mean["same"]["correct"] < 0.15

@@ -242,6 +242,8 @@ def test_conversion_and_prefill_reach_the_learner(tmp_path):
 
     assert seen() == (["", ""], (None, None))
     assert seen(conversion="force") == (["", "Convert"], (None, None))
+    prefill = seen(conversion="gold")[0]
+    assert prefill[0] == "" and prefill[1].startswith("Convert") and prefill[1].count("\n") >= 2
     assert seen(conversion="forbid") == (["", ""], (None, "Convert"))
     assert seen(prefill="So") == (["So", "So"], (None, None))
     assert [prompt.image is None for prompt in prompts] == [True, False]

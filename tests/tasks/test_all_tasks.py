@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.shipped import SCALES, SKILLS, TASKS, shipped
 
 from vlmreason.dialogue.build import build_dialogue
-from vlmreason.segments import ANSWER, CONVERT, THOUGHT, VIEWS
+from vlmreason.segments import ANSWER, THOUGHT, VIEWS
 from vlmreason.streams import SPLITS
 from vlmreason.tasks.base import state_to_json
 
@@ -195,10 +195,10 @@ def test_responses_convert_first_and_answer_once(name, scale, level):
     task, drawn = problems(name, scale, level)
     for problem in drawn:
         segments = build_dialogue(task, problem, "image_via_text").response.segments
-        assert [segment.kind for segment in segments] == [CONVERT, THOUGHT, ANSWER]
-        assert segments[0].text.startswith("Convert") and segments[0].text.endswith("\n")
+        assert [segment.kind for segment in segments] == [task.converted_as, THOUGHT, ANSWER]
+        assert segments[0].text.startswith(("Convert", "Caption")) and segments[0].text.endswith("\n")
         assert task.text(problem.state) in segments[0].text
-        assert not re.search("convert", segments[1].text + segments[2].text, re.IGNORECASE)
+        assert not re.search("convert|caption", segments[1].text + segments[2].text, re.IGNORECASE)
         assert len(re.findall(r"answer\s*:", "".join(segment.text for segment in segments), re.IGNORECASE)) == 1
         assert segments[2].text.startswith("Answer:") and segments[2].text == segments[2].text.rstrip()
         assert segments[1].text[-1].isspace()

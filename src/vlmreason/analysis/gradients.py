@@ -42,7 +42,7 @@ from vlmreason.dialogue.build import build_dialogue
 from vlmreason.intervals import Mean, mean
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import Encoded
-from vlmreason.segments import CONVERT, View
+from vlmreason.segments import View
 from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, nearest
 from vlmreason.supervision import ModelPart
@@ -278,7 +278,7 @@ def encode_solution(
     dialogue = build_dialogue(task, problem, view)
     pieces = []
     for segment in dialogue.response.segments:
-        if segment.kind == CONVERT:
+        if segment.kind == task.converted_as:
             sentence = task.convert(problem.state)
             pieces += [Piece(sentence, 0), Piece(segment.text.removeprefix(sentence), 0 if solution_only else 1)]
         else:

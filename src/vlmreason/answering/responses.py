@@ -94,8 +94,10 @@ def _whole(turns: Sequence[Answer]) -> Answer:
 
 
 def _prompt(task: Task[Any], state: Any, view: Shown, settings: EvaluationSettings) -> Prompt:
-    forced = view == "image" and settings.conversion == "force"
-    return Prompt(*ask(task, state, view), prefill=_first_word(task, state) if forced else settings.prefill)
+    prefill = settings.prefill
+    if view == "image" and settings.conversion in ("force", "gold"):
+        prefill = _first_word(task, state) if settings.conversion == "force" else task.conversion(state).text
+    return Prompt(*ask(task, state, view), prefill=prefill)
 
 
 def _first_word(task: Task[Any], state: Any) -> str:

@@ -21,8 +21,9 @@ class EvaluationSettings:
     how: generate: the model writes its response; choose: it says which of the task's options is the likeliest.
     batch_size: problems generated together, or options scored together; it changes the speed and never a score.
     max_new_tokens: length limit of a response, in tokens; one that reaches it is counted as cut off.
-    conversion: for image views, whether the model writes the text form first. free: as it likes; force: its
-        response begins with "Convert" (the first word of the conversion sentence); forbid: it may not.
+    conversion: for image views, whether the model writes the text form first (a caption, of a task that calls it so).
+        free: as it likes; force: its response begins with the first word of the sentence that announces it, "Convert";
+        forbid: it may not begin so; gold: its response begins with the whole of it, as it is right.
     prefill: text that every response begins with.
     """
 
@@ -33,7 +34,7 @@ class EvaluationSettings:
     how: Literal["generate", "choose"] = "generate"
     batch_size: int = speed(32)
     max_new_tokens: int = 512
-    conversion: Literal["free", "force", "forbid"] = "free"
+    conversion: Literal["free", "force", "forbid", "gold"] = "free"
     prefill: str = ""
 
     @property

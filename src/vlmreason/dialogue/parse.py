@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vlmreason.segments import ANSWER, CONVERT, KINDS, THOUGHT, Response, Segment
+from vlmreason.segments import ANSWER, KINDS, THOUGHT, Response, Segment
 from vlmreason.tasks.base import Task
 
 
@@ -21,7 +21,7 @@ def split_response(task: Task[Any], state: Any, response: str) -> Response:
     answer_start = task.answer_start(response, convert_end)
     convert_end = min(convert_end, answer_start)
     pieces = (
-        Segment(CONVERT, response[:convert_end]),
+        Segment(task.converted_as, response[:convert_end]),
         *_marked(task.markers(), response, convert_end, answer_start),
         Segment(ANSWER, response[answer_start:]),
     )
@@ -30,7 +30,7 @@ def split_response(task: Task[Any], state: Any, response: str) -> Response:
 
 def kinds_of(task: Task[Any]) -> list[str]:
     """Name the kinds into which responses of a task are cut, in the table's order."""
-    found = {CONVERT, THOUGHT, ANSWER, *task.markers()}
+    found = {task.converted_as, THOUGHT, ANSWER, *task.markers()}
     return [kind.name for kind in KINDS if kind.name in found]
 
 
@@ -57,13 +57,15 @@ def _marked(markers: Mapping[str, re.Pattern[str]], response: str, start: int, e
 
 
 def _conversion_end(task: Task[Any], state: Any, response: str) -> int:
-    """Where the conversion ends: behind the gold text, else behind its last line, else after as many lines."""
+    """Where the conversion ends: where the task says, or behind the gold text, or its last line, or as many lines."""
     sentence, text = task.convert(state), task.text(state)
     start = len(response) - len(response.lstrip())
     if not response.startswith(sentence, start):
         return 0
     start += len(sentence)
     body = start + len(response[start:]) - len(response[start:].lstrip())
+    if (own := task.conversion_end(response, body)) is not None:
+        return own
     if response.startswith(text, body):
         return _line_end(response, body + len(text))
     lines = text.splitlines()

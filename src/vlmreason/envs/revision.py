@@ -81,7 +81,8 @@ class Revision(Env[RevisionState]):
             raise ValueError(f"attempts={attempts}: 1 or more is expected")
         self.task, self.attempts = task, attempts
         self.name, self.version, self.levels = task.name, task.version, task.levels  # type: ignore[misc]
-        self.reads_files = task.reads_files  # type: ignore[misc]
+        self.reads_files, self.splits_of = task.reads_files, task.splits_of  # type: ignore[misc]
+        self.converted_as = task.converted_as  # type: ignore[misc]
         self.wording: RevisionWording = choose_wording(WORDINGS, trace, wording or {})
         try:
             self._earlier(1, "", "wrong")
@@ -166,6 +167,12 @@ class Revision(Env[RevisionState]):
 
     def convert(self, state: RevisionState) -> str:
         return self.task.convert(state.problem)
+
+    def conversion_end(self, response: str, start: int) -> int | None:
+        return self.task.conversion_end(response, start)
+
+    def facts(self, state: RevisionState, kind: str, text: str) -> Mapping[object, object] | None:
+        return self.task.facts(state.problem, kind, text)
 
     def thought(self, state: RevisionState) -> list[str]:
         return self.task.thought(state.problem)

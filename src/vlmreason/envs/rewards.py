@@ -11,9 +11,12 @@ from typing import Any
 
 from vlmreason.dialogue.parse import conversion_exact, split_response
 from vlmreason.envs.base import Env, Outcome, Reward
-from vlmreason.segments import THOUGHT, Response
+from vlmreason.segments import ANSWER, CAPTION, THOUGHT, Response, Segment
 from vlmreason.structure import nearest
 from vlmreason.tasks.findings import right_steps
+
+Facts = Mapping[object, object]
+"""A value for each slot, as `Task.facts` reads them."""
 
 
 def offered(env: Env[Any]) -> dict[str, Reward]:
@@ -50,11 +53,25 @@ def _parsed(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> 
 
 
 def _format(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> float:
-    found = iter([(one.kind, one.label) for one in split_response(env, state, response).segments])
+    segments = split_response(env, state, response).segments
+    found = iter([(one.kind, one.label) for one in segments if not _is_empty(env, state, one)])
     return float(all((gold.kind, gold.label) in found for gold in _gold(env, state).segments))  # `in` consumes
 
 
+def _is_empty(env: Env[Any], state: Any, segment: Segment) -> bool:
+    """Whether a segment is nothing beside what announces it."""
+    text = segment.text.strip()
+    if segment.kind == env.converted_as:
+        text = text.removeprefix(env.convert(state))
+    elif segment.kind == ANSWER and (marker := env.answer_marker().match(text)):
+        text = text[marker.end() :]
+    return not text.strip()
+
+
 def _progress(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> float | None:
+    gold = env.facts(state, THOUGHT, _text_of(_gold(env, state), THOUGHT))
+    if gold is not None:
+        return f1(_stated(env, state, response, THOUGHT), gold)
     steps = [step for one in _gold(env, state).segments if one.kind == THOUGHT for step in one.steps or (one.text,)]
     if not steps:
         return None
@@ -62,9 +79,35 @@ def _progress(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -
     return 0.0 if found is None else found[0] / found[1]
 
 
+def _recall(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> float | None:
+    gold = env.facts(state, THOUGHT, _text_of(_gold(env, state), THOUGHT))
+    return recall(_stated(env, state, response, THOUGHT), gold) if gold else None
+
+
 def _caption(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> float | None:
-    wanted = _text_of(_gold(env, state), "caption").strip()
-    return float(_text_of(split_response(env, state, response), "caption").strip() == wanted) if wanted else None
+    wanted = _text_of(env.response(state, "image_via_text"), CAPTION).strip()
+    gold = env.facts(state, CAPTION, wanted)
+    if gold is not None:
+        return f1(_stated(env, state, response, CAPTION), gold)
+    return float(_text_of(split_response(env, state, response), CAPTION).strip() == wanted) if wanted else None
+
+
+def _stated(env: Env[Any], state: Any, response: str, kind: str) -> Facts:
+    return env.facts(state, kind, _text_of(split_response(env, state, response), kind)) or {}
+
+
+def recall(stated: Facts, gold: Facts) -> float | None:
+    """Return the share of the gold facts that are stated; None where there are none. What else is stated is free, but
+    a slot has one value: naming all that it may have is none."""
+    return sum(stated.get(slot) == value for slot, value in gold.items()) / len(gold) if gold else None
+
+
+def f1(stated: Facts, gold: Facts) -> float | None:
+    """Return twice the facts that are stated rightly over those that are stated and those that should be; None where
+    there are none to state."""
+    if not gold:
+        return None
+    return 2 * sum(stated.get(slot) == value for slot, value in gold.items()) / (len(stated) + len(gold))
 
 
 def _conversion(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> float | None:
@@ -89,8 +132,9 @@ GENERAL: tuple[Reward, ...] = (
     Reward("correct", "1 where the task's score says that the response is right", 0.0, _correct),
     Reward("parsed", "1 where an answer or action could be read", 0.0, _parsed),
     Reward("format", "1 where all segments of the task's response are there, in order", 0.0, _format),
-    Reward("progress", "share of the trace's steps that are right before the first wrong one", 0.0, _progress),
-    Reward("caption", "1 where the caption is the task's, letter by letter", 0.0, _caption),
+    Reward("progress", "F1 of the facts of the thought; where a task has none, its right steps' share", 0.0, _progress),
+    Reward("recall", "share of the trace's facts that the thought states, whatever else it states", 0.0, _recall),
+    Reward("caption", "F1 of the facts of the caption; where a task has none, 1 where it is the task's", 0.0, _caption),
     Reward("conversion", "of responses that convert: 1 where the text form is exact", 0.0, _conversion),
     Reward("length", "1 up to the length of the task's response, falling to 0 at twice that", 0.0, _length),
 )

@@ -31,7 +31,7 @@ class Asked:
     what: str = "accuracy"
     level: str | None = None
     view: str | None = None
-    conversion: Literal["auto", "free", "force", "forbid"] = "auto"
+    conversion: Literal["auto", "free", "force", "forbid", "gold"] = "auto"
     how: Literal["auto", "generate", "choose"] = "auto"
     task: str | None = None
 

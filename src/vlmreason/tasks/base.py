@@ -81,6 +81,7 @@ class Task(ABC, Generic[State]):
     explained: ClassVar[bool] = False  # its family's modules `failures` and `regions` know its responses and pictures
     text_only: ClassVar[tuple[str, ...]] = ()  # levels that have no picture: a view with one is refused
     splits_of: ClassVar[str] = ""  # shared by tasks on the same things: what one tests, none trains; "": its name
+    converted_as: ClassVar[str] = CONVERT  # the kind of the segment in which the text form is written first
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
     undivided: ClassVar[str] = ""  # why all splits have the same problems, where these are too few to be divided
 
@@ -160,7 +161,7 @@ class Task(ABC, Generic[State]):
 
     @abstractmethod
     def convert(self, state: State) -> str:
-        """Return the conversion sentence (P_convert), first word "Convert"; the text form follows it."""
+        """Return the sentence that announces the text form (P_convert); its first word begins no other response."""
 
     def options(self, state: State) -> tuple[str, ...] | None:
         """Give the answers to choose from, as whole responses that `score` reads; None: an answer is written freely."""
@@ -184,12 +185,21 @@ class Task(ABC, Generic[State]):
         if steps := self.thought(state):
             segments.insert(0, in_steps(THOUGHT, steps))
         if view == "image_via_text":
-            segments.insert(0, Segment(CONVERT, self.convert(state) + "\n" + self.text(state) + "\n"))
+            segments.insert(0, self.conversion(state))
         return Response(tuple(segments))
+
+    def conversion(self, state: State) -> Segment:
+        """Write the segment in which the text form comes first: the sentence that announces it, and the form."""
+        return Segment(self.converted_as, f"{self.convert(state)}\n{self.text(state)}\n")
 
     @abstractmethod
     def score(self, state: State, response: str) -> Score:
         """Judge a response. `response` is untrusted text of any content and length."""
+
+    def conversion_end(self, response: str, start: int) -> int | None:
+        """Say where a text form that was begun at `start` ends, by its own lines; None: where the problem's own ends,
+        or as many lines further on as it has."""
+        return None
 
     def facts(self, state: State, kind: str, text: str) -> Mapping[object, object] | None:
         """Read what a segment of a kind states, a value for each slot; None where the task reads none of that kind.

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vlmreason.pictures import Picture
+from vlmreason.segments import CAPTION, THOUGHT, Response
 from vlmreason.tasks.base import (
     MAX_ATTEMPTS,
     MAX_RESPONSE_CHARS,
@@ -71,6 +72,7 @@ class Composition(Task[CompositionState]):
     state_type = CompositionState
     explained = True
     splits_of = SPLITS_OF
+    converted_as = CAPTION
     sizes_type: ClassVar[type] = CompositionSizes
     shows: ClassVar[drawing.Shows]
     questions: ClassVar[Mapping[str, str]]
@@ -112,6 +114,10 @@ class Composition(Task[CompositionState]):
     def convert(self, state: CompositionState) -> str:
         return self.wording.convert
 
+    def response(self, state: CompositionState, view: str) -> Response:
+        """Write the response; with a caption in front where the view, or the setting of the task, wants one."""
+        return super().response(state, "image_via_text" if self.sizes.caption and view == "image" else view)
+
     @abstractmethod
     def value(self, state: CompositionState) -> str:
         """Return what is asked for, as it is written."""
@@ -129,11 +135,21 @@ class Composition(Task[CompositionState]):
                 found["gap"] = gap(distances, from_far=word == "farthest")
         return found
 
+    def conversion_end(self, response: str, start: int) -> int:
+        """Say where a caption ends: behind its last line that is one of a scene, before the answer."""
+        marker = self.answer_marker().search(response, start)
+        at = end = start
+        for line in response[start : marker.start() if marker else len(response)].splitlines(keepends=True):
+            at += len(line)
+            if _LINE.fullmatch(line.strip()):
+                end = at
+        return end
+
     def facts(self, state: CompositionState, kind: str, text: str) -> Mapping[object, object] | None:
         """Read areas and distances of a thought, and the shapes of a caption; of other segments nothing is read."""
-        if kind == "thought":
+        if kind == THOUGHT:
             return _once(self._stated(text[:MAX_RESPONSE_CHARS]))
-        if kind == "caption":
+        if kind == CAPTION:
             return _once(read_shapes(text[:MAX_RESPONSE_CHARS], self.cells, self.sides))
         return None
 
@@ -276,6 +292,7 @@ _SHAPE = re.compile(
     rf"(?:(?P<cell>\([0-9]{{1,3}},[0-9]{{1,3}}\)) )?(?P<color>{'|'.join(COLORS)}) (?P<kind>{'|'.join(KINDS)})"
     r"(?P<sides>(?: [0-9]{1,4}){0,3})"
 )
+_LINE = re.compile(rf"[0-9]{{1,3}} rows|{_SHAPE.pattern}")
 _FIELDS = {
     "place": "(?P<place>[^\n=]{0,20}?)",
     "name": f"(?P<name>{_NAME})",

@@ -82,7 +82,7 @@ class CompositionSizes:
     size: rows and columns of the grid. whole: shapes have whole areas, so nothing is rounded. unit: 0: shapes are not
     drawn to scale, they fill their cells. style: one: the pictures of all tasks show all of a scene in one look; paper:
     only what the task asks about, each skill in a look of its own (of `own_picture`), so that the composition is a new
-    kind of picture too.
+    kind of picture too. caption: responses to pictures begin with a caption, which is the text form.
     """
 
     size: tuple[int, int]
@@ -97,6 +97,7 @@ class CompositionSizes:
     unit: int
     font: int
     style: Literal["one", "paper"] = "one"
+    caption: bool = False
 
 
 def check_sizes(sizes: CompositionSizes) -> None:

@@ -57,7 +57,7 @@ WORDINGS: Mapping[str, CompositionWording] = {
         cell_of="Find the {target}",
         nearest_sum="Area of the {target} and the shape nearest to it",
         farthest_larger="Area of the larger of the {target} and the shape farthest from it",
-        convert="Convert the picture to text:",
+        convert="Caption:",
         target="{name} {cell} ",
         place="{cell} ",
         area="{place}{name} {sides} area {area} ",
@@ -83,7 +83,7 @@ WORDINGS: Mapping[str, CompositionWording] = {
         f"{_VERBOSE_FORM} the total area.",
         farthest_larger="Find the shape that is farthest from the {target}. What is the larger of the areas of these "
         f"two shapes? {_VERBOSE_FORM} that area.",
-        convert="Convert the picture to text, a line for each shape.",
+        convert="Caption:",
         target="The {name} is in cell {cell}.\n",
         place=" in cell {cell}",
         area="The {name}{place} has the sides {sides}, so its area is {formula} = {area}.\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -94,5 +95,8 @@ class ReinforcementSettings:
             raise ValueError(f"algorithm.thought_weight={self.thought_weight}: allowed is 0 to 1")
         if self.kl_limit is not None and self.kl_limit <= 0:
             raise ValueError(f"algorithm.kl_limit={self.kl_limit}: more than 0, or null, is expected")
+        for name, weight in self.rewards.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"algorithm.rewards.{name}={weight}: a finite number is expected")
         if self.evaluate_every < 0:
             raise ValueError(f"algorithm.evaluate_every={self.evaluate_every}: 0 or more is expected")
