@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from vlmreason.answers import HEAD, AnswerSpace
+from vlmreason.structure import first_line
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Modality, Score, Task
 from vlmreason.tasks.puzzles.values import MAX_CHARS, OPTIONS, Form, Value, error, nearest_option
 
@@ -63,6 +64,17 @@ class PuzzleTask(Task[P]):
     def value(self, state: P) -> Value:
         """Return the right value."""
         return self.form(self.kind(state)).read(state.options[OPTIONS.index(state.letter)])
+
+    def state_from_json(self, data: object) -> P:
+        try:
+            state = super().state_from_json(data)
+            self.kinds()[self.kind(state)].numbers(self.answer(state))
+            if len(self.values(state)) != len(OPTIONS):
+                raise ValueError("five options are expected")
+        except (KeyError, ValueError) as error:
+            why = first_line(error).removeprefix(f"problem of {self.name}")
+            raise ValueError(f"problem of {self.name}: {why.lstrip('.: ')}") from error
+        return state
 
     def listed(self, state: P) -> str:
         """Write the options as a question lists them."""
