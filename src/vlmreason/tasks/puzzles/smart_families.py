@@ -176,7 +176,7 @@ def _space(family: Family) -> AnswerSpace:
 def _finished(family: Family, made: Made, rng: random.Random) -> FamilyState:
     """A problem with five options: letters in order where they are drawn, else the right one among mistakes."""
     if family.drawn:
-        values = [(number,) for number in range(len(OPTIONS))]
+        values: list[Value] = [(number,) for number in range(len(OPTIONS))]
     else:
         values = [made.value, *itertools.islice(_others(family, made, rng), len(OPTIONS) - 1)]
         rng.shuffle(values)

@@ -70,8 +70,8 @@ def _frames(rng: random.Random) -> Made:
     for name, square in zip(colors, (one, other), strict=True):
         top, bottom, left, right = _bounds(square)
         lines.append(f"{name} frame: rows {top + 1} to {bottom + 1}, columns {left + 1} to {right + 1}")
-        size = [(right - left + 1) * CELL, (bottom - top + 1) * CELL]
-        marks.append(Mark("bold", left * CELL, top * CELL, *size, name))
+        width, height = (right - left + 1) * CELL, (bottom - top + 1) * CELL
+        marks.append(Mark("bold", left * CELL, top * CELL, width, height, name))
     lines.append(_rows(dict.fromkeys(places, icon)))
     steps = (f"in the {colors[0]} frame: {number + both}", f"of these in the {colors[1]} frame: {both}")
     mistakes = ((number + both,), (second,), (len(places),), (both,))
