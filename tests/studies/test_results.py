@@ -230,6 +230,23 @@ def test_figures_of_the_likelihood() -> None:
         sample(make_record(MARKS), read_measure({"what": "likelihood:thought"}), 0)
 
 
+def test_figures_of_passes() -> None:
+    def group(level: str, first: float) -> dict[str, Any]:
+        at, parts = {"1": {"mean": first}, "8": {"mean": 0.75}}, {"recognition": {"mean": 0.5}}
+        return {"level": level, "num": 500, "at": at, "unread": {"mean": 0.25}, "parts": parts}
+
+    record = make_record(MARKS, analyses={"passes": {"results": [group("standard", 0.5), group("rule_ood", 0.125)]}})
+
+    def value(name: str, level: str) -> tuple[float | None, ...]:
+        return sample(record, read_measure({"what": f"passes:{name}", "level": level}), 0).values
+
+    assert (value("1", "standard"), value("1", "rule_ood"), value("8", "rule_ood")) == ((0.5,), (0.125,), (0.75,))
+    assert (value("unread", "standard"), value("recognition", "standard")) == ((0.25,), (0.5,))
+    assert read_measure({"what": "passes:8"}).in_percent
+    with pytest.raises(NotThereError, match="passes:3: not in the analysis of standard"):
+        value("3", "standard")
+
+
 def test_imported_numbers() -> None:
     changes: dict[str, Any] = {"measure": {"what": "imported:MMMU"}, "panels": [{}], "paper": [], "x": {},
                                "series": [{"label": "ours"}, {"label": "theirs"}], "draw": "table"}  # fmt: skip

@@ -8,6 +8,7 @@ Examples:
   vlmreason analyze run=outputs/RUN what=gradients num=64 train=[language_model]
   vlmreason analyze run=outputs/RUN what=attribution levels=[hard] out=hard.json
   vlmreason analyze run=outputs/RUN what=likelihood num=200 temperature=0.5
+  vlmreason analyze run=outputs/RUN what=passes samples=8 temperature=0.5
 """
 
 from __future__ import annotations

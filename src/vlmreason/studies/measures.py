@@ -86,6 +86,8 @@ MEASURES: tuple[Entry, ...] = (
             ("unread", "drawn responses without an action", "%", ("unread", "share")),
         )
     ),
+    Entry("passes:*", "pass@{name}", "run", readings.passes, "%", "passes"),
+    Entry("passes:unread", "drawn answers that cannot be read", "run", readings.passes, "%", "passes"),
     Entry("imported:*", "{name}", "run", None, source="imported"),
 )  # fmt: skip
 

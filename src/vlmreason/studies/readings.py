@@ -208,6 +208,16 @@ def likelihood(*path: str) -> Callable[[Record, Asked], tuple[float, int]]:
     return read
 
 
+def passes(record: Record, asked: Asked) -> tuple[float, int]:
+    """Read pass@k by k of a level, a part of its score or `unread`, and the number of problems behind it."""
+    for group in results(record, "passes"):
+        if asked.level in (None, group["level"]):
+            found = {**group["parts"], **group["at"], "unread": group["unread"]}.get(asked.name, {}).get("mean")
+            if found is not None:
+                return float(found), int(group["num"])
+    raise NotThereError(f"{asked.what}: not in the analysis of {asked.level}")
+
+
 def gradients(*path: str) -> Callable[[Record, Asked], Mapping[str, float | None]]:
     """Read a figure that stands at this place of every checkpoint."""
     return lambda record, _: {str(row["checkpoint"]): _at(row, path) for row in results(record, "gradients")}
