@@ -10,6 +10,7 @@ from support.tiny import nano_task, shared_learner
 
 from vlmreason.analysis.passes import Settings, measure, pass_at, table
 from vlmreason.files import plain
+from vlmreason.intervals import wilson_interval
 from vlmreason.models.contract import Sample
 from vlmreason.models.networks.actions import ActionLearner
 from vlmreason.models.vlm.learner import Learner
@@ -83,3 +84,10 @@ def test_tasks_are_asked_too_and_networks_are_refused() -> None:
 def test_settings_are_checked(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         settings(**change)
+
+
+def test_nothing_found_is_not_known_exactly() -> None:
+    prompts = [ENV.prompt(ENV.start("standard", "test", index), "text") for index in range(4)]
+    [found] = measure(Knows(dict.fromkeys(prompts, 0), dict.fromkeys(prompts, "")), ENV, settings(levels=("standard",)))
+    assert found.at["4"].mean == 0 and found.at["4"].ci_high == pytest.approx(wilson_interval(0, 4)[1])
+    assert found.unread.ci_low == pytest.approx(wilson_interval(4, 4)[0])

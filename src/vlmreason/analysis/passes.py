@@ -17,7 +17,7 @@ from vlmreason.analysis.text_tables import Data, _align, _percents
 from vlmreason.answering.rollout import Rollouts
 from vlmreason.envs.base import Env
 from vlmreason.envs.revision import Revision
-from vlmreason.intervals import Mean, mean
+from vlmreason.intervals import Mean, mean, wilson_interval
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.segments import Shown
 from vlmreason.streams import SPLITS
@@ -104,15 +104,22 @@ def _passes(learner: Learner, env: Env[Any], level: str, settings: Settings) -> 
     names = dict.fromkeys(name for of_problem in scores for score in of_problem for name in score.parts)
     return Passes(
         level, len(scores), s.samples,
-        {str(k): mean([pass_at(k, num, s.samples) for num in num_right]) for k in ks},
-        mean([sum(not score.parsed for score in of_problem) / s.samples for of_problem in scores]),
-        {name: mean([sum(one.parts.get(name, 0.0) for one in each) / s.samples for each in scores]) for name in names},
+        {str(k): _mean([pass_at(k, num, s.samples) for num in num_right]) for k in ks},
+        _mean([sum(not score.parsed for score in of_problem) / s.samples for of_problem in scores]),
+        {name: _mean([sum(one.parts.get(name, 0.0) for one in each) / s.samples for each in scores]) for name in names},
     )  # fmt: skip
 
 
 def pass_at(k: int, num_right: int, num: int) -> float:
     """Return the chance that of `k` answers, drawn from `num` of which `num_right` are right, one or more is right."""
     return 1.0 - math.comb(num - num_right, k) / math.comb(num, k)
+
+
+def _mean(values: Sequence[float]) -> Mean:
+    """The mean of shares; where all are 0 or all are 1 the interval is Wilson's, as theirs would be a point."""
+    if len({*values}) == 1 and values[0] in (0.0, 1.0):
+        return Mean(len(values), values[0], *wilson_interval(int(sum(values)), len(values)))
+    return mean(values)
 
 
 def table(results: Sequence[Data]) -> str:
