@@ -12,6 +12,7 @@ from vlmreason.evaluation.evaluate import evaluate, prediction_path
 from vlmreason.evaluation.further import evaluation_dir, format_evaluations, take_over
 from vlmreason.evaluation.predictions import PredictionFile
 from vlmreason.evaluation.table import format_table
+from vlmreason.models.contract import Generation
 
 IDENTITY = {"checkpoint": "abc", "config": {"task": "adding"}}
 
@@ -62,6 +63,24 @@ def test_tokens_are_counted_per_segment(tmp_path):
     assert dict(cell.segment_tokens) == {"convert": 7.0, "thought": 8.0, "answer": 2.0}
     assert cell.converted == 10 and cell.conversion_exact == 1.0
     assert cell.mean_tokens == cell.median_tokens == 18.0
+
+
+def test_thoughts_that_are_right_but_end_too_soon_are_counted_apart(tmp_path):
+    """Half of the thought, then the answer; a thought that is cut off by the length limit did not end."""
+
+    def half(state, prompt):
+        first, _ = Adding().thought(state)
+        text = first + "x" * (state.values[0] % 2 == 0) + Adding().answer(state)
+        return Generation(text, len(text.split()), True)
+
+    summary = run(FakeLearner(half), tmp_path / "half", levels=("simple",), views=("text",))
+    num_odd = sum(Adding().sample("simple", "test", index).state.values[0] % 2 for index in range(10))
+    assert 0 < num_odd < 10
+    assert (summary.total.stopped_early, summary.total.prefix_right) == (num_odd, 0.5)
+    assert "prefix right  stopped early" in format_table(summary) and f"50.0 %  {num_odd:>13}" in format_table(summary)
+    whole = run(FakeLearner(gold), tmp_path / "gold").total
+    assert (whole.stopped_early, whole.prefix_right) == (0, 1.0)
+    assert run(FakeLearner(cut_off), tmp_path / "cut").total.stopped_early == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
@@ -247,6 +266,24 @@ def test_conversion_and_prefill_reach_the_learner(tmp_path):
     assert seen(conversion="forbid") == (["", ""], (None, "Convert"))
     assert seen(prefill="So") == (["So", "So"], (None, None))
     assert [prompt.image is None for prompt in prompts] == [True, False]
+    assert [prompt.pattern for prompt in prompts] == [None, None]
+
+
+def test_a_given_length_is_that_of_the_expected_response(tmp_path):
+    prompts = []
+
+    def remember(state, prompt):
+        prompts.append((state, prompt))
+        return gold(state, prompt)
+
+    run(FakeLearner(remember), tmp_path / "free", num=1, levels=("hard",))
+    run(FakeLearner(remember), tmp_path / "given", num=1, levels=("hard",), conversion="force", length="given")
+    assert [prompt.pattern for _, prompt in prompts[:2]] == [None, None]
+    for (state, prompt), view in zip(prompts[2:], ("text", "image_via_text"), strict=True):
+        assert prompt.pattern == Adding().response(state, view)
+    held = json.loads((tmp_path / "given" / "evaluation.json").read_text())
+    assert held["length"] == "given"
+    assert "length" not in json.loads((tmp_path / "free" / "evaluation.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -261,6 +298,8 @@ def test_conversion_and_prefill_reach_the_learner(tmp_path):
         {"views": ("text", "text")},
         {"views": ("text",), "conversion": "force"},
         {"conversion": "force", "prefill": "So"},
+        {"length": "given", "prefill": "So"},
+        {"length": "given", "how": "choose"},
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(tmp_path, settings):

@@ -8,7 +8,7 @@ from support.adding import Adding, FakeLearner, by_parity, gold
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.evaluation.evaluate import evaluate
 from vlmreason.evaluation.predictions import prediction_path
-from vlmreason.evaluation.scores import judged_cell
+from vlmreason.evaluation.scores import FORM, judged_cell
 
 
 class Counting(Adding):
@@ -51,7 +51,7 @@ def test_each_problem_is_made_and_judged_once(tmp_path):
     assert (task.sampled, task.judged) == (4, 4), "what comes after reads the verdicts"
     assert sum(verdict.correct for _, verdict in judged) == summary.total.correct == 2
     head, *lines = map(json.loads, scores(tmp_path).read_text().splitlines())
-    assert head == {"task": "adding", "task_version": 1}
+    assert head == {"task": "adding", "task_version": 1, "form": FORM}
     assert [line["id"] for line in lines] == [f"adding-simple-test-{i}" for i in range(4)]
     assert lines[0]["parts"] == {"off_by_ten": 1.0, "length": 1.0} and "groups" not in lines[0]
     before = scores(tmp_path).stat().st_mtime_ns

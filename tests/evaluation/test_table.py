@@ -66,4 +66,4 @@ def test_of_tasks_responses_are_counted(tmp_path: Path) -> None:
     learner: Any = FakeLearner(gold)
     summary = evaluate(learner, Adding(), EvaluationSettings(num=2), tmp_path, {}, progress=False)
     header = re.split(r"  +", format_table(summary).splitlines()[0])
-    assert header[4:] == ["problems", "unparsed", "cut off", "tokens"]
+    assert header[4:] == ["problems", "unparsed", "cut off", "tokens", "prefix right", "stopped early"]

@@ -1,6 +1,7 @@
 """From records to the numbers of a cell: what is read, what is missing, what a reader is told."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from vlmreason.studies.measures import (
     along_factor,
     along_words,
     curve,
+    follow_up,
+    is_made,
     measure_words,
     of_kind,
     read_measure,
@@ -92,6 +95,23 @@ def test_accuracy_where_the_conversion_was_wrong() -> None:
     assert exact.values == (1.0, 1.0, None, None, None, None)
     with pytest.raises(NotThereError, match="no conversion among the responses"):
         sample(make_record(MARKS), read_measure({"what": "accuracy_conversion_wrong", "view": "image"}), 0)
+
+
+def test_what_was_written_to_a_given_length_is_an_evaluation_of_its_own() -> None:
+    record = make_record({("hard", "image"): "1000"})
+    measure = read_measure({"what": "accuracy", "level": "hard", "view": "image", "length": "given"})
+    assert measure_words(measure) == "hard image: accuracy when the length is given (%)"
+    assert not is_made(record, measure)
+    assert follow_up(measure, {}) == ("evaluate", "evaluation.length=given")
+    with pytest.raises(NotThereError, match="length=given"):
+        sample(record, measure, 0)
+    other = make_record({("hard", "image"): "1110"}).data["evaluations"][0]
+    record.data["evaluations"].append({**other, "own": False, "length": "given"})
+    record = Record(record.data, record.path)
+    assert is_made(record, measure) and sample(record, measure, 0).values == (1.0, 1.0, 1.0, 0.0)
+    assert sample(record, replace(measure, length="auto"), 0).values == (1.0, 0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match=r"measure\.length=given: of what an evaluation at the end has"):
+        read_measure({"what": "failures:misread", "length": "given"})
 
 
 def grouped(right: str, seed: int = 0, **groups: list[str | None]) -> Record:
@@ -270,7 +290,7 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
     record.evaluations[0].cells[0].row.update(  # type: ignore[attr-defined]
         unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, sum=0.5,
         **{f"tokens_{kind.name}": float(kind.number) for kind in KINDS},
-        step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
+        stopped_early=1, prefix_right=0.5, step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
     )  # fmt: skip
     record.data["evaluations"][0]["cells"][0]["groups"] = {"sum": ["a", "a", "b", None]}
     record = Record(record.data, record.path)

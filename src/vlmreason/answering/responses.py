@@ -39,6 +39,8 @@ def answers(
 ) -> list[Answer]:
     """Ask a model about some problems together, as `settings.how` says."""
     if isinstance(task, Episodes):
+        if settings.length == "given":
+            raise ValueError(f"evaluation.length=given: {task.name} has whole episodes, whose turns have no length")
         return _episodes(model, task, states, view, settings)
     forbidden = None
     if view == "image" and settings.conversion == "forbid":
@@ -94,10 +96,12 @@ def _whole(turns: Sequence[Answer]) -> Answer:
 
 
 def _prompt(task: Task[Any], state: Any, view: Shown, settings: EvaluationSettings) -> Prompt:
-    prefill = settings.prefill
-    if view == "image" and settings.conversion in ("force", "gold"):
+    prefill, converts = settings.prefill, view == "image" and settings.conversion in ("force", "gold")
+    if converts:
         prefill = _first_word(task, state) if settings.conversion == "force" else task.conversion(state).text
-    return Prompt(*ask(task, state, view), prefill=prefill)
+    given = settings.length == "given"
+    pattern = task.response(state, "image_via_text" if converts else view) if given else None
+    return Prompt(*ask(task, state, view), prefill, pattern)
 
 
 def _first_word(task: Task[Any], state: Any) -> str:

@@ -25,6 +25,9 @@ class EvaluationSettings:
         free: as it likes; force: its response begins with the first word of the sentence that announces it, "Convert";
         forbid: it may not begin so; gold: its response begins with the whole of it, as it is right.
     prefill: text that every response begins with.
+    length: free: thoughts end where the model ends them; given: the answer begins at the very token at which the
+        expected response begins its own (with conversion=force or gold, the one that converts). What ends a thought is
+        not written before, and written there. Whatever is then still wrong was not a matter of stopping.
     """
 
     levels: tuple[str, ...] | None = None
@@ -36,13 +39,16 @@ class EvaluationSettings:
     max_new_tokens: int = 512
     conversion: Literal["free", "force", "forbid", "gold"] = "free"
     prefill: str = ""
+    length: Literal["free", "given"] = "free"
 
     @property
     def decisive(self) -> dict[str, object]:
-        """Return what decides the responses beside the problems; `how` and what is written where it has an effect."""
+        """Return what decides the responses beside the problems; `how`, `length` and what is written where they have an
+        effect."""
         if self.how == "choose":
             return {"split": self.split, "conversion": self.conversion, "how": self.how}
-        return {key: getattr(self, key) for key in ("split", "max_new_tokens", "conversion", "prefill")}
+        given = {} if self.length == "free" else {"length": self.length}
+        return {key: getattr(self, key) for key in ("split", "max_new_tokens", "conversion", "prefill")} | given
 
     def __post_init__(self) -> None:
         check_positive(self, "num", "batch_size", "max_new_tokens")
@@ -53,6 +59,9 @@ class EvaluationSettings:
         if self.how == "choose" and (self.conversion != "free" or self.prefill):
             key, value = ("prefill", self.prefill) if self.prefill else ("conversion", self.conversion)
             raise ValueError(f"evaluation.{key}={value}: has no effect with evaluation.how=choose, nothing is written")
+        if self.length == "given" and (self.how == "choose" or self.prefill):
+            why = "evaluation.how=choose" if self.how == "choose" else f"prefill={self.prefill!r}"
+            raise ValueError(f"evaluation.length=given: cannot be combined with {why}")
         if self.conversion != "free" and "image" not in self.views:
             raise ValueError(f"conversion={self.conversion}: has no effect without the image view")
         if self.conversion != "free" and self.prefill:

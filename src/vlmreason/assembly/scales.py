@@ -6,6 +6,9 @@ from typing import Any
 
 from vlmreason.assembly import catalog
 
+_FREELY = (("how", "generate"), ("length", "free"))
+"""How a model is asked where nothing else is chosen, in settings that were not always there."""
+
 
 def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Return `cfg` with the sizes of the chosen scale in place of those of all scales: the task's under `task.sizes`,
@@ -21,8 +24,9 @@ def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         cfg = {key: value for key, value in cfg.items() if key != "env"}
     if cfg.get("algorithm", {}).get("name") == "sft":
         cfg = {key: value for key, value in cfg.items() if key != "algorithm"}
-    if cfg.get("evaluation", {}).get("how") == "generate":  # those that write are what they were before there was how
-        cfg = cfg | {"evaluation": {key: value for key, value in cfg["evaluation"].items() if key != "how"}}
+    if "evaluation" in cfg:  # those that write freely are what they were before there were other ways
+        kept = {key: value for key, value in cfg["evaluation"].items() if (key, value) not in _FREELY}
+        cfg = cfg | {"evaluation": kept}
     if "scale" not in cfg:
         return cfg
     scales, chosen = catalog.groups()["scale"], cfg["scale"]["name"]

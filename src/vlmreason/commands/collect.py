@@ -93,6 +93,7 @@ def _contents(data: Mapping[str, Any]) -> set[str]:
     for one in data["evaluations"]:
         for cell in one["cells"]:
             asked = f"how={one['how']}" if "how" in one else f"conversion={one['conversion']}"
+            asked += f", length={one['length']}" if "length" in one else ""
             what = f"{one['task']} {cell['level']} {cell['view']} with {asked} ({one['phase']})"
             found.add(f"evaluation of {what}")
     return found

@@ -18,6 +18,7 @@ from vlmreason.envs.base import ActionEnv, Env, Outcome
 from vlmreason.pictures import Picture
 from vlmreason.segments import ANSWER, Response, Segment
 from vlmreason.tasks.base import Belongs, Modality, Problem, Score, Task
+from vlmreason.tasks.findings import Trace
 
 
 class Episodes(Task[Any]):
@@ -90,6 +91,10 @@ class Episodes(Task[Any]):
 
     def thought(self, state: Any) -> list[str]:
         return []
+
+    def trace(self, state: Any, thought: str) -> Trace | None:
+        """Return nothing: an episode has the thoughts of many turns."""
+        return None
 
     def groups(self, state: Any) -> Mapping[str, str]:
         return self.env.groups(state)

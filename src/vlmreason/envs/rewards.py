@@ -13,7 +13,6 @@ from vlmreason.dialogue.parse import conversion_exact, split_response
 from vlmreason.envs.base import Env, Outcome, Reward
 from vlmreason.segments import ANSWER, CAPTION, THOUGHT, Response, Segment
 from vlmreason.structure import nearest
-from vlmreason.tasks.findings import right_steps
 
 Facts = Mapping[object, object]
 """A value for each slot, as `Task.facts` reads them."""
@@ -72,11 +71,8 @@ def _progress(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -
     gold = env.facts(state, THOUGHT, _text_of(_gold(env, state), THOUGHT))
     if gold is not None:
         return f1(_stated(env, state, response, THOUGHT), gold)
-    steps = [step for one in _gold(env, state).segments if one.kind == THOUGHT for step in one.steps or (one.text,)]
-    if not steps:
-        return None
-    found = right_steps(steps, _text_of(split_response(env, state, response), THOUGHT))
-    return 0.0 if found is None else found[0] / found[1]
+    found = env.trace(state, _text_of(split_response(env, state, response), THOUGHT))
+    return None if found is None else found.right / found.wanted
 
 
 def _recall(env: Env[Any], state: Any, response: str, outcome: Outcome[Any]) -> float | None:

@@ -111,7 +111,8 @@ def _name(full: Mapping[str, Any], phase: str, num: int) -> str:
     how = full["how"] if "how" in full else full["conversion"]
     split = [] if full["split"] == "test" else [str(full["split"])]
     prefill = ["prefill"] if full.get("prefill") else []
-    return "-".join([str(full["task"]), phase, str(how), *prefill, *split, f"n{num}"])
+    given = ["length_given"] if full.get("length") == "given" else []
+    return "-".join([str(full["task"]), phase, str(how), *prefill, *given, *split, f"n{num}"])
 
 
 def _further(run_dir: Path) -> Iterator[Path]:

@@ -5,7 +5,7 @@
 
 Responses are what a model said and are never touched again; scores are what a task makes of them, and may be deleted:
 they are made again. The first line names the task and its version, every other one its response by a hash; a verdict
-that is of another version or of another response is made again too.
+that is of another version or of another response is made again too, as is a file of another form.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmreason.dialogue.parse import conversion_exact
+from vlmreason.dialogue.parse import conversion_exact, split_response
 from vlmreason.evaluation.predictions import Prediction, prediction_path, read_predictions, shorten
 from vlmreason.evaluation.problems import SampledProblems
 from vlmreason.files import read_jsonl, write_text_atomic
+from vlmreason.segments import THOUGHT
 from vlmreason.structure import structure
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Task
+from vlmreason.tasks.findings import Trace
 
 NONE: Mapping[str, Any] = {}
+FORM = 2  # of a line
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Verdict:
     """What a task makes of one response.
 
     parsed: whether it is text of a readable length that holds an answer; correct: whether that is right. parts: the
-    task's own measures. conversion_exact: of a response that begins with the conversion, else None. groups: to which
-    groups its problem belongs.
+    task's own measures. conversion_exact: of a response that begins with the conversion, else None. trace: how far its
+    thought is the one that is learned, of tasks that teach one. groups: to which groups its problem belongs.
     """
 
     correct: bool
@@ -42,12 +45,15 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
     conversion_exact: bool | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    trace: Trace | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a flat beginning of a line; what does not apply is left out."""
         data = {"correct": self.correct, "parsed": self.parsed, "parts": dict(self.parts)}
         if self.conversion_exact is not None:
             data["conversion_exact"] = self.conversion_exact
+        if self.trace is not None:
+            data["trace"] = vars(self.trace)
         return data | ({"groups": dict(self.groups)} if self.groups else {})
 
 
@@ -58,7 +64,8 @@ def judge(task: Task[Any], state: Any, response: str | None) -> Verdict:
     score = task.score(state, text)
     parsed = readable and score.parsed
     exact = conversion_exact(task, state, text) if text else None
-    return Verdict(score.correct and parsed, parsed, dict(score.parts), exact, dict(task.groups(state)))
+    trace = task.trace(state, split_response(task, state, text).text_of(THOUGHT))
+    return Verdict(score.correct and parsed, parsed, dict(score.parts), exact, dict(task.groups(state)), trace)
 
 
 def judged_cell(
@@ -97,7 +104,7 @@ def judged_cell(
 
 def write(path: Path, task: Task[Any], rows: Iterable[tuple[Mapping[str, Any], Verdict]]) -> None:
     """Write a file of verdicts as a whole; what a row begins with says which response it is about. Raises OSError."""
-    lines = [{"task": task.name, "task_version": task.version}, *({**about, **v.to_json()} for about, v in rows)]
+    lines = [_head(task), *({**about, **v.to_json()} for about, v in rows)]
     write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -107,11 +114,15 @@ def _read(path: Path, task: Task[Any]) -> dict[str, tuple[str, Verdict]]:
         return {}
     try:
         head, *lines = (line.data for line in read_jsonl(path))
-        if head != {"task": task.name, "task_version": task.version}:
+        if head != _head(task):
             return {}
         return {str(line.pop("id")): (str(line.pop("of")), structure(Verdict, line, "score")) for line in lines}
     except (ValueError, KeyError):
         return {}
+
+
+def _head(task: Task[Any]) -> dict[str, Any]:
+    return {"task": task.name, "task_version": task.version, "form": FORM}
 
 
 def _mark(prediction: Prediction) -> str:

@@ -31,7 +31,10 @@ class Cell:
     `accuracy` is correct / num with its 95 % Wilson interval. `mean_tokens`, `median_tokens` and
     `segment_tokens` (means per segment kind) are about generated tokens, over the responses whose counts are
     known (None: none is). `conversion_exact` is the share of exact ones among the `converted` responses, those
-    that begin with the conversion sentence. `parts` are the means of the task's own measures.
+    that begin with the conversion sentence. Of tasks that teach a chain of thought, `prefix_right` is the mean share of
+    its steps that are right before the first wrong one, and `stopped_early` counts responses that the model ended
+    behind such a beginning: nothing is wrong in their thoughts but that they end too soon. `parts` are the means of the
+    task's own measures.
     """
 
     level: str | None
@@ -49,6 +52,8 @@ class Cell:
     segment_tokens: Mapping[str, float]
     converted: int
     conversion_exact: float | None
+    stopped_early: int | None
+    prefix_right: float | None
     parts: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -169,6 +174,9 @@ class _Tally:
     missing: int = 0
     converted: int = 0
     exact: int = 0
+    traced: int = 0  # problems whose task teaches a chain of thought
+    stopped: int = 0
+    prefixes: float = 0.0
     num_tokens: array[int] = field(default_factory=lambda: array("q"))
     num_with_segments: int = 0
     segment_tokens: dict[str, int] = field(default_factory=dict)
@@ -183,6 +191,7 @@ class _Tally:
         self.cut_off += prediction.finished is False
         self.converted += verdict.conversion_exact is not None
         self.exact += verdict.conversion_exact is True
+        self.stopped += verdict.trace is not None and verdict.trace.stopped and prediction.finished is not False
         if prediction.num_tokens is not None:
             self.num_tokens.append(prediction.num_tokens)
         if prediction.tokens:
@@ -222,12 +231,17 @@ class _Tally:
             segment_tokens={kind: count / self.num_with_segments for kind, count in self.segment_tokens.items()},
             converted=self.converted,
             conversion_exact=self.exact / self.converted if self.converted else None,
+            stopped_early=self.stopped if self.traced else None,
+            prefix_right=self.prefixes / self.traced if self.traced else None,
             parts={name: total / self.num_scored[name] for name, total in self.parts.items()},
         )
 
     def _count(self, verdict: Verdict) -> None:
         self.num += 1
         self.marks.append((verdict.groups, verdict.correct))
+        if verdict.trace is not None:
+            self.traced += 1
+            self.prefixes += verdict.trace.right / verdict.trace.wanted
         for name, value in verdict.parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + value
             self.num_scored[name] = self.num_scored.get(name, 0) + 1

@@ -10,6 +10,7 @@ from vlmreason.evaluation.scoring import Cell, Summary
 from vlmreason.intervals import Share, wilson_interval
 from vlmreason.terminal import columns
 
+_TRACES = ("prefix right", "stopped early")  # of tasks that teach a chain of thought
 _HEADER = ("level", "view", "accuracy", "95 % interval", "problems", "unparsed", "cut off", "tokens")
 _EPISODES = ("level", "view", "accuracy", "95 % interval", "episodes", "unparsed turns", "cut off", "tokens a turn")
 
@@ -19,10 +20,13 @@ MAX_ROWS = 12  # values of a kind of group that are shown one by one
 def format_table(summary: Summary) -> str:
     """Return one row per (level, view): accuracy with interval (%), counts, and the mean number of generated tokens.
 
+    Of tasks that teach a chain of thought how far it is right, and how many end too soon behind a right beginning.
     Of episodes the share of turns that could not be read, episodes with a turn that was cut off, and tokens per turn.
     """
     header = _EPISODES if is_of_episodes(summary.total.parts) else _HEADER
-    lines = columns(header, [_row(cell) for cell in summary.cells], left=2).splitlines()
+    traced = _TRACES if summary.total.prefix_right is not None else ()
+    rows = [(*_row(cell), *(_trace(cell) if traced else ())) for cell in summary.cells]
+    lines = columns((*header, *traced), rows, left=2).splitlines()
     lines += _group_lines(summary.groups)
     if summary.total.missing:
         lines.append(f"{summary.total.missing} of {summary.total.num} have no response and count as incorrect")
@@ -102,6 +106,12 @@ def is_of_episodes(measures: Mapping[str, Any]) -> bool:
 def unparsed_turns(measures: Mapping[str, Any]) -> str:
     """Write the mean share of an episode's turns that could not be read."""
     return f"{100 * (1 - measures['parsed_share']):.1f} %"
+
+
+def _trace(cell: Cell) -> tuple[str, str]:
+    if cell.prefix_right is None:
+        return "-", "-"
+    return f"{100 * cell.prefix_right:.1f} %", str(cell.stopped_early)
 
 
 def _row(cell: Cell) -> tuple[str, ...]:

@@ -115,6 +115,10 @@ class ApiLearner:
                 "evaluation.conversion=force and evaluation.prefill: the response of a model behind an endpoint cannot "
                 "be begun for it; evaluation.conversion=free evaluation.prefill=''"
             )
+        if any(prompt.pattern for prompt in prompts):
+            raise ValueError(
+                "evaluation.length=given: a model behind an endpoint ends where it likes; evaluation.length=free"
+            )
         stop, key = threading.Event(), _read_key(self.settings.key_variable)
         pool = ThreadPoolExecutor(min(self.settings.parallel, max(1, len(prompts))))
         try:

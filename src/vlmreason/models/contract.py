@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vlmreason.pictures import Picture
+from vlmreason.segments import Response
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,11 +101,16 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked. `prefill` is the beginning of its response that is given to it."""
+    """What a model is asked.
+
+    `prefill` is the beginning of its response that is given to it. `pattern`: a response at whose place, in tokens, the
+    answer of this one begins, no earlier and no later; None: where the model begins it.
+    """
 
     text: str
     image: Picture | None
     prefill: str = ""
+    pattern: Response | None = None
 
 
 @dataclass(frozen=True)

@@ -83,12 +83,15 @@ def to_json(result: Result) -> dict[str, Any]:
     }
 
 
+_OWN = (("how", "auto"), ("length", "auto"))  # where nothing else is asked for, in keys that were not always there
+
+
 def _cell(result: CellResult) -> dict[str, Any]:
     return {
         "panel": result.cell.panel,
         "series": result.cell.series,
         "x": result.cell.x,
-        "measure": {key: value for key, value in vars(result.cell.measure).items() if (key, value) != ("how", "auto")},
+        "measure": {key: value for key, value in vars(result.cell.measure).items() if (key, value) not in _OWN},
         "estimate": result.estimate and vars(result.estimate),
         "curves": [vars(curve) for curve in result.curves],
         "runs": list(result.runs),

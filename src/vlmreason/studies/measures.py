@@ -49,6 +49,9 @@ MEASURES: tuple[Entry, ...] = (
     Entry("cut_off", "responses cut off", "run", readings.summary("cut_off", count=True), "%"),
     Entry("converted", "responses that convert", "run", readings.summary("converted", count=True), "%"),
     Entry("conversion_exact", "exact conversions", "run", readings.summary("conversion_exact", "converted"), "%"),
+    # what an oracle needs to tell reading from stopping (evaluation/scoring.py: Cell)
+    Entry("stopped_early", "right but ended too soon", "run", readings.summary("stopped_early", count=True), "%"),
+    Entry("prefix_right", "thought right from its beginning", "run", readings.summary("prefix_right"), "%"),
     Entry("tokens", "generated tokens", "run", readings.summary("mean_tokens")),
     Entry("accuracy_conversion_exact", "accuracy after an exact conversion", "problems", readings.right(RIGHT), "%"),
     Entry("accuracy_conversion_wrong", "accuracy after a wrong conversion", "problems", readings.right(WRONG), "%"),
@@ -159,6 +162,8 @@ class Measure(Asked):
             raise ValueError(f"measure.training={self.training}: of what=accuracy or part:NAME on the run's own task")
         if self.how == "choose" and self.conversion != "auto":
             raise ValueError(f"measure.conversion={self.conversion}: has no effect with measure.how=choose")
+        if self.length != "auto" and (entry.source != "evaluation" or self.how == "choose" or self.training):
+            raise ValueError(f"measure.length={self.length}: of what an evaluation at the end has that writes")
         over = "training" if self.training == "curve" else "checkpoints"
         allowed = [place.name for place in PLACES if place.over == over]
         if over == "training":
@@ -211,13 +216,14 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     if measure.source != "evaluation":
         return ("analyze", f"what={measure.source}", *_words(analyses.get(measure.source, {})))
     other_task = measure.task not in (None, own_task)
-    if measure.conversion == measure.how == "auto" and not other_task:
+    if measure.conversion == measure.how == measure.length == "auto" and not other_task:
         return None
     task = () if not other_task else (f"task={measure.task}",)
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip
-    asked = () if measure.how == "auto" else (f"evaluation.how={measure.how}",)
+    chosen = {"how": measure.how, "length": measure.length}
+    asked = tuple(f"evaluation.{key}={value}" for key, value in chosen.items() if value != "auto")
     return ("evaluate", *task, *how, *asked)
 
 
@@ -227,7 +233,7 @@ def is_made(record: Record, measure: Measure) -> bool:
     if measure.source == "training":
         return record.evaluation(None, "auto") is not None
     if measure.source == "evaluation":
-        return record.evaluation(measure.task, measure.conversion, measure.how) is not None
+        return record.evaluation(measure.task, measure.conversion, measure.how, measure.length) is not None
     return measure.source in record.analyses
 
 
@@ -338,6 +344,8 @@ def measure_words(measure: Measure) -> str:
     words = measure.entry.words.format(name=_named(measure.name))
     if measure.training == "best":
         words = f"best {words} while training"
+    if measure.length == "given":
+        words = f"{words} when the length is given"
     where = " ".join(word for word in (measure.level, measure.view) if word)
     shown = f"{words} ({measure.unit})" if measure.unit else words
     of_problems = measure.entry.over != "checkpoints" and measure.source != "imported"

@@ -24,8 +24,8 @@ class Asked:
     """A figure and the problems that it is of.
 
     what: its name, as `accuracy` or `part:sum`. level, view: of the problems; None: the first that are there.
-    conversion, how: auto (that of the run's own evaluation), or another one, which is evaluated for it. task: on which
-    it is evaluated; None: the run's own.
+    conversion, how, length: auto (that of the run's own evaluation), or another one, which is evaluated for it.
+    task: on which it is evaluated; None: the run's own.
     """
 
     what: str = "accuracy"
@@ -33,6 +33,7 @@ class Asked:
     view: str | None = None
     conversion: Literal["auto", "free", "force", "forbid", "gold"] = "auto"
     how: Literal["auto", "generate", "choose"] = "auto"
+    length: Literal["auto", "free", "given"] = "auto"
     task: str | None = None
 
     @property
@@ -62,10 +63,11 @@ class Curve:
 
 def cell(record: Record, asked: Asked) -> EvaluationCell:
     """Return the scores of the problems that are asked for. Raises NotThereError."""
-    evaluation = record.evaluation(asked.task, asked.conversion, asked.how)
+    evaluation = record.evaluation(asked.task, asked.conversion, asked.how, asked.length)
     if evaluation is None:
         other = "" if asked.task is None else f" on {asked.task}"
         how = f", how={asked.how}" if asked.how != "auto" else ""
+        how += f", length={asked.length}" if asked.length != "auto" else ""
         raise NotThereError(f"no evaluation{other} with conversion={asked.conversion}{how}")
     found = evaluation.cell(asked.level, asked.view)
     if found is None:

@@ -69,11 +69,13 @@ class Evaluation:
     identity: Mapping[str, Any]
     cells: tuple[EvaluationCell, ...]
     how: str = "generate"
+    length: str = "free"
 
     @property
     def asked(self) -> str:
         """Say how responses came about, in words."""
-        return "chosen" if self.how == "choose" else f"conversion {self.conversion}"
+        length = ", length given" if self.length == "given" else ""
+        return "chosen" if self.how == "choose" else f"conversion {self.conversion}{length}"
 
     def cell(self, level: str | None, view: str | None) -> EvaluationCell | None:
         return next((c for c in self.cells if level in (None, c.level) and view in (None, c.view)), None)
@@ -129,20 +131,22 @@ class Record:
         source = self.provenance["source"]
         return str(source["commit"])[:12] + ("+" if source["dirty"] else "")
 
-    def evaluation(self, task: str | None, conversion: str, how: str = "auto") -> Evaluation | None:
-        """Return the final model's evaluation on a task (None: its own), with a conversion and asked so (auto: the
-        run's own).
+    def evaluation(
+        self, task: str | None, conversion: str, how: str = "auto", length: str = "auto"
+    ) -> Evaluation | None:
+        """Return the final model's evaluation on a task (None: its own), with a conversion, asked so and with thoughts
+        of such a length (auto: the run's own).
 
         Of responses that came about otherwise than the run's own (written, chosen), any conversion is as good. Of
         several the run's own comes first, then the one with the most problems.
         """
         wanted = task or self.config["task"]["name"]
-        own = next(((e.conversion, e.how) for e in self.evaluations if e.own), ("free", "generate"))
-        how = own[1] if how == "auto" else how
+        own = next(((e.conversion, e.how, e.length) for e in self.evaluations if e.own), ("free", "generate", "free"))
+        how, length = own[1] if how == "auto" else how, own[2] if length == "auto" else length
         fitting = [
             e
             for e in self.evaluations
-            if (e.task, e.how, e.phase) == (wanted, how, "final")
+            if (e.task, e.how, e.length, e.phase) == (wanted, how, length, "final")
             and (
                 e.conversion == (own[0] if conversion == "auto" else conversion)
                 or (conversion == "auto" and how != own[1])
@@ -284,7 +288,7 @@ def _evaluation(
         "phase": "final" if identity["checkpoint"] == final else "other",
         "identity": identity,
         "cells": [_cell(folder, task, str(identity["split"]), row) for row in summary["cells"]],
-    } | ({"how": identity["how"]} if "how" in identity else {})
+    } | {key: identity[key] for key in ("how", "length") if key in identity}
 
 
 def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vlmreason.pictures import Picture
 from vlmreason.segments import ANSWER, CONVERT, THOUGHT, Response, Segment, in_steps
 from vlmreason.streams import SPLITS, split_of, stream
 from vlmreason.structure import check_choice, nearest, structure
-from vlmreason.tasks.findings import Finding
+from vlmreason.tasks.findings import Finding, Trace, trace_of
 from vlmreason.tasks.regions import Regions
 
 Modality = Literal["text", "image"]
@@ -239,6 +239,12 @@ class Task(ABC, Generic[State]):
         """
         found: Finding = self.family("failures").find(self, state, response, thought)
         return found
+
+    def trace(self, state: State, thought: str) -> Trace | None:
+        """Hold the thought of a response against the steps that are learned; None where none are."""
+        segments = [one for one in self.response(state, "image").segments if one.kind == THOUGHT]
+        steps = [step for one in segments for step in one.steps or (one.text,)]
+        return trace_of(steps, thought) if steps else None
 
     def regions(self, state: State) -> Regions:
         """Say where in the picture the things are that the trace speaks of.

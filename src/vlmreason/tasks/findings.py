@@ -40,19 +40,35 @@ class Answered:
     finished: bool | None
 
 
+@dataclass(frozen=True)
+class Trace:
+    """How far a chain of thought is the one that is learned.
+
+    right: its steps that are right before the first that is not, of `wanted`. stopped: it ends behind them, too soon:
+    nothing in it is wrong but that it ends.
+    """
+
+    right: int
+    wanted: int
+    stopped: bool
+
+
+def trace_of(steps: Sequence[str], thought: str) -> Trace:
+    """Hold a thought against the steps that are learned. White space at the end of a step does not count."""
+    thought, at, right = thought.strip(), 0, 0
+    for step in steps:
+        if not thought.startswith(step.strip(), at):
+            break
+        at, right = at + len(step.strip()), right + 1
+        while at < len(thought) and thought[at].isspace():
+            at += 1
+    return Trace(right, len(steps), 0 < right < len(steps) and at == len(thought))
+
+
 def right_steps(steps: Sequence[str], thought: str) -> tuple[int, int] | None:
     """Count the steps of a trace that are the gold ones before the first that is not, and how many there should be.
 
-    None where there is no trace. White space at the end of a step does not count.
+    None where there is no trace.
     """
-    thought = thought.strip()
-    if not thought:
-        return None
-    at = 0
-    for number, step in enumerate(steps):
-        if not thought.startswith(step.strip(), at):
-            return number, len(steps)
-        at += len(step.strip())
-        while at < len(thought) and thought[at].isspace():
-            at += 1
-    return len(steps), len(steps)
+    found = trace_of(steps, thought)
+    return (found.right, found.wanted) if thought.strip() else None

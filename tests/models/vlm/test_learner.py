@@ -1,5 +1,6 @@
 """A batch gives what its rows give alone; logits are the full model's; generation is greedy and exact."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from vlmreason.models.contract import PARTS, Generation, Prompt
 from vlmreason.models.vlm import learner as learner_module
 from vlmreason.models.vlm.learner import Learner, draw
 from vlmreason.models.vlm.processor import IGNORED
-from vlmreason.segments import VIEWS
+from vlmreason.segments import VIEWS, Response, Segment
 
 BATCHES = {"text": ("text",), "image": ("image",), "mixed": VIEWS}
 NEW_TOKENS = 24
@@ -40,6 +41,33 @@ def test_logits_of_a_batch_are_those_of_its_rows(learner: Learner, views: tuple[
     for i, exactly in ((0, False), (1, True), (2, True)):
         parts = torch.cat([found[i] for found in alone])
         torch.testing.assert_close(together[i], parts, rtol=0 if exactly else 1e-4, atol=0 if exactly else 1e-4)
+
+
+@pytest.mark.parametrize("view", ["text", "image", "image_via_text"])
+def test_answers_begin_where_those_of_patterns_do(learner: Learner, view: str) -> None:
+    """At no other token, in a batch as alone; what has no pattern is as free as ever."""
+    some, processor = dialogues(6, (view,)), learner.processor
+    prefill = "Convert" if view == "image_via_text" else ""
+    free = [Prompt(one.prompt, one.image, prefill) for one in some]
+    placed = [replace(prompt, pattern=one.response) for prompt, one in zip(free, some, strict=True)]
+    long = max(processor.answer_place(one.response)[0] for one in some) + 2
+    mixed = [*placed[:3], *free[3:]]
+    together = learner.generate(mixed, long)
+    assert together == [learner.generate([prompt], long)[0] for prompt in mixed]
+    assert together[3:] == learner.generate(free[3:], long)
+    ids = learner._generate(placed, long, do_sample=False, logits_processor=[learner._answer_places(placed)]).tolist()
+    for row, one in zip(ids, some, strict=True):
+        at, opening = processor.answer_place(one.response, prefill)
+        assert one.response.text_of("answer").startswith(processor.coder.decode([opening]).strip())
+        assert row.index(opening) == at and processor.eos_id not in row[:at]
+
+
+def test_a_pattern_without_an_answer_is_refused(learner: Learner) -> None:
+    with pytest.raises(ValueError, match=r"evaluation\.length=given: the expected response has no answer"):
+        learner.generate([Prompt("1", None, pattern=Response((Segment("thought", "1"),)))], 2)
+    twice = Response((Segment("thought", "4 Answer: 5 "), Segment("answer", "Answer: 1")))
+    with pytest.raises(ValueError, match="begins its answer with a token that its thought has too"):
+        learner.generate([Prompt("1", None, pattern=twice)], 2)
 
 
 @pytest.mark.parametrize("views", BATCHES.values(), ids=list(BATCHES))

@@ -152,6 +152,8 @@ class ActionLearner:
                 "evaluation.conversion and evaluation.prefill: a policy that chooses actions writes no text; "
                 "evaluation.conversion=free evaluation.prefill=''"
             )
+        if any(prompt.pattern for prompt in prompts):
+            raise ValueError("evaluation.length=given: a policy that chooses actions writes no thought")
         _, logits_BA = self.model(self.features(prompts))
         return [Generation(self._write(number), 1, True) for number in logits_BA.argmax(dim=1).tolist()]
 

@@ -111,12 +111,19 @@ class Learner:
         `forbidden_start`: the first token of this text may not begin a response. Raises ValueError where the
         longest prompt leaves no room for `max_new_tokens` in the model's context.
         """
+        placed = [self._answer_places(prompts)] if any(prompt.pattern for prompt in prompts) else None
         forbidden = self.processor.first_token(forbidden_start) if forbidden_start else None
         rows = self._generate(
             prompts, max_new_tokens, do_sample=False,
-            begin_suppress_tokens=None if forbidden is None else [forbidden],
+            begin_suppress_tokens=None if forbidden is None else [forbidden], logits_processor=placed,
         )  # fmt: skip
         return [self._generation(prompt, row) for prompt, row in zip(prompts, rows.tolist(), strict=True)]
+
+    def _answer_places(self, prompts: Sequence[Prompt]) -> LogitsProcessor:
+        """Where the answers of responses begin that are written to patterns."""
+        place = self.processor.answer_place
+        places = [(-1, 0) if one.pattern is None else place(one.pattern, one.prefill) for one in prompts]
+        return _AnswersAt(torch.tensor(places, device=self.model.device), self.processor.eos_ids)
 
     @torch.inference_mode()
     def sample(
@@ -349,6 +356,24 @@ def _log_probabilities(
     logs_NV = F.log_softmax(logits_NV, dim=-1)
     entropies_N = -(logs_NV.detach().exp() * logs_NV.detach()).sum(dim=-1)
     return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N
+
+
+class _AnswersAt(LogitsProcessor):
+    """Lets the answer of a response begin at its place: not before, where it could not end either, and then at once."""
+
+    def __init__(self, places_B2: Tensor, end_ids: Sequence[int]) -> None:
+        """`places_B2`: number of tokens before the answer (less than 0: anywhere), and the token that begins it."""
+        self.places_B, self.openings_B = places_B2.unbind(1)
+        self.end_ids, self.step = list(end_ids), 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        before_B, now_B = self.places_B > self.step, self.places_B == self.step
+        self.step += 1
+        never_BV = torch.zeros_like(scores, dtype=torch.bool)
+        never_BV[:, self.end_ids] = True
+        opening_BV = torch.zeros_like(never_BV).scatter(1, self.openings_B[:, None], True)
+        never_BV = (never_BV | opening_BV) & before_B[:, None] | ~opening_BV & now_B[:, None]
+        return scores.masked_fill(never_BV, -math.inf)
 
 
 class _Drawer(LogitsProcessor):

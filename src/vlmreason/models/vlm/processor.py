@@ -262,6 +262,18 @@ class Processor:
         """Return the token with which a response begins that begins with this text."""
         return self._prefill(text)[0]
 
+    def answer_place(self, response: Response, prefill: str = "") -> tuple[int, int]:
+        """Return how many tokens behind `prefill` the answer of a response begins, and with which token.
+
+        Raises ValueError where it has no answer, or one whose first token stands before it too.
+        """
+        ids, segments = self._response(response)
+        at = next((at for at, number in enumerate(segments) if number == SEGMENT_IDS[ANSWER]), None)
+        if at is None or ids[at] in ids[:at]:
+            why = "has no answer" if at is None else "begins its answer with a token that its thought has too"
+            raise ValueError(f"evaluation.length=given: the expected response {why}")
+        return at - self.count_tokens(prefill), ids[at]
+
     def save(self, directory: Path) -> None:
         self.tokenizer.save_pretrained(directory)
         self.pictures.save(directory)

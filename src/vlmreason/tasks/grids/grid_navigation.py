@@ -25,6 +25,7 @@ import numpy as np
 
 from vlmreason.pictures import Picture, blank, text_sprite
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording, pattern_of
+from vlmreason.tasks.findings import Trace
 from vlmreason.tasks.grids.search import (
     MOVES,
     OBJECTS,
@@ -238,6 +239,10 @@ class GridNavigation(Task[GridState]):
         correct = reaches and share == 1.0 and walk.num_obstacles == 0
         values = (float(reaches), share, float(walk.num_obstacles == 0), float(walk.inside))
         return Score(correct, True, dict(zip(names, values, strict=True)))
+
+    def trace(self, state: GridState, thought: str) -> Trace | None:
+        """Hold a thought against the search; None of a grid that the search does not solve."""
+        return super().trace(state, thought) if search(state).solved else None
 
     def read_answer(self, response: str) -> list[str]:
         """Return the moves behind the last answer marker; [] when there is none or anything else stands there."""
