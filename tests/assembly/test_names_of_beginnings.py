@@ -37,6 +37,20 @@ def test_what_follows_is_no_part_of_it(composed: Composed) -> None:
         assert names_of.names(composed("train", *GAME, *words)) == imitation
 
 
+def test_a_start_that_is_accepted_at_its_end_is_shared(composed: Composed) -> None:
+    """By all that go on with it in another way, and not by those who ask for something else or go on without."""
+    asked = [f"+supervision.phases.expert.marks.read.{key}={value}" for key, value in
+             {"measure": "exact", "share": 0.25, "level": "standard", "view": "image"}.items()]  # fmt: skip
+    start = names_of.names(composed("train", *GAME, *asked))
+    assert list(start) == ["expert"] and start != names_of.names(composed("train", *GAME))
+    for words in (["algorithm=ppo"], ["algorithm=ppo", "algorithm.thought_weight=0.1"], ["algorithm=grpo"]):
+        assert names_of.names(composed("train", *GAME, *asked, *words)) == start
+    stricter = [*asked[:1], "+supervision.phases.expert.marks.read.share=0.5", *asked[2:]]
+    for words in ([*asked, "trainer.marks=warn"], stricter):
+        assert names_of.names(composed("train", *GAME, *words))["expert"] != start["expert"]
+    assert names_of.names(composed("train", *GAME, *asked, "+supervision.phases.expert.mark_every=640")) == {}
+
+
 @pytest.fixture(scope="module")
 def cfg(composed: Composed) -> dict[str, Any]:
     return composed("train")

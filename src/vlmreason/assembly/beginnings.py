@@ -3,7 +3,8 @@
 Equal names promise equal weights and equal lines of metrics, bit for bit. A name holds model, adapter, seed, precision
 and the phases up to this one: their examples (`Mixture.identity`), tasks with sizes and wording, trained parts, batch
 size and optimizer. It does not hold what follows: later phases, the algorithm, the evaluation at the end, the name of
-the strategy. A phase with marks, whose end is found on the way, one of captions and all that follow are no beginning.
+the strategy. What a phase is asked at its end (marks) is part of it. A phase whose end is found on the way
+(`mark_every`), one of captions and all that follow are no beginning.
 Evaluations while training are lines of the metrics, so with `trainer.evaluate_every` it holds them too.
 """
 
@@ -51,9 +52,11 @@ def names(cfg: Config, **further: Any) -> dict[str, str]:
     for name, mixture in mixtures(supervision, own, cfg["seed"]).items():
         phase = supervision.phase(name)
         before = list(supervision.phases)[: list(supervision.phases).index(name) + 1]
-        if any(supervision.phase(one).marks or supervision.phase(one).captions for one in before):
+        if any(supervision.phase(one).mark_every or supervision.phase(one).captions for one in before):
             break
         tasks = sorted({str(row["task"]) for row in mixture.describe()})
+        asked = {mark: dataclasses.asdict(one) for mark, one in phase.marks.items()}
+        tasks += sorted({one["task"] for one in asked.values() if one["task"]} - {*tasks})
         phases.append(
             {
                 "examples": mixture.identity(),
@@ -61,6 +64,7 @@ def names(cfg: Config, **further: Any) -> dict[str, str]:
                 "train": phase.train,
                 "batch_size": phase.batch_size or trainer.batch_size,
                 "optimizer": dataclasses.asdict(structure(OptimizerSettings, {**vars(optimizer), **phase.optimizer})),
+                **({"marks": asked, "missed": trainer.marks} if asked else {}),
             }
         )
         found[name] = runs.digest([common, phases])
