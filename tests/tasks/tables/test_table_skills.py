@@ -58,7 +58,7 @@ def test_hard_marks_are_recognised():
 
 
 def test_marks_are_those_of_no_hard_problem():
-    """Marks are scattered at random; fewer than one table in 10,000 happens to hold such a path."""
+    """Marks are scattered: fewer than one table in 10,000 of the older skills holds such a path, of these none."""
     tables = [problem.state.table for level in LEVELS for problem in drawn(level, 300)]
     for level in READING.levels:
         if level not in READING.text_only:

@@ -19,19 +19,37 @@ from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Score
 from vlmreason.tasks.captions import Captions, Slot, num_patches
 from vlmreason.tasks.skills import Skills, ask, ends
-from vlmreason.tasks.tables.base import MONTHS, Cell, TableSizes, TableState, cell_name, check_table, latex_table
+from vlmreason.tasks.tables.base import (
+    MONTHS,
+    Cell,
+    TableSizes,
+    TableState,
+    cell_name,
+    check_table,
+    latex_table,
+    segments,
+)
 from vlmreason.tasks.tables.table_readout import TableReadout
 from vlmreason.tasks.tables.table_skills import marks_beside, names_of, trail_over_marks
 
-ORDERS: Mapping[str, Callable[[Cell], tuple[int, int]]] = {
+ORDERS: Mapping[str, Callable[[Cell], tuple[int, ...]]] = {
     "columns": lambda cell: (cell[1], cell[0]),
     "snake": lambda cell: (cell[0], cell[1] if cell[0] % 2 else -cell[1]),
     "waves": lambda cell: (cell[1], cell[0] if cell[1] % 2 else -cell[0]),
     "mirror": lambda cell: (cell[0], -cell[1]),
     "diagonals": lambda cell: (cell[0] + cell[1], cell[0]),
     "turned": lambda cell: (-cell[1], cell[0]),
+    "middle": lambda cell: (cell[0], abs(cell[1] - 3), cell[1]),
+    "odd": lambda cell: (cell[0], (cell[1] + 1) % 2, cell[1]),
+    "even": lambda cell: (cell[0], cell[1] % 2, cell[1]),
+    "rotated": lambda cell: (cell[0], (cell[1] + 2) % 5),
+    "below": lambda cell: (-cell[0], cell[1]),
+    "sides": lambda cell: (cell[1], abs(cell[0] - 3), cell[0]),
 }
 """Ways through all cells; row by row from left to right, a task's own, is none of them."""
+
+MOST_SEGMENTS = 4
+"""Straight segments of a path that all marks of a table may form."""
 
 LONGEST, SHORTEST = 25, 6
 """Most cells of a list or trail, and of a short one."""
@@ -81,7 +99,7 @@ class ReadingState:
 
 class TableReadingSkills(Skills[ReadingState]):
     name = "table_reading_skills"
-    version = 1
+    version = 2
     text_only = ("bare", "copies")
     levels = (
         *text_only,
@@ -125,6 +143,8 @@ class TableReadingSkills(Skills[ReadingState]):
             if level == "few_marked" and len(marked) > SHORTEST:
                 continue
             table = self._tables._fill(rng, rows, cols, marked, belongs)
+            if _holds_a_long_path(table):
+                continue
             if not trails or _starts(table, LONGEST if level == "trail" else SHORTEST):
                 return table
         raise self.unreachable(level, f"no table of {rows} x {cols} cells has marks as the skill needs them")
@@ -175,6 +195,12 @@ def _every(rows: int, cols: int) -> list[Cell]:
 
 def _every_of(table: TableState) -> list[Cell]:
     return _every(len(table.row_names), len(table.col_names))
+
+
+def _holds_a_long_path(table: TableState) -> bool:
+    """Whether a single trail with more than four straight segments takes in all marks, as in hard problems."""
+    trails = (trail_over_marks(table, cell) for cell in table.path)
+    return any(len(trail) == len(table.path) and len(segments(trail)) > MOST_SEGMENTS for trail in trails)
 
 
 def _latex(table: TableState) -> str:
