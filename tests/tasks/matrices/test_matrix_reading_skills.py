@@ -9,7 +9,6 @@ import pytest
 from support.shipped import shipped
 
 from vlmreason.tasks.base import state_to_json
-from vlmreason.tasks.matrices.drawing import draw_panel, places
 from vlmreason.tasks.matrices.panels import CONFIGURATIONS, read
 from vlmreason.tasks.matrices.reading_skills import COMPONENTS, NAMES, NUM_PANELS
 
@@ -120,7 +119,7 @@ def test_captions_say_what_patches_show() -> None:
     """Two panels look alike but for their angles exactly where they have the same caption."""
     form = TASK.captions(24)
     across = TASK.sizes.picture[0] // 24
-    assert [(place % across * 24, place // across * 24) for place in form.places] == list(places(TASK.sizes))
+    assert [(place % across * 24, place // across * 24) for place in form.places] == list(TASK.artist.places)
     looks: dict[tuple, set] = {}
     for state in drawn("transcribe", 60):
         classes, bits = TASK.caption(state)
@@ -129,7 +128,7 @@ def test_captions_say_what_patches_show() -> None:
             assert all(0 <= one < slot.num_classes for one, slot in zip(of_panel, form.slots, strict=True))
             assert sum(one > 0 for one in of_panel) == 1 + 3 * sum(map(len, panel))
             upright = tuple(tuple((*entity[:4], 0) for entity in entities) for entities in panel)
-            looks.setdefault(tuple(of_panel), set()).add(draw_panel(upright, state.configuration, TASK.sizes).tobytes())
+            looks.setdefault(tuple(of_panel), set()).add(TASK.artist.panel(upright, state.configuration).tobytes())
     assert len(looks) > 300 and all(len(pictures) == 1 for pictures in looks.values())
     assert len(set.union(*looks.values())) == len(looks)
     with pytest.raises(ValueError, match="no patch of 16 px"):
@@ -139,9 +138,9 @@ def test_captions_say_what_patches_show() -> None:
 def test_a_panel_lies_in_its_patch() -> None:
     state = drawn("transcribe", 1)[0]
     picture = TASK.draw(state)
-    for (x, y), panel in zip(places(TASK.sizes), state.panels, strict=True):
+    for (x, y), panel in zip(TASK.artist.places, state.panels, strict=True):
         inside = picture[y : y + 23, x : x + 23, 0]
-        assert np.array_equal(inside, draw_panel(panel, state.configuration, TASK.sizes)[:-1, :-1])
+        assert np.array_equal(inside, TASK.artist.panel(panel, state.configuration)[:-1, :-1])
 
 
 def test_configurations_of_the_setting_are_drawn() -> None:

@@ -10,104 +10,132 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vlmreason.pictures import Picture, text_sprite
-from vlmreason.tasks.matrices.panels import CONFIGURATIONS, MatrixSizes, MatrixState, Panel
+from vlmreason.tasks.matrices.panels import CONFIGURATIONS, NUM_CONTEXT, MatrixSizes, Panel
 
 Ink = NDArray[np.uint8]
 """Grey levels, shape (height, width)."""
 WHITE, BLACK = 255, 0
+_MISSING = NUM_CONTEXT
+_MOST_SPRITES = 10_000
 _OVERSAMPLING = 8
 _CORNERS = {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6}
 
 
-def draw_panel(panel: Panel, configuration: str, sizes: MatrixSizes) -> Ink:
-    """Draw a panel without a frame, as files hold it."""
-    ink = np.full((sizes.panel, sizes.panel), WHITE, np.uint8)
-    _put(ink, panel, configuration, sizes)
-    return ink
+class Artist:
+    """Draws panels of given sizes; what was drawn once is pasted from then on."""
 
+    def __init__(self, sizes: MatrixSizes) -> None:
+        self.sizes = sizes
+        self._boxes: dict[tuple[str, int], tuple[tuple[int, int, int], ...]] = {}
+        self._sprites: dict[tuple[int, ...], tuple[Ink, NDArray[np.bool_]]] = {}
 
-def draw_matrix(state: MatrixState, sizes: MatrixSizes) -> Picture:
-    """Draw eight panels with a question mark, and below them the eight choices in two rows."""
-    return draw_panels((*state.context, None, *state.choices), state.configuration, sizes)
+    def panel(self, panel: Panel, configuration: str) -> Ink:
+        """Draw a panel without a frame, as files hold it."""
+        ink = np.full((self.sizes.panel, self.sizes.panel), WHITE, np.uint8)
+        self._put(ink, panel, configuration)
+        return ink
 
+    def panels(self, panels: Sequence[Panel | None], configuration: str) -> Picture:
+        """Draw 17 panels at their places in a picture, row by row; None: a question mark."""
+        ink, side = self._canvas.copy(), self.sizes.panel
+        for (x, y), panel in zip(self.places, panels, strict=True):
+            if panel is not None:
+                target = ink[y : y + side, x : x + side]
+                if panels[_MISSING] is not None:
+                    target[:] = WHITE
+                self._put(target, panel, configuration)
+        return self._framed(ink)
 
-def draw_panels(panels: Sequence[Panel | None], configuration: str, sizes: MatrixSizes) -> Picture:
-    """Draw 17 panels at their places in a picture, row by row; None: a question mark."""
-    ink = np.full(sizes.picture[::-1], WHITE, np.uint8)
-    side = sizes.panel
-    for (x, y), panel in zip(places(sizes), panels, strict=True):
-        target = ink[y : y + side, x : x + side]
-        if panel is None:
-            color = (WHITE,) * 3
-            target[:] = text_sprite("?", side * 3 // 4, (BLACK,) * 3, color, True, side, side)[:, :, 0]
-        else:
-            _put(target, panel, configuration, sizes)
-        target[-1] = target[:, -1] = sizes.frame
-    return np.repeat(ink[:, :, None], 3, axis=2)
+    def inks(self, panels: Sequence[Ink | None]) -> Picture:
+        """Put 17 panels that are drawn already at their places; None: a question mark."""
+        ink, side = self._canvas.copy(), self.sizes.panel
+        for (x, y), panel in zip(self.places, panels, strict=True):
+            if panel is not None:
+                ink[y : y + side, x : x + side] = panel
+        return self._framed(ink)
 
+    def _framed(self, ink: Ink) -> Picture:
+        np.copyto(ink, self.sizes.frame, where=self._frames)
+        return np.repeat(ink[:, :, None], 3, axis=2)
 
-@functools.lru_cache(maxsize=16)
-def places(sizes: MatrixSizes) -> tuple[tuple[int, int], ...]:
-    """Return upper left corners (x, y) of the nine panels of the matrix, then of the eight choices."""
-    side = sizes.panel
-    found = []
-    for (x, y), rows, columns in ((sizes.matrix, 3, 3), (sizes.choices, 2, 4)):
-        found += [(x + column * side, y + row * side) for row in range(rows) for column in range(columns)]
-    return tuple(found)
+    @functools.cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Return upper left corners (x, y) of the nine panels of the matrix, then of the eight choices."""
+        side, found = self.sizes.panel, []
+        for (x, y), rows, columns in ((self.sizes.matrix, 3, 3), (self.sizes.choices, 2, 4)):
+            found += [(x + column * side, y + row * side) for row in range(rows) for column in range(columns)]
+        return tuple(found)
 
+    @functools.cached_property
+    def _canvas(self) -> Ink:
+        """White, with the question mark."""
+        ink = np.full(self.sizes.picture[::-1], WHITE, np.uint8)
+        (x, y), side, white = self.places[_MISSING], self.sizes.panel, (WHITE,) * 3
+        mark = text_sprite("?", side * 3 // 4, (BLACK,) * 3, white, True, side, side)
+        ink[y : y + side, x : x + side] = mark[:, :, 0]
+        return ink
 
-def _put(target: Ink, panel: Panel, configuration: str, sizes: MatrixSizes) -> None:
-    line = CONFIGURATIONS[configuration].line
-    for number, entities in enumerate(panel):
-        boxes = _boxes(configuration, number, sizes)
-        for slot, kind, size, color, angle in entities:
-            top, left, side = boxes[slot]
-            sprite, covered = _sprite(kind, size, color, angle, side, sizes)
-            box = target[top : top + side, left : left + side]
-            if number and not line:
-                np.copyto(box, sprite, where=covered)  # it lies on another one
-            else:
-                box[:] = sprite
-    if line == "vertical":
-        target[:, len(target) // 2] = sizes.frame
-    elif line == "horizontal":
-        target[len(target) // 2] = sizes.frame
+    @functools.cached_property
+    def _frames(self) -> NDArray[np.bool_]:
+        """The right and lower edges of all panels."""
+        mask, side = np.zeros(self.sizes.picture[::-1], np.bool_), self.sizes.panel
+        for x, y in self.places:
+            mask[y + side - 1, x : x + side] = mask[y : y + side, x + side - 1] = True
+        return mask
 
+    def _put(self, target: Ink, panel: Panel, configuration: str) -> None:
+        line, sprites = CONFIGURATIONS[configuration].line, self._sprites
+        for number, entities in enumerate(panel):
+            boxes = self._boxes.get((configuration, number)) or self._find_boxes(configuration, number)
+            for slot, kind, size, color, angle in entities:
+                top, left, side = boxes[slot]
+                key = (kind, size, color, angle, side)
+                sprite, covered = sprites.get(key) or self._draw(key)
+                box = target[top : top + side, left : left + side]
+                if number and not line:
+                    np.copyto(box, sprite, where=covered)  # it lies on another one
+                else:
+                    box[:] = sprite
+        if line == "vertical":
+            target[:, len(target) // 2] = self.sizes.frame
+        elif line == "horizontal":
+            target[len(target) // 2] = self.sizes.frame
 
-@functools.lru_cache(maxsize=64)
-def _boxes(configuration: str, component: int, sizes: MatrixSizes) -> tuple[tuple[int, int, int], ...]:
-    """Top, left and side of the slots of a component (px), within the panel."""
-    found = []
-    for row, col, extent in sizes.slots(configuration, component):
-        side = round(extent * sizes.panel)
-        most = sizes.panel - side
-        top, left = (min(max(0, round(at * sizes.panel - side / 2)), most) for at in (row, col))
-        found.append((top, left, side))
-    return tuple(found)
+    def _find_boxes(self, configuration: str, component: int) -> tuple[tuple[int, int, int], ...]:
+        """Top, left and side of the slots of a component (px), within the panel."""
+        found = []
+        for row, col, extent in self.sizes.slots(configuration, component):
+            side = round(extent * self.sizes.panel)
+            most = self.sizes.panel - side
+            top, left = (min(max(0, round(at * self.sizes.panel - side / 2)), most) for at in (row, col))
+            found.append((top, left, side))
+        self._boxes[configuration, component] = tuple(found)
+        return tuple(found)
 
-
-@functools.lru_cache(maxsize=20_000)
-def _sprite(
-    kind: int, size: int, color: int, angle: int, side: int, sizes: MatrixSizes
-) -> tuple[Ink, NDArray[np.bool_]]:
-    """An entity in the middle of a square of `side` pixels, and which pixels it covers."""
-    k = _OVERSAMPLING if side < 64 else 2
-    ink = Image.new("L", (side * k, side * k), WHITE)
-    cover = Image.new("L", ink.size, 0)
-    name, middle, radius = sizes.types[kind - 1], (side * k - 1) / 2, sizes.sizes[size - 1] * side * k / 2
-    edge = sizes.outline * k
-    for shrink, target, fill in ((0, ink, BLACK), (edge, ink, sizes.colors[color]), (0, cover, 255)):
-        pen = ImageDraw.Draw(target)
-        if name == "circle":
-            r = radius - shrink
-            pen.ellipse([middle - r, middle - r, middle + r, middle + r], fill)
-            continue
-        num = _CORNERS[name]
-        r = radius - shrink / np.cos(np.pi / num)  # edges move inwards by `shrink`
-        turn = np.deg2rad(sizes.angles[angle]) + (np.pi / 4 if num == 4 else 0.0)
-        angles = [2 * np.pi * i / num - np.pi / 2 + turn for i in range(num)]
-        if r > 0:
-            pen.polygon([(middle + r * np.cos(a), middle + r * np.sin(a)) for a in angles], fill)
-    sprite, covered = (np.array(image.reduce(k)) for image in (ink, cover))
-    sprite.setflags(write=False)
-    return sprite, covered > 0
+    def _draw(self, key: tuple[int, int, int, int, int]) -> tuple[Ink, NDArray[np.bool_]]:
+        """An entity in the middle of a square of `side` pixels, and which pixels it covers."""
+        kind, size, color, angle, side = key
+        sizes = self.sizes
+        k = _OVERSAMPLING if side < 64 else 2
+        ink = Image.new("L", (side * k, side * k), WHITE)
+        cover = Image.new("L", ink.size, 0)
+        name, middle, radius = sizes.types[kind - 1], (side * k - 1) / 2, sizes.sizes[size - 1] * side * k / 2
+        edge = sizes.outline * k
+        for shrink, target, fill in ((0, ink, BLACK), (edge, ink, sizes.colors[color]), (0, cover, 255)):
+            pen = ImageDraw.Draw(target)
+            if name == "circle":
+                r = radius - shrink
+                pen.ellipse([middle - r, middle - r, middle + r, middle + r], fill)
+                continue
+            num = _CORNERS[name]
+            r = radius - shrink / np.cos(np.pi / num)  # edges move inwards by `shrink`
+            turn = np.deg2rad(sizes.angles[angle]) + (np.pi / 4 if num == 4 else 0.0)
+            angles = [2 * np.pi * i / num - np.pi / 2 + turn for i in range(num)]
+            if r > 0:
+                pen.polygon([(middle + r * np.cos(a), middle + r * np.sin(a)) for a in angles], fill)
+        sprite, covered = (np.array(image.reduce(k)) for image in (ink, cover))
+        sprite.setflags(write=False)
+        found = (sprite, covered > 0)
+        if len(self._sprites) < _MOST_SPRITES:
+            self._sprites[key] = found
+        return found

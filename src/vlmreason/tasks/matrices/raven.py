@@ -18,7 +18,7 @@ from vlmreason.pictures import Picture
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
 from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
-from vlmreason.tasks.matrices.drawing import draw_matrix
+from vlmreason.tasks.matrices.drawing import Artist
 from vlmreason.tasks.matrices.panels import (
     CONFIGURATIONS,
     NUM_CHOICES,
@@ -39,7 +39,7 @@ class Raven(Task[MatrixState]):
     name = "raven"
     version = 1
     levels = tuple(CONFIGURATIONS)
-    state_type = MatrixState
+    state_type: ClassVar[type] = MatrixState
     sizes_type: ClassVar[type] = MatrixSizes
 
     def __init__(
@@ -54,6 +54,7 @@ class Raven(Task[MatrixState]):
         check_choice("task.sampling", sampling, SAMPLING)
         self.sizes, self.choices, self.sampling = sizes, choices, sampling
         self.wording: MatrixWording = choose_wording(WORDINGS, trace, wording or {})
+        self.artist = Artist(sizes)
         self.phrases = Phrases(self.wording, sizes)
         self.statements = Statements(self.phrases)
         self._samplers: dict[str, Sampler] = {}
@@ -88,7 +89,7 @@ class Raven(Task[MatrixState]):
         return key_of(state.context[:3])
 
     def draw(self, state: MatrixState) -> Picture:
-        return draw_matrix(state, self.sizes)
+        return self.artist.panels((*state.context, None, *state.choices), state.configuration)
 
     def groups(self, state: MatrixState) -> Mapping[str, str]:
         """Return the rules of each attribute, of the first component and of the second."""

@@ -16,7 +16,7 @@ from vlmreason.pictures import Picture
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, choose_wording
 from vlmreason.tasks.captions import Captions, Slot, num_patches
-from vlmreason.tasks.matrices.drawing import draw_panels, places
+from vlmreason.tasks.matrices.drawing import Artist
 from vlmreason.tasks.matrices.panels import (
     CONFIGURATIONS,
     NUM_CHOICES,
@@ -102,6 +102,7 @@ class MatrixReadingSkills(Skills[MatrixReadingState]):
         self.sizes = sizes
         check_choice("task.trace", trace, WORDINGS)  # without effect: questions and replies are part of a state
         chosen: MatrixWording = choose_wording(WORDINGS, "terse", wording or {})
+        self.artist = Artist(sizes)
         self._phrases = Phrases(chosen, sizes)
         self._asks: Mapping[str, Callable[[random.Random, str, Sequence[Panel]], tuple[int, str, str]]] = {
             "panels": self._panels,
@@ -149,7 +150,7 @@ class MatrixReadingSkills(Skills[MatrixReadingState]):
         return key_of(state.panels[:SIDE]) if state.panels else state.question
 
     def picture(self, state: MatrixReadingState) -> Picture:
-        return draw_panels(state.panels, state.configuration, self.sizes)
+        return self.artist.panels(state.panels, state.configuration)
 
     def text(self, state: MatrixReadingState) -> str:
         if not state.panels:
@@ -161,12 +162,12 @@ class MatrixReadingSkills(Skills[MatrixReadingState]):
         """Return the form: a panel is one patch, with its configuration and each entity in slots of its own."""
         s = self.sizes
         across, _ = num_patches(s.picture, patch, f"task={self.name}")
-        if s.panel != patch or any(x % patch or y % patch for x, y in places(s)):
+        if s.panel != patch or any(x % patch or y % patch for x, y in self.artist.places):
             raise ValueError(f"task={self.name}: a panel is no patch of {patch} px, so it has no caption")
         numbers = (("type", len(s.types)), ("size", len(s.sizes)), ("color", len(s.colors)))
         slots = [Slot("configuration", 1 + len(s.configurations))]
         slots += [Slot(name, 1 + num) for most in self._most_slots for _ in range(most) for name, num in numbers]
-        at = tuple(y // patch * across + x // patch for x, y in places(s))
+        at = tuple(y // patch * across + x // patch for x, y in self.artist.places)
         return Captions(at, tuple(slots), slot_weight=1 / 3, nothing_weight=0.3)
 
     def caption(self, state: MatrixReadingState) -> tuple[list[list[int]], list[list[int]]]:
