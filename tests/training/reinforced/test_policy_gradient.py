@@ -324,6 +324,28 @@ def test_gradient_of_grpo(normalisation):
     assert sums[1].tolist() == [num_tokens] * 5
 
 
+def test_imitation_is_supervised_training_on_right_answers():
+    """Its gradient is that of the mean log-likelihood of the turns that are right, whatever the others are and however
+    far the policy has gone."""
+    learner = tiny_learner()
+    module = policy_of("grpo", learner, ENV, imitate="right", filter=True, kl_weight=0.0, minibatches=1, epochs=1,
+                       groups=2, thought_weight=1.0)  # fmt: skip
+    turns, encoded = turns_of(learner)
+    right = [i for i, turn in enumerate(turns) if turn.outcome.parts["step_accuracy"] == 1]
+    assert 0 < len(right) < len(turns)
+    module._groups, module._group_of = {0: [1.0, 1.0], 1: [0.0, 0.0]}, [(0, 0), (0, 1), (1, 0), (1, 1)]
+    module.begin_step = lambda: 1.0
+    module.improve(turns, encoded)
+    found = gradient(learner)
+    assert len(module.trained_on(encoded)) == len(right)
+    learner.model.zero_grad()
+    tokens = [log for i in right for log, _ in plain_logprobs(learner, encoded[i])]
+    (-sum(tokens) / len(tokens)).backward()
+    assert_same_gradient(found, gradient(learner))
+    with pytest.raises(ValueError, match=r"turn_weight=1\.0: has no effect with algorithm\.imitate=right"):
+        policy_of("grpo", learner, ENV, imitate="right", turn_weight=1.0)
+
+
 def test_without_weight_no_divergence_is_computed():
     """Not even one that is no number counts then."""
     learner = tiny_learner()

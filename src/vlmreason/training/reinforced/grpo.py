@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class GRPOSettings(ReinforcementSettings):
     normalisation: of the loss over tokens (training/reinforced/objectives.py). filter: leave out groups whose
     returns are equal. turn_weight: of a turn's own advantage, among the turns of its group in an equal state, beside
     the episode's, None: there is none; gamma: discount per turn of what follows it, with turn_weight alone, None: 1.
+    imitate: "right" makes the same responses likelier that are right (`step_accuracy`) in place of all this, as
+    supervised training on the model's own right answers does: advantages and bounds then have no effect. None: not.
     """
 
     groups: int
@@ -54,6 +56,7 @@ class GRPOSettings(ReinforcementSettings):
     filter: bool
     turn_weight: float | None = None
     gamma: float | None = None
+    imitate: Literal["right"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +73,8 @@ class GRPOSettings(ReinforcementSettings):
             raise ValueError(f"algorithm.gamma={self.gamma}: has an effect with algorithm.turn_weight alone")
         if self.gamma is not None and not 0 <= self.gamma <= 1:
             raise ValueError(f"algorithm.gamma={self.gamma}: allowed is 0 to 1, or null")
+        if self.imitate and self.turn_weight is not None:
+            raise ValueError(f"algorithm.turn_weight={self.turn_weight}: has no effect with algorithm.imitate=right")
         if self.groups * self.group_size < self.minibatches:
             raise ValueError(f"algorithm.minibatches={self.minibatches}: more than the responses of an update")
 
@@ -137,9 +142,15 @@ class GroupRelativePolicyOptimization(Policy):
         advantages = [of_group[group][member] for group, member in self._group_of]
         weight = settings.turn_weight
         figures = {} if weight is None else self._add_turns(turns, advantages, weight)
+        if settings.imitate:
+            advantages = [float(turn.outcome.parts.get("step_accuracy", 0.0) == 1.0) for turn in turns]
         heard = {group for (group, _), value in zip(self._group_of, advantages, strict=True) if abs(value) > 1e-8}
         silent = set(groups) - heard
-        used = [i for i, (group, _) in enumerate(self._group_of) if not (settings.filter and group in silent)]
+        used = [
+            i
+            for i, (group, _) in enumerate(self._group_of)
+            if not (settings.filter and (group in silent or (settings.imitate and not advantages[i])))
+        ]
         self._used = used
         [no_signal] = self.mean_over_processes([float(len(silent))], [float(len(groups))])
         rows = strategies.gather_rows([float(len(used))], self.device)
@@ -214,7 +225,11 @@ class GroupRelativePolicyOptimization(Policy):
                 old_N = torch.cat([drawn.logprobs[i] for i in part]).to(self.device)
                 advantage_B = torch.tensor([drawn.advantages[i] for i in part], device=self.device)
                 logratio_N = scores.logprobs_N - old_N
-                loss_N = clipped_loss(logratio_N, advantage_B[scores.rows_N], settings.clip_low, settings.clip_high)
+                advantage_N = advantage_B[scores.rows_N]
+                if settings.imitate:
+                    loss_N = -scores.logprobs_N * advantage_N
+                else:
+                    loss_N = clipped_loss(logratio_N, advantage_N, settings.clip_low, settings.clip_high)
                 loss_N = loss_N * token_weights(scores.segments_N, settings.thought_weight)
                 to_reference_N = torch.zeros_like(loss_N)
                 if drawn.references is not None:
