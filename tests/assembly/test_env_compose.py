@@ -53,6 +53,27 @@ def test_rollouts_by_the_learner_are_the_runs_that_they_were(algorithm: str, com
     assert build.build_algorithm(served[1]).vllm.gpu_memory_utilization == 0.5
 
 
+def test_two_tasks_are_played_in_turn(composed) -> None:
+    both = ("train", "algorithm=grpo", "task=shape_area", "supervision=two_skills", "task.nano.dimension=[1,4]")
+    cfg = composed(*both, "algorithm.tasks=[shape_area,grid_position]")
+    env = build.build_env(cfg)
+    assert env.played == ("shape_area/total", "grid_position/nearest")
+    assert env.envs["shape_area"].task.sizes.dimension == (1, 4) != env.envs["grid_position"].task.sizes.dimension
+    assert build.build_algorithm(cfg).name == "grpo"
+    assert "tasks" not in composed(*both)["algorithm"], "of one task alone they are the runs that they were"
+    chosen = ["algorithm.tasks=[shape_area,grid_position]", "algorithm.levels=[shape_area/named]"]
+    assert build._trained_levels(composed(*both, *chosen)) == {"named", "total"}
+    for words, message in (
+        (["algorithm.tasks=[grid_position]"], "the run's own among them, and not shape_area"),
+        (["algorithm.tasks=[shape_area,table_readout]"], "table_readout do not begin"),
+        ([*chosen[:1], "algorithm.levels=[total]"], "algorithm.levels"),
+        ([*chosen[:1], "algorithm.rewards.shapes=1"], "no such reward"),
+        ([*chosen[:1], "algorithm.rewards.caption=.inf"], "finite number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build.build_algorithm(composed(*both, *words))
+
+
 def test_nothing_begins_that_vllm_cannot_do(composed, tmp_path) -> None:
     cfg = composed("train", "algorithm=grpo", "algorithm.engine=vllm", "supervision=none")
     with pytest.raises(ValueError, match=r"algorithm\.engine=vllm: it does not run this model \(model_type=llava\)"):

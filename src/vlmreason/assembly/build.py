@@ -112,7 +112,7 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
         vllm_engine.check(learner, settings, trainer)
         engine = vllm_engine.VllmEngine(learner, settings.vllm)
     rollouts = Rollouts(
-        env, tuple(levels or env.levels[:1]), view or "image", settings.rewards, settings.max_new_tokens,
+        env, tuple(levels or env.played), view or "image", settings.rewards, settings.max_new_tokens,
         settings.temperature, int(cfg["seed"]), sys.maxsize if engine else evaluation.batch_size,
     )  # fmt: skip
     optimizer = build_optimizer(cfg)
@@ -124,7 +124,7 @@ def build_algorithm(cfg: Config) -> Any:
     ValueError."""
     from vlmreason.training.reinforced.stage import ALGORITHMS
 
-    data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts")}
+    data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts", "tasks")}
     if "max_new_tokens" in data and data["max_new_tokens"] is None:
         data["max_new_tokens"] = build_scale(cfg).max_response_tokens
     settings = structure(ALGORITHMS[data["name"]], data, "algorithm")
@@ -141,12 +141,20 @@ def build_algorithm(cfg: Config) -> Any:
 
 
 def build_env(cfg: Config) -> Any:
-    """Return the environment in which an algorithm acts: the run's own, or its task with `algorithm.attempts` turns."""
+    """Return the environment in which an algorithm acts: the run's own, or its task with `algorithm.attempts` turns, or
+    the tasks that `algorithm.tasks` names in turn. Raises ValueError."""
     from vlmreason.envs.base import Env
     from vlmreason.envs.revision import Revision
+    from vlmreason.envs.together import Together
 
-    task, attempts = build_task(cfg), cfg["algorithm"].get("attempts", 1)
-    return task if isinstance(task, Env) else Revision(task, attempts, build_scale(cfg).trace)
+    task, attempts, scale = build_task(cfg), cfg["algorithm"].get("attempts", 1), build_scale(cfg)
+    names, trace = cfg["algorithm"].get("tasks"), cfg["task"].get("trace")
+    if names is None:
+        return task if isinstance(task, Env) else Revision(task, attempts, scale.trace)
+    if isinstance(task, Env) or task.name not in names:
+        raise ValueError(f"algorithm.tasks={names}: tasks are expected, the run's own among them, and not {task.name}")
+    tasks = [task if name == task.name else load_task(name, scale, trace) for name in names]
+    return Together([Revision(one, attempts, scale.trace) for one in tasks])
 
 
 def build_supervision(cfg: Config) -> Any:
@@ -195,7 +203,8 @@ def _trained_levels(cfg: Config) -> set[str]:
         if name in ((part.task,) if part.task else supervision.phase_tasks(phase, name))
     }
     if "algorithm" in cfg:
-        levels.update(cfg["algorithm"]["levels"] or build_env(cfg).levels[:1])
+        played = cfg["algorithm"]["levels"] or build_env(cfg).played
+        levels.update(level.removeprefix(f"{name}/") for level in played)  # those of other tasks keep their names
     return levels
 
 

@@ -83,6 +83,11 @@ class Env(Task[State]):
         return (given("env", "what the rules of the game give"),)
 
     @property
+    def played(self) -> tuple[str, ...]:
+        """Return the levels that are played where none is chosen: the first one."""
+        return self.levels[:1]
+
+    @property
     @abstractmethod
     def max_turns(self) -> int:
         """Return turns after which every episode has ended."""
