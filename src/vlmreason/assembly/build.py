@@ -143,20 +143,18 @@ def build_algorithm(cfg: Config) -> Any:
 def build_env(cfg: Config) -> Any:
     """Return the environment of an algorithm: the run's own, or its task with `algorithm.attempts` turns, or the tasks
     that `algorithm.tasks` names, those of its task's family at the sizes of that. Raises ValueError."""
-    from vlmreason.envs.base import Env
-    from vlmreason.envs.revision import Revision
-    from vlmreason.envs.together import Together
+    from vlmreason.envs import base, revision, together
 
     task, algorithm, scale = build_task(cfg), cfg["algorithm"], build_scale(cfg)
     attempts, names = algorithm.get("attempts", 1), algorithm.get("tasks")
     if names is None:
-        return task if isinstance(task, Env) else Revision(task, attempts, scale.trace)
-    if isinstance(task, Env) or task.name not in names:
+        return task if isinstance(task, base.Env) else revision.Revision(task, attempts, scale.trace)
+    if isinstance(task, base.Env) or task.name not in names:
         raise ValueError(f"algorithm.tasks={names}: tasks are expected, the run's own among them, and not {task.name}")
     own = dict(cfg["task"])
     made = [own if name == task.name else task_config(name, scale, own.get("trace")) for name in names]
     made = [one | {"sizes": own["sizes"]} if one["sizes"].keys() == own["sizes"].keys() else one for one in made]
-    return Together([Revision(_task(one, scale), attempts, scale.trace) for one in made])
+    return together.Together([revision.Revision(_task(one, scale), attempts, scale.trace) for one in made])
 
 
 def build_supervision(cfg: Config) -> Any:
