@@ -68,7 +68,7 @@ def test_two_tasks_are_played_in_turn(composed) -> None:
         (["algorithm.tasks=[shape_area,table_readout]"], "table_readout do not begin"),
         ([*chosen[:1], "algorithm.levels=[total]"], "algorithm.levels"),
         ([*chosen[:1], "algorithm.rewards.shapes=1"], "no such reward"),
-        ([*chosen[:1], "algorithm.rewards.caption=.inf"], "finite number"),
+        ([*chosen[:1], "algorithm.rewards.caption=inf"], "finite number"),
     ):
         with pytest.raises(ValueError, match=message):
             build.build_algorithm(composed(*both, *words))
