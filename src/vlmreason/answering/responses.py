@@ -101,7 +101,7 @@ def _prompt(task: Task[Any], state: Any, view: Shown, settings: EvaluationSettin
         prefill = _first_word(task, state) if settings.conversion == "force" else task.conversion(state).text
     given = settings.length == "given"
     pattern = task.response(state, "image_via_text" if converts else view) if given else None
-    return Prompt(*ask(task, state, view), prefill, pattern)
+    return Prompt(*ask(task, state, view), prefill, pattern, task.kind_of(state))
 
 
 def _first_word(task: Task[Any], state: Any) -> str:

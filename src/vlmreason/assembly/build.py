@@ -303,7 +303,8 @@ def build_example(cfg: Config) -> Example:
     view: Any = (
         cfg["env"]["view"] if "env" in cfg else algorithm.get("view") or (views[0] if len(views) == 1 else "image")
     )
-    return Example(Prompt(*ask(task, state, view)), options, int(cfg.get("seed", 0)))
+    prompt = Prompt(*ask(task, state, view), kind=task.kind_of(state))
+    return Example(prompt, options, int(cfg.get("seed", 0)), task.kinds())
 
 
 def build_adapter(cfg: Config) -> Any:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import multiprocessing.util
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vlmreason.data.mixture import Mixture
-from vlmreason.dialogue.build import build_dialogue
+from vlmreason.dialogue.build import Dialogue, build_dialogue
 from vlmreason.models.vlm.processor import Encoded, Processor
 from vlmreason.tasks.base import Task
 
@@ -77,6 +77,8 @@ class StepData(Dataset[Step]):
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
         self.packing, self.pixel_type, self.cut = packing, pixel_type, cut
+        self.prepared: Callable[[int], Any] | None = None
+        """Gives an example by its number, where the model has seen all of them before."""
 
     @property
     def num_steps(self) -> int:
@@ -121,20 +123,32 @@ class StepData(Dataset[Step]):
             name: value.to(self.pixel_type) if value.is_floating_point() else value for name, value in micro.items()
         }
 
-    def encode(self, number: int) -> Encoded:
-        """Return example `number` of the phase in tokens."""
+    def dialogue(self, number: int) -> Dialogue:
+        """Make example `number` of the phase."""
         ref = self.mixture[number]
         task = self.tasks[ref.task]
         problem = task.sample(ref.level, ref.split, ref.index)
-        encoded = self.processor.encode(build_dialogue(task, problem, ref.view, ref.thought_kept))
+        return build_dialogue(task, problem, ref.view, ref.thought_kept)
+
+    def problem(self, number: int) -> Hashable:
+        """Return what tells example `number` apart from others, without making it."""
+        ref = self.mixture[number]
+        return ref.task, ref.level, ref.split, ref.index, ref.view, ref.thought_kept
+
+    def encode(self, number: int) -> Encoded:
+        """Return example `number` of the phase in tokens."""
+        if self.prepared is not None:
+            return self.prepared(number)  # type: ignore[no-any-return]
+        ref, dialogue = self.mixture[number], self.dialogue(number)
+        encoded = self.processor.encode(dialogue)
         if ref.begins_at:
             if not isinstance(encoded, Encoded):
-                raise ValueError(f"{problem.id}: begins has no effect on a network, which has no positions")
+                raise ValueError(f"{dialogue.id}: begins has no effect on a network, which has no positions")
             encoded = dataclasses.replace(encoded, begins_at=ref.begins_at)
         if ref.begins_at + len(encoded) > self.max_length:
             later = f" behind position {ref.begins_at}" if ref.begins_at else ""
             raise ValueError(
-                f"{problem.id} ({ref.view}) has {len(encoded)} tokens{later}: more than "
+                f"{dialogue.id} ({ref.view}) has {len(encoded)} tokens{later}: more than "
                 f"trainer.max_length={self.max_length}"
             )
         return encoded

@@ -17,13 +17,15 @@ from vlmreason.tasks.base import Modality, Problem, Task
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One question and its gold response. `image` is None for a text-only prompt: no placeholder then."""
+    """One question and its gold response. `image` is None for a text-only prompt: no placeholder then. `kind`: of its
+    problem, where a task has kinds."""
 
     id: str
     view: str
     prompt: str
     image: Picture | None
     response: Response
+    kind: str = ""
 
 
 def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_kept: float = 1.0) -> Dialogue:
@@ -38,7 +40,7 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     state = problem.state
     prompt, image = ask(task, state, view)
     response = shorten(task.response(state, view), thought_kept)
-    return Dialogue(problem.id, view, prompt, image, response)
+    return Dialogue(problem.id, view, prompt, image, response, task.kind_of(state))
 
 
 def ask(task: Task[Any], state: Any, view: str) -> tuple[str, Picture | None]:

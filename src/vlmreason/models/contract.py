@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from vlmreason.answers import AnswerSpace
 from vlmreason.pictures import Picture
 from vlmreason.segments import Response
 
@@ -104,13 +105,15 @@ class Prompt:
     """What a model is asked.
 
     `prefill` is the beginning of its response that is given to it. `pattern`: a response at whose place, in tokens, the
-    answer of this one begins, no earlier and no later; None: where the model begins it.
+    answer of this one begins, no earlier and no later; None: where the model begins it. `kind`: the kind of problem
+    where a task has kinds, of which models that write know nothing.
     """
 
     text: str
     image: Picture | None
     prefill: str = ""
     pattern: Response | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,19 @@ class Trainable(Protocol):
         """Write what `load` of its settings opens again."""
 
 
+@runtime_checkable
+class Preparing(Protocol):
+    """A model with a frozen part, which sees every example once before training; what it has seen is kept."""
+
+    def prepare(
+        self, num: int, problem: Callable[[int], Hashable], dialogue: Callable[[int], Any], progress: bool
+    ) -> Callable[[int], Any]:
+        """Look at examples 0 to num - 1, and return what gives each of them as `processor.encode` would.
+
+        problem: what tells examples apart without making them; dialogue: an example. Raises ValueError.
+        """
+
+
 class Settings(Protocol):
     """A file of conf/model/: a frozen dataclass named by `_target_`, whose fields are the keys beside it."""
 
@@ -196,11 +212,13 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """What a network is made for: a prompt of its problems and the options of their answers; `seed`: of its weights."""
+    """What a network is made for: a prompt of its problems and the options of their answers; `seed`: of its weights;
+    `kinds`: the kinds of problems with their answers, where the task has kinds."""
 
     prompt: Prompt
     options: tuple[str, ...]
     seed: int
+    kinds: Mapping[str, AnswerSpace] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from vlmreason.answers import AnswerSpace
 from vlmreason.pictures import Picture
 from vlmreason.segments import ANSWER, CONVERT, THOUGHT, Response, Segment, in_steps
 from vlmreason.streams import SPLITS, split_of, stream
@@ -207,6 +208,15 @@ class Task(ABC, Generic[State]):
         `text` is untrusted. A slot that is stated with two values has to lose by it, or listing all of them would pay.
         """
         return None
+
+    def kinds(self) -> Mapping[str, AnswerSpace]:
+        """Name the kinds of problems with what their answers can be, for models with outputs for each; {}: there are
+        none, and options are all that such a model may know."""
+        return {}
+
+    def kind_of(self, state: State) -> str:
+        """Name the kind of a problem, one of `kinds`; "": there are none."""
+        return ""
 
     def groups(self, state: State) -> Mapping[str, str]:
         """Name the groups that a problem belongs to, as {"pair": "17", "skill": "sum"}: a value for each kind.

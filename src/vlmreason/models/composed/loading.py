@@ -67,14 +67,16 @@ class Composed:
 
         from vlmreason.models.composed.model import ComposedForConditionalGeneration, compose_config
 
-        places = {name: _find(f"model.towers.{name}", tower.id, tower.revision) for name, tower in self.towers.items()}
-        language = _find("model.language_model", self.language_model.id, self.language_model.revision)
-        configs = {name: vision_config(_call(place, AutoConfig.from_pretrained)) for name, place in places.items()}
+        places = {
+            name: find_part(f"model.towers.{name}", tower.id, tower.revision) for name, tower in self.towers.items()
+        }
+        language = find_part("model.language_model", self.language_model.id, self.language_model.revision)
+        configs = {name: vision_config(load_part(place, AutoConfig.from_pretrained)) for name, place in places.items()}
         described = describe({name: (tower, configs[name].to_dict()) for name, tower in self.towers.items()})
         fusion = self.fusion.on(described)  # raises before anything large is loaded
         towers = [self._tower(place, configs[name]) for name, place in places.items()]
-        loaded = _checked(language, AutoModelForCausalLM, self._options())
-        tokenizer: Any = _call(language, AutoTokenizer.from_pretrained)
+        loaded = load_whole(language, AutoModelForCausalLM, self._options())
+        tokenizer: Any = load_part(language, AutoTokenizer.from_pretrained)
         placeholder_id = _add_token(tokenizer, loaded, self.image_token)
         decoder, head = _split(language.where, loaded)
         config = compose_config(described, fusion, loaded.config, placeholder_id, self.fit)
@@ -87,13 +89,13 @@ class Composed:
         source = [place.source() for place in (*places.values(), language) if place.commit is not None]
         return _learner(model, tokenizer, self.template, source)
 
-    def _tower(self, place: _Place, config: Any) -> Any:
+    def _tower(self, place: Place, config: Any) -> Any:
         from transformers import AutoModel
 
         options = {"config": config, "dtype": getattr(torch, self.dtype)}
         if self.attention == "eager":
             options["attn_implementation"] = "eager"
-        return _checked(place, AutoModel, options)
+        return load_whole(place, AutoModel, options)
 
     def _options(self) -> dict[str, Any]:
         return {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attention}
@@ -146,9 +148,9 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
     make: Any = ComposedForConditionalGeneration
     saved.check_room(directory, held, lambda: make(ComposedConfig.from_pretrained(directory)))
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
-    place = _Place(str(directory), str(directory))
-    model = _checked(place, ComposedForConditionalGeneration, options)
-    tokenizer = _call(place, AutoTokenizer.from_pretrained)
+    place = Place(str(directory), str(directory))
+    model = load_whole(place, ComposedForConditionalGeneration, options)
+    tokenizer = load_part(place, AutoTokenizer.from_pretrained)
     with saved.sentences(directory):
         return _learner(model, tokenizer, template)
 
@@ -193,7 +195,7 @@ def _split(where: str, model: Any) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a part is: a directory, or a commit of a repository on the hub. `where`: its setting, for messages."""
 
     where: str
@@ -206,27 +208,27 @@ class _Place:
         return {"part": self.where, "id": self.id, "revision": self.revision or "main", "commit": str(self.commit)}
 
 
-def _find(where: str, id: str, revision: str | None) -> _Place:
-    """The commit is looked up once: all files of a part are of the same one."""
+def find_part(where: str, id: str, revision: str | None) -> Place:
+    """Find a part; the commit is looked up once, and all files of the part are of it. Raises ValueError."""
     if Path(id).is_dir():
-        return _Place(where, id)
+        return Place(where, id)
     try:
-        return _Place(where, id, revision, download(id, revision or "main", "config.json").parent.name)
+        return Place(where, id, revision, download(id, revision or "main", "config.json").parent.name)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _checked(place: _Place, kind: Any, options: dict[str, Any]) -> Any:
-    """A model with all of its weights."""
+def load_whole(place: Place, kind: Any, options: dict[str, Any]) -> Any:
+    """Load a model with all of its weights. Raises ValueError."""
     options = {**options, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    model, found = _call(place, kind.from_pretrained, **options)
+    model, found = load_part(place, kind.from_pretrained, **options)
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     if wrong := sorted([*found["missing_keys"], *mismatched]):
         raise ValueError(f"{place.where}: the weights in {place.id} are not those of its config.json ({wrong[0]})")
     return model
 
 
-def _call(place: _Place, function: Any, **options: Any) -> Any:
-    """`from_pretrained` of a library class; what it raises in one sentence."""
+def load_part(place: Place, function: Any, **options: Any) -> Any:
+    """Call `from_pretrained` of a library class; what it raises in one sentence."""
     with saved.sentences(f"{place.where}: {place.id} cannot be loaded"):
         return function(place.id, revision=place.commit, trust_remote_code=False, **options)

@@ -37,7 +37,7 @@ class PuzzleTask(Task[P]):
     levels = (LEVEL,)
 
     @abstractmethod
-    def kind(self, state: P) -> str:
+    def kind_of(self, state: P) -> str:
         """Name the root puzzle."""
 
     @abstractmethod
@@ -58,17 +58,17 @@ class PuzzleTask(Task[P]):
 
     def values(self, state: P) -> tuple[Value, ...]:
         """Return the values of the options, in order."""
-        form = self.form(self.kind(state))
+        form = self.form(self.kind_of(state))
         return tuple(form.read(option) for option in state.options)
 
     def value(self, state: P) -> Value:
         """Return the right value."""
-        return self.form(self.kind(state)).read(state.options[OPTIONS.index(state.letter)])
+        return self.form(self.kind_of(state)).read(state.options[OPTIONS.index(state.letter)])
 
     def state_from_json(self, data: object) -> P:
         try:
             state = super().state_from_json(data)
-            self.kinds()[self.kind(state)].numbers(self.answer(state))
+            self.kinds()[self.kind_of(state)].numbers(self.answer(state))
             if len(self.values(state)) != len(OPTIONS):
                 raise ValueError("five options are expected")
         except (KeyError, ValueError) as error:
@@ -81,7 +81,7 @@ class PuzzleTask(Task[P]):
         return ", ".join(f"{letter}: {option}" for letter, option in zip(OPTIONS, state.options, strict=True))
 
     def groups(self, state: P) -> Mapping[str, str]:
-        return {"skill": self.skill(state), "puzzle": self.kind(state)}
+        return {"skill": self.skill(state), "puzzle": self.kind_of(state)}
 
     def answer(self, state: P) -> str:
         return HEAD + state.options[OPTIONS.index(state.letter)]
@@ -103,7 +103,7 @@ class PuzzleTask(Task[P]):
         given = self._given(state, response[:MAX_RESPONSE_CHARS])
         if given is None:
             return Score(False, False, {"option": 0.0, "error": 1.0})
-        right, num = self.value(state), self.kinds()[self.kind(state)].num_classes
+        right, num = self.value(state), self.kinds()[self.kind_of(state)].num_classes
         chosen = nearest_option(self.values(state), given) == OPTIONS.index(state.letter)
         return Score(given == right, True, {"option": float(chosen), "error": error(right, given, num)})
 
@@ -111,7 +111,7 @@ class PuzzleTask(Task[P]):
         *_, last = self.answer_marker().split(response)
         if last == response:
             return None
-        text, kind = last[:MAX_CHARS].strip().partition("\n")[0].strip().removesuffix("."), self.kind(state)
+        text, kind = last[:MAX_CHARS].strip().partition("\n")[0].strip().removesuffix("."), self.kind_of(state)
         try:
             return self.form(kind).read(text)
         except ValueError:

@@ -100,7 +100,7 @@ class Smart101(PuzzleTask[Instance]):
     def num_problems(self, level: str, split: str) -> int:
         return len(self._places[split])
 
-    def kind(self, state: Instance) -> str:
+    def kind_of(self, state: Instance) -> str:
         return str(state.puzzle)
 
     def skill(self, state: Instance) -> str:

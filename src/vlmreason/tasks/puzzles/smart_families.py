@@ -90,7 +90,7 @@ class SmartFamilies(PuzzleTask[FamilyState]):
         self.sizes, self.partition, self.few, self.shows_question = sizes, partition, few, question
         self.families: Mapping[str, Family] = used
 
-    def kind(self, state: FamilyState) -> str:
+    def kind_of(self, state: FamilyState) -> str:
         return state.family
 
     def skill(self, state: FamilyState) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from vlmreason.data.loader import AHEAD, LENGTH_STEP, Packing, Step, StepData, step_loader
 from vlmreason.data.mixture import Mixture
+from vlmreason.models.contract import Preparing
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.supervision import Phase
 from vlmreason.tasks.base import Task
@@ -50,6 +51,10 @@ class SupervisedStage(Stage):
 
     def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[Step]:
         self.data.first_step = first_step
+        learner: object = self.learner
+        if isinstance(learner, Preparing):
+            seen = learner.prepare(len(self.data.mixture), self.data.problem, self.data.dialogue, settings.progress)
+            self.data.prepared = seen
         return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
 
     def module(self, phase: PhaseSettings) -> PhaseModule:

@@ -1,0 +1,286 @@
+"""The trained part of the SmarterVLM reasoner (arXiv 2407.04212): from states of frozen encoders to an answer.
+
+    r1  the picture, by an image encoder of its kind of puzzle      r3  the question, the mean of its tokens
+    r2  the QF layer: the question's tokens attend to each other, then to the picture; a residual block
+    composite [r1, r3, r2], QV fusion, a decoder of the kind of puzzle
+
+As published the QF layer gets one vector of the question and one of the picture, many times over, so that attention
+gives back the picture's whatever the question is; here it gets token states and places by default (`qf`). A sequence is
+written element by element from the fused vector and the element before; as published a recurrent layer ran over the
+examples of the batch, its state taken for logits (`sequence=published`).
+
+Shapes: B examples, P places of a picture, L tokens, D width of states, R `repr`, T steps of an answer, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlmreason.answers import AnswerSpace
+from vlmreason.models.networks.smarter_settings import Sizes
+
+SHARED = "shared"
+
+
+def activation(sizes: Sizes) -> nn.Module:
+    """Make the non-linearity of all layers."""
+    return nn.GELU() if sizes.activation == "gelu" else nn.ReLU()
+
+
+class QuestionFusion(nn.Module):
+    """The QF layer: (B, L, D) of a question and (B, P, R) of a picture to (B, W)."""
+
+    def __init__(self, text_width: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.residuals = sizes.residuals
+        self.width = sizes.qf_width or text_width
+        self.narrow = nn.Identity() if self.width == text_width else nn.Linear(text_width, self.width)
+        self.own = nn.MultiheadAttention(self.width, sizes.heads, batch_first=True)
+        self.cross = nn.MultiheadAttention(self.width, sizes.heads, kdim=sizes.repr, vdim=sizes.repr, batch_first=True)
+        self.block = nn.Sequential(
+            nn.Linear(self.width, sizes.hidden),
+            activation(sizes),
+            nn.Dropout(sizes.dropout),
+            nn.Linear(sizes.hidden, self.width),
+            nn.Dropout(sizes.dropout),
+        )
+        self.norm = nn.LayerNorm(self.width, eps=sizes.norm_eps)
+
+    def forward(self, text_BLD: Tensor, image_BPR: Tensor, padding_BL: Tensor) -> Tensor:
+        """`padding_BL` is true where there is no token."""
+        words = self.narrow(text_BLD)
+        found, _ = self.own(words, words, words, key_padding_mask=padding_BL, need_weights=False)
+        words = words + found if "attention" in self.residuals else found
+        seen, _ = self.cross(words, image_BPR, image_BPR, need_weights=False)
+        seen = words + seen if "attention" in self.residuals else seen
+        mean_BW = masked_mean(seen, padding_BL)
+        made = self.block(mean_BW)
+        out: Tensor = self.norm(mean_BW + made if "qf" in self.residuals else made)
+        return out
+
+
+class QuestionGru(nn.Module):
+    """A question without QF, as in SMART's baseline: a GRU in both directions over its tokens, (B, L, D) to (B, R)."""
+
+    def __init__(self, text_width: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.gru = nn.GRU(text_width, sizes.hidden, batch_first=True, bidirectional=True)
+        self.out = nn.Sequential(nn.Linear(2 * sizes.hidden, sizes.repr), activation(sizes))
+
+    def forward(self, text_BLD: Tensor, padding_BL: Tensor) -> Tensor:
+        lengths = (~padding_BL).sum(dim=1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(text_BLD, lengths, batch_first=True, enforce_sorted=False)
+        _, state_2BH = self.gru(packed)
+        out: Tensor = self.out(torch.cat((state_2BH[0], state_2BH[1]), dim=1))
+        return out
+
+
+class Classes(nn.Module):
+    """A decoder of answers of one element: (B, R) to logits (B, 1, C)."""
+
+    def __init__(self, space: AnswerSpace, sizes: Sizes) -> None:
+        super().__init__()
+        second = activation(sizes) if sizes.decoder_activations == 2 else nn.Identity()
+        self.residual = "decoder" in sizes.residuals
+        self.first = nn.Sequential(nn.Linear(sizes.repr, sizes.repr), activation(sizes))
+        self.second = nn.Sequential(nn.Linear(sizes.repr, sizes.repr), second)
+        self.out = nn.Linear(sizes.repr, space.num_classes)
+
+    def forward(self, fused_BR: Tensor, numbers_BT: Tensor | None = None) -> Tensor:
+        hidden = self.first(fused_BR)
+        hidden = hidden + self.second(hidden) if self.residual else self.second(hidden)
+        return self.out(hidden)[:, None]  # type: ignore[no-any-return]
+
+
+class Steps(nn.Module):
+    """A decoder of sequences over time: each element from the fused vector and the element before."""
+
+    def __init__(self, space: AnswerSpace, sizes: Sizes) -> None:
+        super().__init__()
+        self.num_steps, self.begin = space.steps, space.num_classes
+        self.before = nn.Embedding(space.num_classes + 1, sizes.repr)
+        kind = nn.LSTM if sizes.sequence == "lstm" else nn.GRU
+        self.layer = kind(2 * sizes.repr, sizes.repr, batch_first=True)
+        self.out = nn.Linear(sizes.repr, space.num_classes)
+
+    def forward(self, fused_BR: Tensor, numbers_BT: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, C): given the right elements before each where they are given, else after its own."""
+        begin_B = fused_BR.new_full((len(fused_BR),), self.begin, dtype=torch.long)
+        if numbers_BT is not None:
+            before_BT = torch.cat((begin_B[:, None], numbers_BT[:, : self.num_steps - 1]), dim=1)
+            hidden, _ = self.layer(self._inputs(fused_BR, before_BT))
+            return self.out(hidden)  # type: ignore[no-any-return]
+        found, state, before_B = [], None, begin_B
+        for _ in range(self.num_steps):
+            hidden, state = self.layer(self._inputs(fused_BR, before_B[:, None]), state)
+            found.append(self.out(hidden[:, 0]))
+            before_B = found[-1].argmax(dim=1)
+        return torch.stack(found, dim=1)
+
+    def _inputs(self, fused_BR: Tensor, before_BT: Tensor) -> Tensor:
+        again = fused_BR[:, None].expand(-1, before_BT.shape[1], -1)
+        return torch.cat((again, self.before(before_BT)), dim=2)
+
+
+class PublishedSteps(nn.Module):
+    """A decoder of sequences as it was published: (B, R) read as one sequence of B, the state its logits."""
+
+    def __init__(self, space: AnswerSpace, sizes: Sizes) -> None:
+        super().__init__()
+        self.num_steps = space.steps
+        self.layer = nn.GRU(sizes.repr, space.num_classes)
+
+    def forward(self, fused_BR: Tensor, numbers_BT: Tensor | None = None) -> Tensor:
+        found, state = [], None
+        for _ in range(self.num_steps):
+            out, state = self.layer(fused_BR, state)
+            found.append(out)
+        return torch.stack(found, dim=1)
+
+
+class SmarterNet(nn.Module):
+    """All that is trained, for these kinds of puzzles; `widths`: of states of pictures and of texts."""
+
+    lm_head = None
+
+    def __init__(self, kinds: Mapping[str, AnswerSpace], widths: tuple[int, int], sizes: Sizes) -> None:
+        super().__init__()
+        self.kinds, self.sizes, self.names = dict(kinds), sizes, list(kinds)
+        image_width, text_width = widths
+        repr = sizes.repr
+        heads = [SHARED] if sizes.image_heads == "shared" else self.names
+        self.images = nn.ModuleDict({key(name): _encoder(image_width, sizes) for name in heads})
+        fusing = {"image": repr, "text": text_width, "qf": sizes.qf_width or text_width}
+        if sizes.qf == "none":
+            self.question: nn.Module = QuestionGru(text_width, sizes) if sizes.question == "gru" else nn.Sequential(
+                nn.Linear(text_width, sizes.hidden), activation(sizes),
+                nn.Linear(sizes.hidden, repr), activation(sizes),
+            )  # fmt: skip
+            composite = 2 * repr
+        else:
+            composite = sum(fusing[part] for part in sizes.composite)
+            self.qf = QuestionFusion(text_width, sizes) if "qf" in sizes.composite else None
+        self.composite_norm = nn.LayerNorm(composite, eps=sizes.norm_eps)
+        self.fuse_in = nn.Sequential(nn.Linear(composite, repr), activation(sizes))
+        self.fuse_out = nn.Sequential(nn.Linear(repr, repr), activation(sizes))
+        self.fuse_norm = nn.LayerNorm(repr, eps=sizes.norm_eps)
+        self.spaces = decoded_spaces(kinds, shared=sizes.decoders == "shared")
+        self.decoders = nn.ModuleDict({key(name): _decoder(space, sizes) for name, space in self.spaces.items()})
+
+    @property
+    def device(self) -> torch.device:
+        return self.fuse_norm.weight.device
+
+    def decoder_of(self, kind: str) -> str:
+        """Name the decoder that answers a kind of puzzle."""
+        return kind if self.sizes.decoders == "puzzle" else shared_name(self.kinds[kind])
+
+    def forward(self, image_BPD: Tensor, text_BLD: Tensor, padding_BL: Tensor, kinds_B: Sequence[str]) -> Tensor:
+        """Return the fused vectors (B, R) of pictures and questions."""
+        sizes = self.sizes
+        names = [SHARED if sizes.image_heads == "shared" else kind for kind in kinds_B]
+        mean_B1D = image_BPD.mean(dim=1, keepdim=True)
+        places = [mean_B1D, image_BPD] if sizes.qf == "tokens" and "qf" in sizes.composite else [mean_B1D]
+        encoded_BPR = self._by_name(self.images, torch.cat(places, dim=1), names)
+        image_BR, seen_BPR = encoded_BPR[:, 0], encoded_BPR[:, 1:]
+        text_BD = masked_mean(text_BLD, padding_BL)
+        if sizes.qf == "none":
+            asked = self.question(text_BLD, padding_BL) if sizes.question == "gru" else self.question(text_BD)
+            parts = {"image": image_BR, "text": asked}
+        else:
+            parts = {"image": image_BR, "text": text_BD}
+            if self.qf is not None and sizes.qf == "tokens":
+                parts["qf"] = self.qf(text_BLD, seen_BPR, padding_BL)
+            elif self.qf is not None:
+                parts["qf"] = self.qf(text_BD[:, None], image_BR[:, None], torch.zeros_like(padding_BL[:, :1]))
+        composite = self.composite_norm(torch.cat([parts[name] for name in sizes.composite if name in parts], dim=1))
+        first = self.fuse_in(composite)
+        fused: Tensor = self.fuse_norm(
+            first + self.fuse_out(first) if "fusion" in sizes.residuals else self.fuse_out(first)
+        )
+        return fused
+
+    def decode(self, kind: str, fused_BR: Tensor, numbers_BT: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, C) of answers to puzzles of one kind, over the classes of its decoder."""
+        found: Tensor = self.decoders[key(self.decoder_of(kind))](fused_BR, numbers_BT)
+        return found
+
+    def _by_name(self, modules: nn.ModuleDict, values: Tensor, names: Sequence[str]) -> Tensor:
+        """Apply to each row the module of its name."""
+        rows = by_name(names)
+        if len(rows) == 1:
+            return modules[key(next(iter(rows)))](values)  # type: ignore[no-any-return]
+        order = torch.tensor([row for some in rows.values() for row in some], device=values.device)
+        pieces = torch.split(values[order], [len(some) for some in rows.values()])
+        parts = [modules[key(name)](piece) for name, piece in zip(rows, pieces, strict=True)]
+        return torch.cat(parts)[order.argsort()]
+
+
+def by_name(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of each name."""
+    found: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        found.setdefault(name, []).append(row)
+    return found
+
+
+def decoded_spaces(kinds: Mapping[str, AnswerSpace], shared: bool) -> dict[str, AnswerSpace]:
+    """Return the decoders that there are with their answers: of each kind, or one for all sequences of a form and one
+    for all single values, over the texts that any kind has."""
+    if not shared:
+        return dict(kinds)
+    found: dict[str, AnswerSpace] = {}
+    for space in kinds.values():
+        name = shared_name(space)
+        old = found.get(name)
+        elements = tuple(dict.fromkeys((*(old.elements if old else ()), *space.elements)))
+        steps = max(space.steps, old.steps if old else 1)
+        found[name] = AnswerSpace(elements, steps, space.joint, space.head)
+    return found
+
+
+def shared_name(space: AnswerSpace) -> str:
+    """Name the decoder that kinds with such answers share."""
+    return f"sequence{'_spaced' if space.joint else ''}" if space.is_sequence else "value"
+
+
+def masked_mean(values_BLD: Tensor, padding_BL: Tensor) -> Tensor:
+    """Return the mean over what is there."""
+    kept = (~padding_BL).to(values_BLD.dtype)[:, :, None]
+    return (values_BLD * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+
+
+def losses(logits_BTC: Tensor, numbers_BT: Tensor, space: AnswerSpace) -> Tensor:
+    """Return the cross entropy (B) of answers: mean over the elements up to the first that ends a sequence."""
+    num = logits_BTC.shape[1]
+    each_BT = F.cross_entropy(logits_BTC.flatten(0, 1), numbers_BT[:, :num].flatten(), reduction="none").view(-1, num)
+    kept_BT = counted(numbers_BT[:, :num], space)
+    return (each_BT * kept_BT).sum(dim=1) / kept_BT.sum(dim=1)
+
+
+def counted(numbers_BT: Tensor, space: AnswerSpace) -> Tensor:
+    """Mark the steps that belong to an answer, its first end included."""
+    ended_BT = (numbers_BT == space.end) if space.is_sequence else torch.zeros_like(numbers_BT, dtype=torch.bool)
+    after_BT = ended_BT.cumsum(dim=1) - ended_BT.long()
+    return after_BT == 0
+
+
+def key(name: str) -> str:
+    """Return a name under which PyTorch keeps a module: without points, and none of its own attributes."""
+    return f"of_{name.replace('.', '_')}"
+
+
+def _encoder(width: int, sizes: Sizes) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(width, sizes.repr), activation(sizes), nn.Linear(sizes.repr, sizes.repr), activation(sizes)
+    )
+
+
+def _decoder(space: AnswerSpace, sizes: Sizes) -> nn.Module:
+    if not space.is_sequence:
+        return Classes(space, sizes)
+    return PublishedSteps(space, sizes) if sizes.sequence == "published" else Steps(space, sizes)
