@@ -27,7 +27,7 @@ from vlmreason.files import (
     write_text_atomic,
 )
 from vlmreason.models.api import Api
-from vlmreason.models.networks.smarter_settings import SmarterVlm
+from vlmreason.models.networks.smarter_settings import SmarterSettings
 from vlmreason.scale import Scale
 from vlmreason.structure import nearest, speed_settings
 from vlmreason.training.engine.settings import TrainerSettings
@@ -56,7 +56,7 @@ def not_identity() -> frozenset[str]:
         "scale": (Scale,),
         "evaluation": (EvaluationSettings,),
         "algorithm": (ReinforcementSettings,),
-        "model": (Api, SmarterVlm),
+        "model": (Api, SmarterSettings),
     }
     marked = {f"{group}.{name}" for group, kinds in groups.items() for kind in kinds for name in speed_settings(kind)}
     return frozenset({*PLACES, *marked})

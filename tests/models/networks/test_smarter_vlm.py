@@ -14,8 +14,8 @@ from vlmreason.dialogue.build import Dialogue, build_dialogue
 from vlmreason.models.contract import Example, NetworkSettings, Preparing, Prompt
 from vlmreason.models.networks import smarter_net
 from vlmreason.models.networks.smarter_net import SmarterNet, losses
-from vlmreason.models.networks.smarter_settings import Eye, Reader, Sizes, SmarterVlm
-from vlmreason.models.networks.smarter_vlm import SmarterLearner
+from vlmreason.models.networks.smarter_settings import Eye, Reader, Sizes
+from vlmreason.models.networks.smarter_vlm import SmarterLearner, SmarterVlm
 from vlmreason.models.networks.store import FeatureStore
 from vlmreason.tasks.puzzles.smart_families import FamilySizes, SmartFamilies
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from vlmreason.models.contract import Example
 from vlmreason.structure import check_choice, check_positive, speed
-
-if TYPE_CHECKING:
-    from vlmreason.models.networks.smarter_vlm import SmarterLearner
 
 COMPOSITE = ("image", "text", "qf")
 RESIDUALS = ("qf", "attention", "fusion", "decoder")
@@ -89,7 +84,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class SmarterVlm:
+class SmarterSettings:
     """conf/model/smarter_vlm.yaml. vision: the frozen towers, fused where there are several; text: the frozen encoder
     of questions; grid: places along a side to which a picture's states are pooled; features: the folder in which what
     they see is kept, by content; None: for this run only."""
@@ -110,17 +105,3 @@ class SmarterVlm:
     def towers(self) -> dict[str, Eye]:
         """Return the towers that are used: one that is null in a file is that of a file below it, left out."""
         return {name: eye for name, eye in self.vision.items() if eye is not None}
-
-    def untrained(self, example: Example) -> SmarterLearner:
-        """Make the network for the kinds of a task. Raises ValueError where it has none."""
-        from vlmreason.models.networks.smarter_vlm import new_network
-
-        return new_network(self, example)
-
-    def load(self, trained: Path | None = None) -> SmarterLearner:
-        """Return a network that a run has kept. Raises ValueError."""
-        from vlmreason.models.networks.smarter_vlm import load_network
-
-        if trained is None:
-            raise ValueError(f"model={self.name}: a new one is made for the puzzles of a task, and there is none here")
-        return load_network(self, trained)

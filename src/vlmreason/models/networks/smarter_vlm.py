@@ -28,7 +28,7 @@ from vlmreason.files import check_ordinary, write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
 from vlmreason.models.networks.encoders import BATCH, Texts, Tower, eyes
 from vlmreason.models.networks.smarter_net import SmarterNet, by_name, counted, losses
-from vlmreason.models.networks.smarter_settings import Sizes, SmarterVlm
+from vlmreason.models.networks.smarter_settings import Sizes, SmarterSettings
 from vlmreason.models.vlm.saved import read_config
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 from vlmreason.streams import stream
@@ -36,6 +36,21 @@ from vlmreason.structure import first_line, structure
 
 FILE, WEIGHTS = "network.json", "network.safetensors"
 _NEVER = -1e9  # log-probability of an option that is no class
+
+
+@dataclass(frozen=True)
+class SmarterVlm(SmarterSettings):
+    """conf/model/smarter_vlm.yaml."""
+
+    def untrained(self, example: Example) -> SmarterLearner:
+        """Make the network for the kinds of a task. Raises ValueError where it has none."""
+        return new_network(self, example)
+
+    def load(self, trained: Path | None = None) -> SmarterLearner:
+        """Return a network that a run has kept. Raises ValueError."""
+        if trained is None:
+            raise ValueError(f"model={self.name}: a new one is made for the puzzles of a task, and there is none here")
+        return load_network(self, trained)
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,11 @@ class SmarterLearner:
         self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_start: str | None = None
     ) -> list[Generation]:
         """Return the likeliest answer to each prompt. Raises ValueError where a beginning is given."""
-        if any(prompt.prefill for prompt in prompts):
-            raise ValueError("evaluation.conversion, evaluation.prefill: a network writes no text, and begins none")
+        if forbidden_start or any(prompt.prefill or prompt.pattern for prompt in prompts):
+            raise ValueError(
+                "evaluation.conversion, evaluation.prefill and evaluation.length: a network writes no text; "
+                "evaluation.conversion=free evaluation.prefill='' evaluation.length=free"
+            )
         model, answers = self.model, [""] * len(prompts)
         fused_BR = self._fused_prompts(prompts)
         for kind, rows in by_name([prompt.kind for prompt in prompts]).items():
@@ -281,7 +299,7 @@ class Encoders:
             )
 
 
-def new_network(settings: SmarterVlm, example: Example) -> SmarterLearner:
+def new_network(settings: SmarterSettings, example: Example) -> SmarterLearner:
     """Make an untrained network for the kinds of puzzles of a task. Raises ValueError where it has none."""
     if not example.kinds:
         raise ValueError(
@@ -296,7 +314,7 @@ def new_network(settings: SmarterVlm, example: Example) -> SmarterLearner:
     return SmarterLearner(towers, texts, model)
 
 
-def load_network(settings: SmarterVlm, directory: Path) -> SmarterLearner:
+def load_network(settings: SmarterSettings, directory: Path) -> SmarterLearner:
     """Return a saved network on its frozen encoders. Raises ValueError where a file is missing, damaged, or of other
     encoders."""
     path, weights = directory / FILE, directory / WEIGHTS
@@ -315,7 +333,7 @@ def load_network(settings: SmarterVlm, directory: Path) -> SmarterLearner:
     return SmarterLearner(towers, texts, model)
 
 
-def _encoders(settings: SmarterVlm) -> tuple[list[Tower], Texts]:
+def _encoders(settings: SmarterSettings) -> tuple[list[Tower], Texts]:
     folder = None if settings.features is None else Path(settings.features)
     grid = settings.grid if settings.sizes.qf == "tokens" else 1
     return eyes(settings.towers, grid, folder), Texts(settings.text, folder)

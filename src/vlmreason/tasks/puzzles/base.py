@@ -35,6 +35,8 @@ class PuzzleTask(Task[P]):
     """A task of puzzles, each an instance of a root puzzle, which needs a skill."""
 
     levels = (LEVEL,)
+    lists_options: bool = True
+    """Whether a prompt lists the options; where they are in the picture it does not help."""
 
     @abstractmethod
     def kind_of(self, state: P) -> str:
@@ -95,7 +97,8 @@ class PuzzleTask(Task[P]):
 
     def prompt(self, state: P, modality: Modality) -> str:
         text = f"{self.text(state)}\n" if modality == "text" else ""
-        return f"{text}{self.question(state)}\nOptions: {self.listed(state)}"
+        listed = f"\nOptions: {self.listed(state)}" if self.lists_options else ""
+        return f"{text}{self.question(state)}{listed}"
 
     def score(self, state: P, response: str) -> Score:
         """Judge the value behind the last "Answer:"; the letter of an option stands for its value where the options are

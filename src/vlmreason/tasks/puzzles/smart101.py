@@ -48,7 +48,7 @@ class Wording:
 
 class Smart101(PuzzleTask[Instance]):
     """data: the unpacked folder. puzzles: the root puzzles that are used; None: all. few: of partition=few_shot.
-    question: whether questions are shown. broken: what is done about rows that cannot be used."""
+    question, listed: whether questions and options are shown. broken: what is done about rows that cannot be used."""
 
     name = "smart101"
     version = 1
@@ -67,6 +67,7 @@ class Smart101(PuzzleTask[Instance]):
         few: int = FEW,
         puzzles: Sequence[int] | None = None,
         question: bool = True,
+        listed: bool = True,
         broken: Literal["refuse", "skip"] = "refuse",
         max_file_gb: float = 4.0,
         max_megapixels: float = 50.0,
@@ -80,7 +81,8 @@ class Smart101(PuzzleTask[Instance]):
             raise ValueError(f"task.few={few}: 1 or more is expected")
         for puzzle in puzzles or ():
             check_choice("task.puzzles", puzzle, range(1, NUM_PUZZLES + 1))
-        self.sizes, self.data, self.shows_question = sizes, data, question
+        self.sizes, self.data = sizes, data
+        self.shows_question, self.lists_options = question, listed
         self.partition: Partition = partition
         self.rule: Rule = rule
         self.few = few

@@ -61,7 +61,8 @@ class Wording:
 class SmartFamilies(PuzzleTask[FamilyState]):
     """partition: `instance`: all families in every split; `puzzle`: whole families are held out, one per skill for the
     test and two for validation; `few_shot`: training sees `few` problems of each of those; `answer`: of each family one
-    value is only in the test (of sequences none). families: those that are used; None: all."""
+    value is only in the test (of sequences none). families: those that are used; None: all.
+    question, listed: whether the question and the options are shown."""
 
     name = "smart_families"
     version = 1
@@ -76,6 +77,7 @@ class SmartFamilies(PuzzleTask[FamilyState]):
         partition: Partition = "instance",
         few: int = FEW,
         question: bool = True,
+        listed: bool = True,
         families: tuple[str, ...] | None = None,
     ) -> None:
         self.wording: Wording = choose_wording(
@@ -87,7 +89,8 @@ class SmartFamilies(PuzzleTask[FamilyState]):
         for name in families or ():
             check_choice("task.families", name, FAMILIES)
         used = FAMILIES if families is None else {name: FAMILIES[name] for name in families}
-        self.sizes, self.partition, self.few, self.shows_question = sizes, partition, few, question
+        self.sizes, self.partition, self.few = sizes, partition, few
+        self.shows_question, self.lists_options = question, listed
         self.families: Mapping[str, Family] = used
 
     def kind_of(self, state: FamilyState) -> str:
