@@ -385,6 +385,38 @@ def test_micro_batches_change_nothing(name, micro_tokens):
     assert_same_gradient(found[0][2], found[1][2])
 
 
+@pytest.mark.parametrize("view", ["text", "image"])
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_a_prompt_is_computed_once_for_all_its_responses(name, view, monkeypatch):
+    """Eight turns of two prompts of different length: the same figures and gradient as row by row, of fewer tokens."""
+    found = []
+    for shares in (False, True):
+        learner = tiny_learner()
+        monkeypatch.setattr(type(learner), "shares_prompts", shares)
+        module = policy_of(name, learner, ENV, view=view, minibatches=1, max_new_tokens=30)
+        turns, _ = turns_of(learner, view)
+        asked = [dataclasses.replace(turns[0].prompt, text=text) for text in ("Which?", "Which of them is it now?")]
+        turns = [dataclasses.replace(turn, prompt=prompt) for prompt in asked for turn in turns]
+        turns.append(dataclasses.replace(turns[0], prompt=dataclasses.replace(asked[0], text="Alone.")))
+        encoded = [encode(learner.processor, ENV, turn) for turn in turns]
+        batches = list(module.micro_batches(encoded, range(9)))
+        assert all(("following_ids" in batch) == shares for _, batch in batches)
+        assert sorted(i for part, _ in batches for i in part) == list(range(9))
+        if name == "ppo":
+            logprobs, context_BD, _ = module._look(turns, encoded)
+            values = torch.arange(9.0) - 4
+            drawn = _Played([old - 0.03 for old in logprobs], values, values)
+        else:
+            drawn, _ = module._look(turns, encoded, [1.0, -1.0, 0.5, 2.0] * 2 + [3.0], range(9))
+            logprobs, context_BD = list(drawn.logprobs), torch.zeros(1)
+            drawn.logprobs = [old - 0.03 for old in drawn.logprobs]
+        sums = module._step(range(9), encoded, drawn)[0]
+        found.append((torch.cat(logprobs), context_BD, sums, gradient(learner)))
+    for one, other in zip(found[0][:3], found[1][:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert_same_gradient(found[0][3], found[1][3])
+
+
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
 def test_the_first_step_of_an_update_is_on_the_policy(name):
     """All ratios are 1: nothing is clipped, no divergence; also with dropout in the model, after a rollout."""

@@ -55,6 +55,7 @@ class Learner:
         model.token_losses = types.MethodType(_token_losses, model)  # methods: sharded models must know what is run
         model.token_scores = types.MethodType(_token_scores, model)
         model.continuations = types.MethodType(_continuations, model)
+        model.following_scores = types.MethodType(_following_scores, model)
         model.last_context = types.MethodType(_last_context, model)
         self.processor, self.prefixes, self.source = processor, prefixes, source
         self.adapter = AdapterSettings()
@@ -64,6 +65,12 @@ class Learner:
         """Tell whether several dialogues may share a row."""
         found: bool = self.processor.pictures.packable
         return found
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Tell whether a prompt may be computed once for several responses that are trained on."""
+        recomputes = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
+        return self.processor.pictures.sequential and not recomputes  # what recomputes keeps no keys and values
 
     @property
     def num_positions(self) -> int | None:
@@ -93,7 +100,8 @@ class Learner:
 
         Never holds more than about MAX_LOGITS logits, as `token_losses`.
         """
-        found: TokenScores = self.model.token_scores(batch, temperature, self.processor.pictures.placeholder_id)
+        score = self.model.following_scores if "following_ids" in batch else self.model.token_scores
+        found: TokenScores = score(batch, temperature, self.processor.pictures.placeholder_id)
         return found
 
     def context(self, prompts: Sequence[Prompt]) -> Tensor:
@@ -311,6 +319,30 @@ def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, n
         rows_N=rows_N,
         segments_N=batch["segments"][:, 1:][rows_N, at_N],
         context_BD=hidden_BLD[torch.arange(len(first_B), device=first_B.device), first_B],
+    )
+
+
+def _following_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, never: int) -> TokenScores:
+    """As `_token_scores`, of a batch whose prompts are there once (`Processor.collate_following`)."""
+    asked = {name: value for name, value in batch.items() if not name.startswith("following_")}
+    rows_R, ids_RM, segments_RM = (batch[f"following_{name}"] for name in ("rows", "ids", "segments"))
+    mask_PL, wanted_RM, cache = asked["attention_mask"], segments_RM > 0, DynamicCache()
+    at_PL = (mask_PL.cumsum(dim=1) - 1).clamp(min=0)
+    context_RD = model.model(**asked, position_ids=at_PL, past_key_values=cache, use_cache=True)[0][rows_R, -1]
+    cache.batch_select_indices(rows_R)
+    at_RM = mask_PL.sum(dim=1)[rows_R, None] + torch.arange(ids_RM.shape[1], device=ids_RM.device)
+    hidden_RMD = model.model(
+        input_ids=ids_RM, attention_mask=torch.cat([mask_PL[rows_R], wanted_RM.long()], dim=1), position_ids=at_RM,
+        past_key_values=cache, use_cache=True,
+    )[0]  # fmt: skip
+    before_RMD = torch.cat([context_RD[:, None], hidden_RMD[:, :-1]], dim=1)
+    scores = _in_pieces(_log_probabilities, model.lm_head, before_RMD[wanted_RM], ids_RM[wanted_RM], temperature, never)
+    return TokenScores(
+        logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
+        entropies_N=torch.cat([entropies for _, entropies in scores]),
+        rows_N=wanted_RM.nonzero()[:, 0],
+        segments_N=segments_RM[wanted_RM],
+        context_BD=context_RD,
     )
 
 

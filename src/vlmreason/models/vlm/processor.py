@@ -241,6 +241,34 @@ class Processor:
     def collate_prompts(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Return left-padded generation tensors: input_ids, attention_mask (B, L); pixel_values."""
         rows = [self.prompt_ids(p.text, p.image) + self._prefill(p.prefill) for p in prompts]
+        return self._left_padded(rows, [p.image for p in prompts])
+
+    def collate_following(
+        self, examples: Sequence[Encoded], prompts: Sequence[int], multiple: int
+    ) -> dict[str, Tensor]:
+        """Return training tensors in which a prompt that several examples have is there once.
+
+        `prompts`: the number of each example's prompt. The prompts are as in `collate_prompts`; following_rows (R) says
+        which of them a response follows, following_ids and following_segments (R, M) are the right-padded responses.
+        """
+        firsts = dict(zip(prompts, examples, strict=True))
+        numbers = list(dict.fromkeys(prompts))
+        starts = [example.segments.count(0) for example in examples]
+        before = [firsts[number].input_ids[: firsts[number].segments.count(0)] for number in numbers]
+        longest = max(len(example) - start for example, start in zip(examples, starts, strict=True))
+        ids_RM = torch.full((len(examples), -(-longest // multiple) * multiple), self.pad_id)
+        segments_RM = torch.zeros_like(ids_RM)
+        for i, (example, start) in enumerate(zip(examples, starts, strict=True)):
+            ids_RM[i, : len(example) - start] = torch.tensor(example.input_ids[start:])
+            segments_RM[i, : len(example) - start] = torch.tensor(example.segments[start:])
+        place = {number: row for row, number in enumerate(numbers)}
+        return self._left_padded(before, [firsts[number].image for number in numbers]) | {
+            "following_rows": torch.tensor([place[number] for number in prompts]),
+            "following_ids": ids_RM,
+            "following_segments": segments_RM,
+        }
+
+    def _left_padded(self, rows: Sequence[list[int]], images: Sequence[Picture | None]) -> dict[str, Tensor]:
         length = max(map(len, rows))
         input_ids_BL = torch.full((len(rows), length), self.pad_id)
         mask_BL = torch.zeros_like(input_ids_BL)
@@ -248,7 +276,7 @@ class Processor:
             input_ids_BL[i, length - len(row) :] = torch.tensor(row)
             mask_BL[i, length - len(row) :] = 1
         batch = {"input_ids": input_ids_BL, "attention_mask": mask_BL}
-        return batch | self.pictures.inputs(input_ids_BL, [[] if p.image is None else [p.image] for p in prompts])
+        return batch | self.pictures.inputs(input_ids_BL, [[] if image is None else [image] for image in images])
 
     def decode(self, ids: Sequence[int], prefill: str = "") -> str:
         """Return the response whose tokens `ids` are, or the whole of it where `prefill` came before them."""

@@ -24,7 +24,7 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
 from vlmreason.training.reinforced.settings import ReinforcementSettings
 
-LENGTH_STEP = 16
+LENGTH_STEP, RESPONSE_STEP = 16, 8
 _HELP = {
     "kl": "; a lower algorithm.optimizer.lr, or algorithm.kl_limit=0.02, may help",
     "clipped": "; a lower algorithm.optimizer.lr, fewer algorithm.epochs, or algorithm.ratio=token (ppo) may help",
@@ -67,6 +67,7 @@ class Policy(PhaseModule):
         self.serving = engine.serving if engine else nullcontext
         self.num_passes = float(settings.epochs)  # of the latest update
         self._warned: set[str] = set()
+        self._numbered: tuple[Sequence[Encoded], list[int]] | None = None
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -123,21 +124,51 @@ class Policy(PhaseModule):
     def micro_batches(self, encoded: Sequence[Encoded], indices: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
         """Return the chosen turns as batches of the learner, each with its turns' numbers; all processes make as many.
 
-        A process with fewer repeats turns of its own without numbers: they are to weigh nothing.
+        A process with fewer repeats turns of its own without numbers: they are to weigh nothing. Turns with the same
+        prompt are in a batch together, where it is computed once.
         """
-        longest = max((len(encoded[i]) for i in range(len(encoded))), default=1)
-        mine = [float(longest), float(len(indices))]
-        rows = strategies.gather_rows(mine, self.device)
-        length = -(-int(max(row[0] for row in rows)) // LENGTH_STEP) * LENGTH_STEP
-        size = max(1, self.micro_tokens // length)
-        num = max(-(-int(row[1]) // size) for row in rows)
-        ordered = sorted(indices, key=lambda i: len(encoded[i]))
-        parts = [ordered[first : first + size] for first in range(0, len(ordered), size)]
-        for number in range(num):
+        prompts = self._prompts(encoded)
+        parts = self._parts(encoded, prompts, indices)
+        rows = strategies.gather_rows([float(len(parts))], self.device)
+        for number in range(int(max(row[0] for row in rows))):
             part = parts[number] if number < len(parts) else []
             examples = [encoded[i] for i in part] or [encoded[0]]
-            batch = self.learner.processor.collate(examples, LENGTH_STEP)
+            of_part = [prompts[i] for i in part] or [0]
+            if len(set(of_part)) < len(of_part):
+                batch = self.learner.processor.collate_following(examples, of_part, RESPONSE_STEP)
+            else:
+                batch = self.learner.processor.collate(examples, LENGTH_STEP)
             yield part, {name: value.to(self.device) for name, value in batch.items()}
+
+    def _parts(self, encoded: Sequence[Encoded], prompts: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
+        """Cut the chosen turns into parts of at most `micro_tokens`, what is padded and prompts that recur counted so.
+
+        Equal prompts are neighbours, and so are turns of about one length.
+        """
+        lengths = {i: (encoded[i].segments.count(0), len(encoded[i])) for i in indices}
+        parts: list[list[int]] = []
+        size = (0, 0, 0)  # prompts of the last part, its longest prompt and response (tokens)
+        for i in sorted(indices, key=lambda i: (lengths[i][0], prompts[i], lengths[i][1])):
+            prompt, response = lengths[i][0], lengths[i][1] - lengths[i][0]
+            if parts:
+                more = size[0] + (prompts[parts[-1][-1]] != prompts[i])
+                longer = more, max(size[1], prompt), max(size[2], response)
+                if longer[0] * longer[1] + (len(parts[-1]) + 1) * longer[2] <= self.micro_tokens:
+                    parts[-1].append(i)
+                    size = longer
+                    continue
+            parts.append([i])
+            size = (1, prompt, response)
+        return parts
+
+    def _prompts(self, encoded: Sequence[Encoded]) -> list[int]:
+        """Number the prompts of turns, equal ones alike where the learner may compute them once."""
+        if self._numbered is None or self._numbered[0] is not encoded:
+            numbers: dict[Any, int] = {}
+            shares = getattr(self.learner, "shares_prompts", False)
+            found = [numbers.setdefault(_prompt_key(e) if shares else i, len(numbers)) for i, e in enumerate(encoded)]
+            self._numbered = encoded, found
+        return self._numbered[1]
 
     def make_steps(
         self, indices: Sequence[int], step: Callable[[list[int]], tuple[Tensor, float]]
@@ -252,3 +283,8 @@ class Policy(PhaseModule):
                     file=sys.stderr,
                 )
         return found
+
+
+def _prompt_key(one: Encoded) -> tuple[Any, ...]:
+    start = one.segments.count(0)
+    return (*one.input_ids[:start], None if one.image is None else one.image.tobytes())
