@@ -30,6 +30,7 @@ OTHERS = {
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "
     + "fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
     "compositional": "beyond_what_pays fig3 fig5 fig7 table2",
+    "avr": "stages",
     "beyond": "credit restores rl_closes_the_gap turn_groups",
 }
 SCALES = ("nano", "paper")
@@ -97,7 +98,7 @@ def test_every_artifact_of_the_paper_is_there() -> None:
 def test_header_says_what_it_is_and_how_it_is_made(name: str) -> None:
     lines = header(name)
     number = re.fullmatch(r"\w+/(fig|table)_?([a-z]?)(\d+)(?:_(\d+))?(?:_\w+)?", name)  # fig5, fig4_7, fig_c11
-    first: tuple[str, ...] = ("# Beyond", "# Section")
+    first: tuple[str, ...] = ("# Beyond", "# Section", "# Ablations")
     if number:
         kind, letter, *digits = number.groups()
         place = ".".join(filter(None, (letter.upper(), *digits)))
