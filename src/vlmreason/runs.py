@@ -27,6 +27,7 @@ from vlmreason.files import (
     write_text_atomic,
 )
 from vlmreason.models.api import Api
+from vlmreason.models.nano.bases import BASES
 from vlmreason.models.networks.smarter_settings import SmarterSettings
 from vlmreason.scale import Scale
 from vlmreason.structure import nearest, speed_settings
@@ -91,12 +92,15 @@ def run_directory(cfg: Config) -> Path:
     return Path(cfg["out"]) / run_name(cfg)
 
 
-def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> Path:
+def open_run(
+    cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None, base: str | None = None
+) -> Path:
     """Make the run's directory with `config.yaml` and `provenance.json`, or find it again.
 
-    `model`: where its weights come from (`Learner.source`), noted in provenance.json. A later start is added to
-    `restarts` there. Of several processes of one run the first writes, and keeps others out until it ends. Raises
-    ValueError when the directory holds another configuration, is in use, or began with another commit of the model.
+    `model`: where its weights come from (`Learner.source`), and `base`: what is there of them (`base_digest`), noted in
+    provenance.json. A later start is added to `restarts` there. Of several processes of one run the first writes, and
+    keeps others out until it ends. Raises ValueError when the directory holds another configuration, is in use, or
+    began with another commit of the model or another base.
     """
     import yaml
 
@@ -119,6 +123,7 @@ def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]]
     if not config_file.exists():
         write_text_atomic(config_file, yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=False))
     start = provenance.collect(seeds, config_hash(cfg)) | ({"model": _plain(model)} if model else {})
+    start |= {"base": base} if base else {}
     if provenance_file.exists():
         try:
             record = read_json(provenance_file)
@@ -126,6 +131,11 @@ def open_run(cfg: Config, model: Mapping[str, str] | Sequence[Mapping[str, str]]
         except (ValueError, AttributeError):
             raise ValueError(f"{provenance_file}: damaged; delete it to start a new record") from None
         check_source(record.get("model"), model)
+        if base and record.get("base", base) != base:
+            raise ValueError(
+                f"{folder}: began with another base: the weights of model={cfg['model'].get('name')} have changed "
+                "since; choose another out"
+            )
         start = record
     write_json_atomic(provenance_file, start)
     return folder
@@ -287,6 +297,24 @@ def checkpoint_digest(directory: Path) -> str:
             with path.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "blake2b").digest())
     return digest.hexdigest()
+
+
+def base_digest(model: Config) -> str | None:
+    """Return the digest of the weights with which runs of a nano model begin; None of other models, and where they are
+    not here.
+
+    `model`: the group of a configuration; of a network the model that it sees with.
+    """
+    model = model.get("base") or model
+    if model.get("name") not in BASES:
+        return None
+    directory = Path(model["checkpoint"]) if model.get("checkpoint") else BASES[model["name"]]
+    return _digest_of(directory) if directory.is_dir() else None
+
+
+@functools.cache
+def _digest_of(directory: Path) -> str:
+    return checkpoint_digest(directory)
 
 
 def _check_weights(path: Path) -> None:

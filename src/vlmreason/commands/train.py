@@ -64,7 +64,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
         phase_optimizers(optimizer, supervision, learner)  # and for rates that have no effect
     stages = build.build_stages(cfg, learner, runs.run_directory(cfg))
     logger = build.build_logger(cfg, runs.run_directory(cfg))  # raises before there is a directory
-    folder = runs.open_run(cfg, learner.source)
+    folder = runs.open_run(cfg, learner.source, runs.base_digest(cfg["model"]))
     if trainer.progress and strategies.is_first() and sys.argv[1:2] == ["train"]:  # a job of a sweep says it itself
         print(f"vlmreason: {compose.differences(sys.argv[2:])}", file=sys.stderr)
     while_training = functools.partial(measure, task=asked, settings=curves)

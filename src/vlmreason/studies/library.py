@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmreason import runs
 from vlmreason.files import write_json_atomic
+from vlmreason.models.nano.bases import FIRST
 from vlmreason.structure import one_line
 from vlmreason.studies import results
 from vlmreason.studies.artifacts import folder, read_experiment, read_numbers
@@ -49,7 +50,8 @@ class Library:
     def find(self, settings: Mapping[str, Any]) -> Any:
         """Return the record of a run by its settings (vlmreason.studies.results.Found), or None.
 
-        Exactly that run, or one made before settings were added that `settings` does not name; the newest.
+        Exactly that run, or one made before settings were added that `settings` does not name, or with another base
+        than the one that is here; the newest. What it is not is its mark.
         """
         key = repr(sorted(settings.items(), key=str))
         if key not in self._found:
@@ -59,12 +61,15 @@ class Library:
     def _find(self, settings: Mapping[str, Any]) -> Found | None:
         config = self.compose(settings)
         wanted, best = runs.identity(config), None
+        base = runs.base_digest(config.get("model", {}))
         for record, held in self._places.get(_place(config), []):
             difference = runs.difference_of_identities(held, wanted, settings)
             if difference is None:
                 continue
-            mark = "" if not difference else f"made before the settings {', '.join(difference)}"
-            rank = (not difference, str(record.provenance["time"]))
+            marks = [f"made before the settings {', '.join(difference)}"] if difference else []
+            marks += [other] if (other := another_base(record, base)) else []
+            mark = "; ".join(marks)
+            rank = (not other, not difference, str(record.provenance["time"]))
             if best is None or rank >= best[0]:
                 best = (rank, Found(record, mark))
         return best and best[1]
@@ -75,6 +80,16 @@ class Library:
                 yield local_record(run, self.load_task)
             except (ValueError, OSError) as error:
                 self.faults.append(str(error) if str(run) in str(error) else f"{run}: {error}")
+
+
+def another_base(record: Record, base: str | None) -> str:
+    """Say that a run began with another base than this one (`runs.base_digest`); "" where it did not, or there is none.
+
+    A record that notes none is of the first bases.
+    """
+    model = record.config.get("model", {})
+    held = record.provenance.get("base") or FIRST.get(str((model.get("base") or model).get("name")))
+    return f"made with another base, {held[:8]}" if base and held and held != base else ""
 
 
 def _newest_and_fullest(records: Iterable[Any]) -> list[Any]:

@@ -204,7 +204,7 @@ def _data(
     run_dir: Path, config: Mapping[str, Any], load_task: Callable[[Mapping[str, Any]], Task[Any]]
 ) -> dict[str, Any]:
     provenance = read_json(run_dir / "provenance.json")
-    keys = ("config_hash", "time", "seeds", "versions", "hardware", "model")
+    keys = ("config_hash", "time", "seeds", "versions", "hardware", "model", "base")
     source = {key: provenance["source"][key] for key in ("commit", "dirty")}
     throughput, own = run_dir / "throughput.json", run_dir / "evaluation.json"
     final = read_json(own)["checkpoint"] if own.exists() else None

@@ -18,14 +18,13 @@ import torch
 
 from vlmreason.files import read_json
 from vlmreason.models.contract import Prompt
+from vlmreason.models.nano.bases import BASE as BASE
+from vlmreason.models.nano.bases import BASES as BASES
 from vlmreason.models.vlm import saved
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import FixedPictures, Processor, Template
 from vlmreason.models.vlm.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, build_tokenizer
 
-BASE = Path(__file__).parent / "base"
-BASES = {"nano": BASE, "nano_scenes": Path(__file__).parent / "scenes"}
-"""The weights that ship with the package, by the model's name."""
 VOCABULARY, WORDS = (Path(__file__).parent / name for name in ("vocabulary.json", "words.json"))
 """The pieces that the shipped bases know; words of the reading skills, which take reserved entries."""
 
