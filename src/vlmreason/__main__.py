@@ -1,5 +1,8 @@
 """`python -m vlmreason <command> [key=value ...]`, also installed as `vlmreason`.
 
+Threads that wait for each other sleep: by default they spin, and where a machine has other work two of them are then
+slower than one. It is chosen here, before torch is there; OMP_WAIT_POLICY=active takes it back.
+
 Help and completion are answered here without importing anything heavy; commands run through Hydra
 (cli/runner.py). Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 130 interrupted.
 """
@@ -12,6 +15,7 @@ import sys
 
 def main() -> None:
     """Run the program on `sys.argv`; ends with SystemExit."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()

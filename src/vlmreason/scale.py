@@ -25,6 +25,7 @@ class Scale:
     max_response_tokens: int
     max_length: int
     trace: Literal["terse", "verbose"]
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = speed("bf16-mixed")  # a run has it as trainer.precision
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

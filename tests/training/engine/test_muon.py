@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from support.tiny import tiny_learner
 from torch import nn
 
 from vlmreason.training.engine.muon import Float32Muon, orthogonal
 from vlmreason.training.engine.optimizers import OptimizerSettings, build_optimizers
+from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
 
 SHAPES = ((8, 8), (24, 8), (8, 24), (24, 8))
 
@@ -43,3 +45,13 @@ def test_it_is_chosen_by_the_optimizer_s_key() -> None:
     assert isinstance(usual, torch.optim.Muon)
     with pytest.raises(ValueError, match=r"optimizer.orthogonal=float32: has no effect"):
         OptimizerSettings("adamw", lr=1e-3, orthogonal="float32")
+
+
+def test_unless_chosen_it_is_float32_where_all_is() -> None:
+    """In a phase of float32 with whole weights; a choice of the optimizer wins."""
+    learner = tiny_learner()
+    for chosen, float32, kind in ((None, True, Float32Muon), (None, False, torch.optim.Muon),
+                                  ("bfloat16", True, torch.optim.Muon)):  # fmt: skip
+        settings = OptimizerSettings("muon", lr=1e-3, muon_lr=0.01, orthogonal=chosen)
+        module = PhaseModule(learner, settings, 1, PhaseSettings("one", float32=float32))
+        assert [type(one) for one in module.configure_optimizers() if not isinstance(one, torch.optim.AdamW)] == [kind]

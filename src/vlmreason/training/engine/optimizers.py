@@ -28,8 +28,8 @@ class OptimizerSettings:
     `lr` is AdamW's peak learning rate, `part_lr` that of single parts in its place (None: `lr`); `muon_lr` Muon's,
     and null with adamw. `warmup` is the share of a phase with a linear rise, after which a cosine falls to `end`
     times the peak, or with `fall=linear` a straight line from the peak at the phase's beginning, not below `end`.
-    `clip` bounds the gradient's norm; 0: off. `orthogonal` is the type in which Muon iterates: float32 is faster on
-    processors without bfloat16.
+    `clip` bounds the gradient's norm; 0: off. `orthogonal` is the type in which Muon iterates; null: float32 where all
+    is computed in it, which is faster on processors without bfloat16, else bfloat16.
     """
 
     name: Literal["adamw", "muon"]
@@ -42,7 +42,7 @@ class OptimizerSettings:
     warmup: float = 0.03
     end: float = 0.0
     fall: Literal["cosine", "linear"] = "cosine"
-    orthogonal: Literal["bfloat16", "float32"] = "bfloat16"
+    orthogonal: Literal["bfloat16", "float32"] | None = None
     clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -74,11 +74,12 @@ def build_optimizers(
     named: Iterable[tuple[str, nn.Parameter]],
     prefixes: Prefixes | None = None,
     beside: Iterable[nn.Parameter] = (),
+    float32: bool = False,
 ) -> list[Optimizer]:
     """Return the optimizers of the given parameters; each group keeps its peak rate in `peak_lr`.
 
     `prefixes`: of the parameter names of each part, where parts have their own rates. `beside`: parameters that are no
-    model's, which AdamW takes whatever they are.
+    model's, which AdamW takes whatever they are. `float32`: whether all is computed in it.
     """
     hidden: list[nn.Parameter] = []
     rest: dict[float, list[nn.Parameter]] = {}
@@ -104,7 +105,8 @@ def build_optimizers(
         optimizers.append(adamw)
     if hidden:
         assert settings.muon_lr is not None
-        muon: type[Optimizer] = Float32Muon if settings.orthogonal == "float32" else torch.optim.Muon
+        kind = settings.orthogonal or ("float32" if float32 else "bfloat16")
+        muon: type[Optimizer] = Float32Muon if kind == "float32" else torch.optim.Muon
         optimizers.append(muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay))  # type: ignore[call-arg]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -30,7 +30,8 @@ class PhaseSettings:
 
     `first_step` is where a resumed phase goes on. What a step draws at random depends on `seed`, `name`, its number
     and the process alone. `stop` says whether this process was asked to stop. `narrow`: compute in bfloat16 with
-    weights that are kept in float32 (training/engine/precision.py).
+    weights that are kept in float32 (training/engine/precision.py); `float32`: compute in float32 throughout, and with
+    whole weights.
     """
 
     name: str = ""
@@ -39,6 +40,7 @@ class PhaseSettings:
     seed: int = 0
     stop: Callable[[], bool] = lambda: False
     narrow: bool = False
+    float32: bool = False
 
 
 class PhaseModule(L.LightningModule):
@@ -75,7 +77,7 @@ class PhaseModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         self.trained = self.learner.trained_parameters(self.phase.train)  # sharding has replaced them
-        return build_optimizers(self.settings, self.trained, self.learner.prefixes)
+        return build_optimizers(self.settings, self.trained, self.learner.prefixes, float32=self.phase.float32)
 
     def extra_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [

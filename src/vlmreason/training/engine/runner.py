@@ -119,7 +119,8 @@ def train(
                 continue
             first_step = state.step if state.phase == stage.name else 0
             narrow = half and settings.precision == "bf16-mixed"
-            place = PhaseSettings(stage.name, stage.train, first_step, seed, lambda: stop.requested, narrow)
+            float32 = settings.precision == "32-true" and settings.strategy not in strategies.SHARDED
+            place = PhaseSettings(stage.name, stage.train, first_step, seed, lambda: stop.requested, narrow, float32)
             module = stage.module(place)
             before = [other.train for other in stages if other.name in (*state.done, stage.name)]
             changed = {parameter for train in before for parameter, _ in learner.trained_parameters(train)}

@@ -113,7 +113,8 @@ class Captioning(PhaseModule):
         self.extra = {"captions": readers}
 
     def configure_optimizers(self) -> Any:
-        return build_optimizers(self.settings, self.trained, self.learner.prefixes, self.readers.parameters())
+        parts = self.trained, self.learner.prefixes, self.readers.parameters()
+        return build_optimizers(self.settings, *parts, float32=self.phase.float32)
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
