@@ -27,7 +27,7 @@ from vlmreason.files import (
     write_text_atomic,
 )
 from vlmreason.models.api import Api
-from vlmreason.models.nano.bases import BASES
+from vlmreason.models.nano.bases import BASES, FIRST
 from vlmreason.models.networks.smarter_settings import SmarterSettings
 from vlmreason.scale import Scale
 from vlmreason.structure import nearest, speed_settings
@@ -310,6 +310,11 @@ def base_digest(model: Config) -> str | None:
         return None
     directory = Path(model["checkpoint"]) if model.get("checkpoint") else BASES[model["name"]]
     return _digest_of(directory) if directory.is_dir() else None
+
+
+def first_base(model: Config) -> str | None:
+    """Return the digest of the base of runs that note none, as `base_digest`."""
+    return FIRST.get(str((model.get("base") or model).get("name")))
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from typing import Any
 
 from vlmreason import runs
 from vlmreason.files import write_json_atomic
-from vlmreason.models.nano.bases import FIRST
 from vlmreason.structure import one_line
 from vlmreason.studies import results
 from vlmreason.studies.artifacts import folder, read_experiment, read_numbers
@@ -87,8 +86,7 @@ def another_base(record: Record, base: str | None) -> str:
 
     A record that notes none is of the first bases.
     """
-    model = record.config.get("model", {})
-    held = record.provenance.get("base") or FIRST.get(str((model.get("base") or model).get("name")))
+    held = record.provenance.get("base") or runs.first_base(record.config.get("model", {}))
     return f"made with another base, {held[:8]}" if base and held and held != base else ""
 
 
