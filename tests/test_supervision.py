@@ -303,11 +303,11 @@ def test_interleaving_puts_an_image_into_every_window(strategy: str) -> None:
     supervision = load(strategy, "supervision.order=interleave", num_examples=1000, num_align=100)
     for name, mixture in mixtures(supervision, "t", 3).items():
         has_image = [mixture[i].view != "text" for i in range(len(mixture))]
-        if name == "text_warmup":
+        if name in ("text_warmup", "text"):
             assert not any(has_image)
             continue
         k = mixture.cycle_length
-        assert k is not None and k <= 18
+        assert k is not None and k <= 80
         assert all(any(has_image[i : i + k]) for i in range(len(has_image) - k + 1))
 
 
