@@ -62,7 +62,7 @@ def test_what_changes_speed_alone_is_marked_beside_its_type(composed) -> None:
         assert {place for place in marked if place.startswith(f"{group}.")} <= {
             f"{group}.{key}" for key in cfg[group]
         }, group
-    held = (places.conf_dir() / "model" / "api.yaml").read_text()
+    held = "".join((places.conf_dir() / "model" / f"{name}.yaml").read_text() for name in ("api", "smarter_vlm"))
     assert all(f"\n{place[6:]}:" in held for place in marked if place.startswith("model."))
     assert build.build_scale(cfg).micro_tokens == 4096
 

@@ -61,7 +61,7 @@ from vlmreason.training.reinforced import policy
         ("train --lr=0.1", "settings are written without dashes (did you mean 'scale.lr' or 'optimizer.lr'?)"),
         ("train model=Qwen/Qwen2-VL-2B", "model=Qwen/Qwen2-VL-2B: is written model=hf model.id=Qwen/Qwen2-VL-2B"),
         ("train model=./", "model=./: is written model=hf model.checkpoint=./"),
-        ("figure experiment=fig5", "did you mean 's2h/fig5'?"),
+        ("figure experiment=fig5", "did you mean 'compositional/fig5' or 's2h/fig5'?"),
         ("train algorithm=ppo env=number_line algorithm.lr=1", "did you mean 'algorithm.optimizer.lr'?"),
         ("train env=number_line scale=paper scale.num_examples=5", "did you mean 'env.start.paper'?"),
         (

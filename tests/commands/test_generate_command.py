@@ -347,7 +347,7 @@ def test_gallery_knows_every_task_and_environment(program, tmp_path: Path) -> No
     assert program("gallery", f"tasks=[{','.join(shown)}]", "num=1", "out=page.html").code == 0
     page = (tmp_path / "page.html").read_text()
     assert page.count('<article class="problem">') >= len(shown)
-    assert page.count("No picture: of text alone") == 3  # levels of the reading skills
+    assert page.count("No picture: of text alone") == 6  # levels of the reading skills
 
 
 def test_a_state_with_a_key_too_many_is_another_configuration(task, tmp_path: Path) -> None:

@@ -283,6 +283,7 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
         "gradients": {"results": [row("main", 1.0) | {"losses": _numbered_losses()}]},
         "likelihood": {"results": [likely("hard", 1.0) | {"answer": {"logprob": mean, "num_tokens": mean}}]},
         "failures": {"results": [{"level": "hard", "view": "image", "shares": {"sum": {"share": 0.5}}}]},
+        "passes": {"results": [{"level": "hard", "num": 4, "parts": {"sum": mean}, "at": {}, "unread": mean}]},
         "attribution": {"results": [{"level": "hard", "regions": {"path": {"over_input": mean}}}]},
     }
     analyses["gradients"]["results"][0]["alignment"]["adam"] = 0.25

