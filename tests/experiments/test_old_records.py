@@ -35,7 +35,8 @@ def test_policies_without_language_are_found_by_their_new_words(records: list[Re
     for record in old:
         task, seed = record.config["task"]["name"], record.config["seed"]
         settings = {
-            "scale": "nano", "trainer.precision": "bf16-mixed", "scale.num_problems": 200, "scale.max_response_tokens": 80, "trainer.evaluate_num": 50,
+            "scale": "nano", "trainer.precision": "bf16-mixed", "scale.num_problems": 200,
+            "scale.max_response_tokens": 80, "trainer.evaluate_num": 50,
             "env": task, "model": "cnn", "algorithm": "ppo_small", "supervision": "none",
             "algorithm.nano.updates": updates[task], "seed": seed,
         }  # fmt: skip
