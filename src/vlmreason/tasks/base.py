@@ -15,7 +15,7 @@ import re
 import typing
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -300,6 +300,19 @@ def choose_wording(wordings: Mapping[str, Any], trace: str, changes: Mapping[str
                 f"task.wording.{name}: no such template; there are {', '.join(names)}{nearest(name, names)}"
             )
     return dataclasses.replace(wording, **changes)
+
+
+def check_fields(wording: Any, names: Iterable[str]) -> None:
+    """Raise ValueError where a template of a wording holds fields of other names."""
+    fields = dict.fromkeys(names, "")
+    for f in dataclasses.fields(wording):
+        template = getattr(wording, f.name)
+        try:
+            template.format(**fields)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"task.wording.{f.name}={template!r}: a template with {{fields}} that do not exist"
+            ) from error
 
 
 def pattern_of(template: str, fields: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from vlmreason.tasks.analogies.panels import (
     Reading,
     _members,
 )
+from vlmreason.tasks.base import check_fields
 
 _CODES: Mapping[str, str] = {
     **dict(zip(SHAPE_TYPES, ("CIR", "TRI", "REC", "PEN", "HEX"), strict=True)),
@@ -228,15 +228,7 @@ _MAX_PHRASES = 200_000
 
 def _check_wording(wording: AnalogyWording) -> None:
     names = ("text", "legend", "attributes", "orders", "codes", "letter", "row", "attribute", "values")
-    fields = dict.fromkeys((*names, "verdict", "relation", "wanted", "first", "second", "pattern", "patterns"), "")
-    for f in dataclasses.fields(wording):
-        template = getattr(wording, f.name)
-        try:
-            template.format(**fields)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"task.wording.{f.name}={template!r}: a template with {{fields}} that do not exist"
-            ) from error
+    check_fields(wording, (*names, "verdict", "relation", "wanted", "first", "second", "pattern", "patterns"))
     given = [name.strip() for name in wording.attributes.split(",")]
     if len(set(given)) != len(ATTRIBUTES) or not all(given):
         raise ValueError(f"task.wording.attributes={wording.attributes!r}: seven different names, comma between")

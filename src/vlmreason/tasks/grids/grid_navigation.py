@@ -13,7 +13,6 @@ Cells are (row, column), counted from 1.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import random
 import re
@@ -24,7 +23,16 @@ from typing import ClassVar
 import numpy as np
 
 from vlmreason.pictures import Picture, blank, text_sprite
-from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording, pattern_of
+from vlmreason.tasks.base import (
+    MAX_RESPONSE_CHARS,
+    Belongs,
+    Modality,
+    Score,
+    Task,
+    check_fields,
+    choose_wording,
+    pattern_of,
+)
 from vlmreason.tasks.findings import Trace
 from vlmreason.tasks.grids.search import (
     MOVES,
@@ -356,14 +364,6 @@ def _check_sizes(sizes: GridSizes, levels: tuple[str, ...]) -> None:
 
 def _check_wording(wording: GridWording) -> None:
     names = ("text", "obstacles", "start", "destination", "objects", "name", "cell", "target", "target_cell", "tried")
-    fields = dict.fromkeys((*names, "move", "moves"), "")
-    for f in dataclasses.fields(wording):
-        template = getattr(wording, f.name)
-        try:
-            template.format(**fields)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"task.wording.{f.name}={template!r}: a template with {{fields}} that do not exist"
-            ) from error
+    check_fields(wording, (*names, "move", "moves"))
     if not wording.answer.endswith("{moves}") or not wording.answer.removesuffix("{moves}").strip():
         raise ValueError(f"task.wording.answer={wording.answer!r}: must be a marker followed by {{moves}}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlmreason.tasks.base import ANSWER_MARKER
+from vlmreason.tasks.base import ANSWER_MARKER, check_fields
 from vlmreason.tasks.matrices.panels import CONFIGURATIONS, MIXED, NUM_CHOICES, Entity, MatrixSizes, Panel, members
 from vlmreason.tasks.matrices.rules import RULES, Found
 
@@ -172,15 +171,7 @@ def _check(wording: MatrixWording) -> None:
         "rule",
         "value",
     )
-    fields = dict.fromkeys((*names, "constant", "progression", "arithmetic", "distribute"), "")
-    for f in dataclasses.fields(wording):
-        template = getattr(wording, f.name)
-        try:
-            template.format(**fields)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"task.wording.{f.name}={template!r}: a template with {{fields}} that do not exist"
-            ) from error
+    check_fields(wording, (*names, "constant", "progression", "arithmetic", "distribute"))
     for name, num in (("attributes", 5), ("rules", 5), ("components", 2)):
         words = _listed(getattr(wording, name))
         if len(set(words)) != num or not all(words):
