@@ -41,11 +41,11 @@ class Kind:
     acts: bool = False
 
 
-CONVERT, CAPTION, THOUGHT, ANSWER = "convert", "caption", "thought", "answer"
+CONVERT, CAPTION, PERCEPTION, THOUGHT, ANSWER = "convert", "caption", "perception", "thought", "answer"
 KINDS = (
     Kind(CONVERT, 1, ("#e3ecfb", "#22345a"), "the picture written as text"),
     Kind(CAPTION, 4, ("#fbe4ec", "#552638"), "what the picture shows, in words"),
-    Kind("perception", 5, ("#efe6fa", "#3a2a5c"), "what one place of the picture shows"),
+    Kind(PERCEPTION, 5, ("#efe6fa", "#3a2a5c"), "what one place of the picture shows"),
     Kind(THOUGHT, 2, ("#fdf1d7", "#4a3b16"), "the chain of thought", fades=True),
     Kind(ANSWER, 3, ("#dcf3e1", "#1d4429"), "the answer, or the action", acts=True),
 )

@@ -19,7 +19,7 @@ from vlmreason.scale import Scale
 from vlmreason.structure import structure
 from vlmreason.training.supervised.pretrain import skill_accuracy
 
-OF_NEWER_WORDS = ("shape_area", "grid_position", "shape_grid", "raven")
+OF_NEWER_WORDS = ("shape_area", "grid_position", "shape_grid", "raven", "raven_perception")
 """Tasks whose terse wording takes words that the shipped bases lack; the verbose one is for larger models."""
 
 
