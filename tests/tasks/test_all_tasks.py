@@ -33,6 +33,8 @@ FULL_WIDTH = "".join(chr(0xFF10 + digit) for digit in range(10))
 CASES = [(name, scale, level) for name in TASKS for scale in SCALES for level in shipped(name, scale).levels]
 PICTURED_CASES = [case for case in CASES if case[2] not in shipped(*case[:2]).text_only]
 REASONING_CASES = [(name, scale, level) for name, scale, level in CASES if thinks(name, level)]
+LABELLED = ("digits", "things10", "things30", "symbols30")
+"""Sets of labelled pictures, which have no chain of thought."""
 
 
 def problems(name, scale, level, split="test", num=NUM):
@@ -97,7 +99,7 @@ def test_options_are_different_answers_and_one_is_right(name, scale, level):
 
 def test_tasks_with_options():
     found = {name for name in TASKS if offers_options(name)}
-    assert found == {"visual_analogy", "pattern_heldout_visual_analogy", "raven", "smart_families"}
+    assert found == {"visual_analogy", "pattern_heldout_visual_analogy", "raven", "smart_families", *LABELLED}
 
 
 def offers_options(name):
