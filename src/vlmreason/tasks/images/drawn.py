@@ -7,6 +7,7 @@ is one drawing; place, size, turn, colours and noise are drawn anew for every pi
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ GROUNDS: Mapping[str, Color] = {
     "white": (255, 255, 255), "yellow": (250, 235, 150), "pink": (250, 205, 210), "sky": (195, 225, 250),
     "mint": (200, 240, 205), "grey": (205, 205, 205),
 }  # fmt: skip
+
+GRAIN = 4  # side of the squares (px) in which noise is the same
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,10 @@ class DrawnTask(PictureTask[Drawn]):
         most = self.sizes.noise
         if not most:
             return drawn
-        bytes_ = stream(self.name, "noise", state.noise).randbytes(drawn.size)
-        change = np.frombuffer(bytes_, np.uint8).reshape(drawn.shape).astype(np.int16) * (2 * most + 1) // 256 - most
+        coarse = (-(-height // GRAIN), -(-width // GRAIN), 3)
+        values = np.frombuffer(stream(self.name, "noise", state.noise).randbytes(math.prod(coarse)), np.uint8)
+        change = values.reshape(coarse).astype(np.int16) * (2 * most + 1) // 256 - most
+        change = change.repeat(GRAIN, axis=0).repeat(GRAIN, axis=1)[:height, :width]
         return (drawn.astype(np.int16) + change).clip(0, 255).astype(np.uint8)
 
     def text(self, state: Drawn) -> str:
