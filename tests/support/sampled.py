@@ -2,7 +2,16 @@
 
 from vlmreason.assembly import catalog
 
-READ_FROM_FILES = ("llava_data", "smart101", "raven_files", "marvel_files")
+READ_FROM_FILES = (
+    "llava_data",
+    "smart101",
+    "raven_files",
+    "marvel_files",
+    "mnist",
+    "cifar10",
+    "cifar100",
+    "image_folders",
+)
 """Tasks whose problems are files of the user's: nothing to check without them (they have tests of their own)."""
 
 TASKS = tuple(name for name in catalog.groups()["task"] if name not in READ_FROM_FILES)
