@@ -334,6 +334,19 @@ def test_thought_kept_removed_internalized() -> None:
     assert kept[:180] == [1.0] * 180 and 0 < kept[-1] < kept[180] < 1
 
 
+def test_a_phase_may_begin_its_responses_with_the_kind_of_the_problem() -> None:
+    """Asked for where it has an effect; where it is not asked for nothing else changes."""
+    plain, told = load("avr_no_condition"), load("avr")
+    assert {ref.condition for ref in refs(told, "reasoning")} == {True}
+    assert not any(ref.condition for phase in plain.phases for ref in refs(plain, phase))
+    without, with_it = (Mixture(one, "reasoning", "t", 0).identity() for one in (plain, told))
+    assert with_it == without | {"condition": True} and "condition" not in without
+    told.check_conditions("raven", {"table_skills", "raven_perception"})
+    plain.check_conditions("raven", {"raven", "table_skills", "raven_perception"})
+    with pytest.raises(ValueError, match=r"phases\.reasoning\.condition=true: has no effect, raven, raven_perception"):
+        told.check_conditions("raven", {"raven", "table_skills", "raven_perception"})
+
+
 def test_memory_does_not_grow_with_the_number_of_examples() -> None:
     tracemalloc.start()
     mixture = Mixture(load_large(), "main", "t", 0)

@@ -41,8 +41,10 @@ class Kind:
     acts: bool = False
 
 
-CONVERT, CAPTION, PERCEPTION, THOUGHT, ANSWER = "convert", "caption", "perception", "thought", "answer"
+CONDITION, CONVERT, CAPTION, PERCEPTION = "condition", "convert", "caption", "perception"
+THOUGHT, ANSWER = "thought", "answer"
 KINDS = (
+    Kind(CONDITION, 6, ("#dff3f3", "#1c4548"), "of which kind the problem is"),
     Kind(CONVERT, 1, ("#e3ecfb", "#22345a"), "the picture written as text"),
     Kind(CAPTION, 4, ("#fbe4ec", "#552638"), "what the picture shows, in words"),
     Kind(PERCEPTION, 5, ("#efe6fa", "#3a2a5c"), "what one place of the picture shows"),

@@ -7,7 +7,7 @@ a part is a level of a task in one or more views. Everything here is plain data 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
@@ -93,6 +93,7 @@ class Phase:
     thought_shares: tuple[float, float, float] | None = None  # for thought=internalize; null: 0.3, 0.4, 0.3
     tasks: tuple[str, ...] | None = None  # for parts that name none, in equal shares; null: the supervision's
     pool: str | None = None  # phases of one pool share their instances; null: a pool of its own, by its name
+    condition: bool = False  # whether responses begin with the line on the kind of the problem, of tasks that have one
     batch_size: int | None = None  # examples of one optimizer step; null: the scale's
     optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
 
@@ -197,6 +198,20 @@ class Supervision:
                     check_choice(f"{where}.level", mark.level, levels[task])
                     if mark.level in text_only.get(task, ()) and mark.view != "text":
                         raise ValueError(f"{where}.view={mark.view}: {mark.level} of {task} has no picture")
+
+    def check_conditions(self, run_task: str | None, silent: Collection[str]) -> None:
+        """Raise ValueError where a phase's condition has no effect: `silent` tasks name no problem's kind."""
+        for name, phase in self.phases.items():
+            tasks = {
+                task
+                for part in phase.parts.values()
+                for task in ((part.task,) if part.task else self.phase_tasks(name, run_task))
+            }
+            if phase.condition and tasks <= set(silent):
+                raise ValueError(
+                    f"supervision.phases.{name}.condition=true: has no effect, {', '.join(sorted(tasks))} says of no "
+                    "problem which kind it is"
+                )
 
 
 def _check_shared(supervision: Supervision) -> None:

@@ -259,12 +259,12 @@ def test_conversion_and_prefill_reach_the_learner(tmp_path):
         run(learner, tmp_path / str(settings), num=1, levels=("simple",), **settings)
         return [prompt.prefill for prompt in prompts], learner.forbidden
 
-    assert seen() == (["", ""], (None, None))
-    assert seen(conversion="force") == (["", "Convert"], (None, None))
+    assert seen() == (["", ""], ((), ()))
+    assert seen(conversion="force") == (["", "Convert"], ((), ()))
     prefill = seen(conversion="gold")[0]
     assert prefill[0] == "" and prefill[1].startswith("Convert") and prefill[1].count("\n") >= 2
-    assert seen(conversion="forbid") == (["", ""], (None, "Convert"))
-    assert seen(prefill="So") == (["So", "So"], (None, None))
+    assert seen(conversion="forbid") == (["", ""], ((), ("Convert",)))
+    assert seen(prefill="So") == (["So", "So"], ((), ()))
     assert [prompt.image is None for prompt in prompts] == [True, False]
     assert [prompt.pattern for prompt in prompts] == [None, None]
 

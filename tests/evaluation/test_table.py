@@ -40,7 +40,7 @@ class Says:
     def __init__(self, *replies: str) -> None:
         self.replies, self.num = replies, 0
 
-    def generate(self, prompts: list[Any], max_new_tokens: int, forbidden_start: str | None = None) -> list[Generation]:
+    def generate(self, prompts: list[Any], max_new_tokens: int, forbidden_starts: Any = ()) -> list[Generation]:
         self.num += 1
         return [Generation(self.replies[self.num % len(self.replies)], 7, True) for _ in prompts]
 

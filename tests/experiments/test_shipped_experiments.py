@@ -32,7 +32,7 @@ OTHERS = {
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "
     + "fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
     "compositional": "beyond_what_pays fig3 fig5 fig7 table2",
-    "avr": "elicitation stages",
+    "avr": "condition elicitation stages",
     "beyond": "credit restores rl_closes_the_gap turn_groups",
 }
 SCALES = ("nano", "paper")

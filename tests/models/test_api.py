@@ -333,8 +333,8 @@ def test_settings_are_checked(changes: dict[str, Any], says: str) -> None:
 def test_what_needs_weights_is_refused(server: Server) -> None:
     learner = server.learner()
     with pytest.raises(ValueError, match=r"conversion=forbid.*conversion=free"):
-        learner.generate([Prompt("a", None)], 9, "Convert")
-    with pytest.raises(ValueError, match=r"conversion=force and evaluation\.prefill"):
+        learner.generate([Prompt("a", None)], 9, ["Convert"])
+    with pytest.raises(ValueError, match=r"conversion=force, evaluation\.condition and evaluation\.prefill"):
         learner.generate([Prompt("a", None, "Convert")], 9)
     with pytest.raises(ValueError, match=r"model=api: training needs weights.*supervision=none"):
         learner.trained_parameters("all")

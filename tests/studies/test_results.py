@@ -97,21 +97,29 @@ def test_accuracy_where_the_conversion_was_wrong() -> None:
         sample(make_record(MARKS), read_measure({"what": "accuracy_conversion_wrong", "view": "image"}), 0)
 
 
-def test_what_was_written_to_a_given_length_is_an_evaluation_of_its_own() -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("length", "given", "accuracy when the length is given"),
+        ("condition", "wrong", "accuracy, told a wrong kind"),
+        ("condition", "forbid", "accuracy, kept from naming the kind"),
+    ],
+)
+def test_what_was_written_otherwise_is_an_evaluation_of_its_own(key: str, value: str, words: str) -> None:
     record = make_record({("hard", "image"): "1000"})
-    measure = read_measure({"what": "accuracy", "level": "hard", "view": "image", "length": "given"})
-    assert measure_words(measure) == "hard image: accuracy when the length is given (%)"
+    measure = read_measure({"what": "accuracy", "level": "hard", "view": "image", key: value})
+    assert measure_words(measure) == f"hard image: {words} (%)"
     assert not is_made(record, measure)
-    assert follow_up(measure, {}) == ("evaluate", "evaluation.length=given")
-    with pytest.raises(NotThereError, match="length=given"):
+    assert follow_up(measure, {}) == ("evaluate", f"evaluation.{key}={value}")
+    with pytest.raises(NotThereError, match=f"{key}={value}"):
         sample(record, measure, 0)
     other = make_record({("hard", "image"): "1110"}).data["evaluations"][0]
-    record.data["evaluations"].append({**other, "own": False, "length": "given"})
+    record.data["evaluations"].append({**other, "own": False, key: value})
     record = Record(record.data, record.path)
     assert is_made(record, measure) and sample(record, measure, 0).values == (1.0, 1.0, 1.0, 0.0)
-    assert sample(record, replace(measure, length="auto"), 0).values == (1.0, 0.0, 0.0, 0.0)
-    with pytest.raises(ValueError, match=r"measure\.length=given: of what an evaluation at the end has"):
-        read_measure({"what": "failures:misread", "length": "given"})
+    assert sample(record, replace(measure, **{key: "auto"}), 0).values == (1.0, 0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match=rf"measure\.{key}={value}: of what an evaluation at the end has"):
+        read_measure({"what": "failures:misread", key: value})
 
 
 def grouped(right: str, seed: int = 0, **groups: list[str | None]) -> Record:

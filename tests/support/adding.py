@@ -68,17 +68,17 @@ class FakeLearner:
     reply: Callable[[Numbers, Prompt], Generation]
     num_asked: int = 0
     batch_sizes: tuple[int, ...] = ()
-    forbidden: tuple[str | None, ...] = ()
+    forbidden: tuple[tuple[str, ...], ...] = ()
     fail_after: int | None = None
 
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         if self.fail_after is not None and len(self.batch_sizes) >= self.fail_after:
             raise KeyboardInterrupt
         self.num_asked += len(prompts)
         self.batch_sizes += (len(prompts),)
-        self.forbidden += (forbidden_start,)
+        self.forbidden += (tuple(forbidden_starts),)
         return [self.reply(read_state(prompt), prompt) for prompt in prompts]
 
     def count_tokens(self, text: str) -> int:

@@ -152,7 +152,7 @@ def test_a_benchmark_may_be_for_testing_alone(folder: Path) -> None:
 class Guesser:
     """Says red to everything."""
 
-    def generate(self, prompts: Any, max_new_tokens: int, forbidden: str | None = None) -> list[Generation]:
+    def generate(self, prompts: Any, max_new_tokens: int, forbidden: Any = ()) -> list[Generation]:
         return [Generation("red", 1, True) for _ in prompts]
 
     def count_tokens(self, text: str) -> int:

@@ -42,15 +42,19 @@ def answers(
         if settings.length == "given":
             raise ValueError(f"evaluation.length=given: {task.name} has whole episodes, whose turns have no length")
         return _episodes(model, task, states, view, settings)
-    forbidden = None
+    forbidden = []
     if view == "image" and settings.conversion == "forbid":
-        forbidden = _first_word(task, states[0])
+        forbidden.append(_first_word(task.convert(states[0])))
+    if settings.condition != "free" and not task.conditions():
+        raise ValueError(f"evaluation.condition={settings.condition}: {task.name} says of no problem which kind it is")
+    if settings.condition == "forbid":
+        forbidden.append(_first_word(task.condition(states[0])))
     return _responses(model, task, states, view, settings, forbidden)
 
 
 def _responses(
     model: Model, task: Task[Any], states: Sequence[Any], view: Shown, settings: EvaluationSettings,
-    forbidden: str | None = None,
+    forbidden: Sequence[str] = (),
 ) -> list[Answer]:  # fmt: skip
     """One response to each state, written or chosen."""
     prompts = [_prompt(task, state, view, settings) for state in states]
@@ -98,14 +102,18 @@ def _whole(turns: Sequence[Answer]) -> Answer:
 def _prompt(task: Task[Any], state: Any, view: Shown, settings: EvaluationSettings) -> Prompt:
     prefill, converts = settings.prefill, view == "image" and settings.conversion in ("force", "gold")
     if converts:
-        prefill = _first_word(task, state) if settings.conversion == "force" else task.conversion(state).text
+        prefill = _first_word(task.convert(state)) if settings.conversion == "force" else task.conversion(state).text
+    if settings.condition == "force":
+        prefill = task.condition(state)
+    elif settings.condition == "wrong":
+        prefill = next(line for line in task.conditions() if line != task.condition(state))
     given = settings.length == "given"
     pattern = task.response(state, "image_via_text" if converts else view) if given else None
     return Prompt(*ask(task, state, view), prefill, pattern, task.kind_of(state))
 
 
-def _first_word(task: Task[Any], state: Any) -> str:
-    return task.convert(state).split()[0]
+def _first_word(text: str) -> str:
+    return text.split()[0]
 
 
 def _segment_tokens(model: Model, task: Task[Any], state: Any, text: str) -> dict[str, int]:

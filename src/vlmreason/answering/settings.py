@@ -24,6 +24,8 @@ class EvaluationSettings:
     conversion: for image views, whether the model writes the text form first (a caption, of a task that calls it so).
         free: as it likes; force: its response begins with the first word of the sentence that announces it, "Convert";
         forbid: it may not begin so; gold: its response begins with the whole of it, as it is right.
+    condition: whether responses begin with the line that says of which kind a problem is, of a task that has such.
+        free: as the model likes; force: with the right line; wrong: with that of another kind; forbid: with none.
     prefill: text that every response begins with.
     length: free: thoughts end where the model ends them; given: the answer begins at the very token at which the
         expected response begins its own (with conversion=force or gold, the one that converts). What ends a thought is
@@ -38,16 +40,17 @@ class EvaluationSettings:
     batch_size: int = speed(32)
     max_new_tokens: int = 512
     conversion: Literal["free", "force", "forbid", "gold"] = "free"
+    condition: Literal["free", "force", "wrong", "forbid"] = "free"
     prefill: str = ""
     length: Literal["free", "given"] = "free"
 
     @property
     def decisive(self) -> dict[str, object]:
-        """Return what decides the responses beside the problems; `how`, `length` and what is written where they have an
-        effect."""
+        """Return what decides the responses beside the problems; `how`, `length`, `condition` and what is written where
+        they have an effect."""
         if self.how == "choose":
             return {"split": self.split, "conversion": self.conversion, "how": self.how}
-        given = {} if self.length == "free" else {"length": self.length}
+        given = {key: value for key in ("length", "condition") if (value := getattr(self, key)) != "free"}
         return {key: getattr(self, key) for key in ("split", "max_new_tokens", "conversion", "prefill")} | given
 
     def __post_init__(self) -> None:
@@ -64,5 +67,15 @@ class EvaluationSettings:
             raise ValueError(f"evaluation.length=given: cannot be combined with {why}")
         if self.conversion != "free" and "image" not in self.views:
             raise ValueError(f"conversion={self.conversion}: has no effect without the image view")
+        if self.condition != "free":
+            others = {"how": "generate", "length": "free", "prefill": ""}
+            if self.conversion in ("force", "gold"):
+                others["conversion"] = "free"
+            for key, value in others.items():
+                if getattr(self, key) != value:
+                    raise ValueError(
+                        f"evaluation.condition={self.condition}: cannot be combined with "
+                        f"evaluation.{key}={getattr(self, key)}"
+                    )
         if self.conversion != "free" and self.prefill:
             raise ValueError(f"conversion={self.conversion}: cannot be combined with prefill={self.prefill!r}")

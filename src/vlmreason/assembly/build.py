@@ -179,6 +179,7 @@ def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
     }
     levels = {name: task.levels for name, task in tasks.items()}
     supervision.check_levels(run_task, levels, {name: task.text_only for name, task in tasks.items()})
+    supervision.check_conditions(run_task, {name for name, task in tasks.items() if not task.conditions()})
     return tasks
 
 
@@ -396,8 +397,7 @@ def build_evaluation(cfg: Config) -> Any:
 
 def _answers_directly(cfg: Config) -> bool:
     """Whether training shows pictures with direct answers."""
-    phases = build_supervision(cfg).phases.values()
-    return any("image" in part.views for phase in phases for part in phase.parts.values())
+    return any("image" in part.views for one in build_supervision(cfg).phases.values() for part in one.parts.values())
 
 
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:

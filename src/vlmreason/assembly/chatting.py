@@ -59,7 +59,7 @@ class Partner:
             print(f"vlmreason: the picture is stretched to the model's {side} x {side} px", file=sys.stderr)
             picture = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
         prompt = Prompt(text, picture, self.settings.prefill)
-        (made,) = self.learner.generate([prompt], self.settings.max_new_tokens, None)
+        (made,) = self.learner.generate([prompt], self.settings.max_new_tokens)
         return printable(made.text) + ("" if made.finished else " ... (at evaluation.max_new_tokens)")
 
 

@@ -128,12 +128,12 @@ class StepData(Dataset[Step]):
         ref = self.mixture[number]
         task = self.tasks[ref.task]
         problem = task.sample(ref.level, ref.split, ref.index)
-        return build_dialogue(task, problem, ref.view, ref.thought_kept)
+        return build_dialogue(task, problem, ref.view, ref.thought_kept, ref.condition)
 
     def problem(self, number: int) -> Hashable:
         """Return what tells example `number` apart from others, without making it."""
         ref = self.mixture[number]
-        return ref.task, ref.level, ref.split, ref.index, ref.view, ref.thought_kept
+        return ref.task, ref.level, ref.split, ref.index, ref.view, ref.thought_kept, ref.condition
 
     def encode(self, number: int) -> Encoded:
         """Return example `number` of the phase in tokens."""

@@ -43,7 +43,7 @@ _NUM_ROUNDS = 6
 @dataclass(frozen=True)
 class ExampleRef:
     """Which problem, in which view, with which share of its chain of thought; `begins_at`: position of its first
-    token."""
+    token. `condition`: whether the response begins with the line on the kind of the problem."""
 
     task: str
     level: str
@@ -52,6 +52,7 @@ class ExampleRef:
     view: View
     thought_kept: float
     begins_at: int = 0
+    condition: bool = False
 
 
 class Permutation:
@@ -123,6 +124,7 @@ class Mixture:
         self.seed = seed
         self.num_examples = supervision.phase(phase).num_examples
         self._order = supervision.phase_order(phase)
+        self._condition = supervision.phase(phase).condition
         self._cycle: list[tuple[int, int, int, int]] = []  # (source, view, rank among its kind, number of its kind)
         self._sources = self._make_sources(supervision, task)
         self._full_end, self._none_start = self._thought_ends(supervision)
@@ -153,7 +155,7 @@ class Mixture:
         kept = source.thought_kept * self._thought_kept(number)
         begins_at = 0 if source.begins is None else self._draw(number, *source.begins)
         index, shown = source.first + instance, source.views[view]
-        return ExampleRef(source.task, source.level, "train", index, shown, kept, begins_at)
+        return ExampleRef(source.task, source.level, "train", index, shown, kept, begins_at, self._condition)
 
     def identity(self) -> dict[str, Any]:
         """Give what decides the examples, and nothing else: equal ones make the same examples in the same order."""
@@ -172,7 +174,7 @@ class Mixture:
                 }
                 for source in self._sources
             ],
-        }
+        } | ({"condition": True} if self._condition else {})
 
     def _draw(self, number: int, low: int, high: int) -> int:
         """A number of [low, high], by that of the example."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmreason.pictures import Picture
-from vlmreason.segments import FADING, VIEWS, WITH_PICTURE, WITH_TEXT, Response
+from vlmreason.segments import CONDITION, FADING, VIEWS, WITH_PICTURE, WITH_TEXT, Response, Segment
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Modality, Problem, Task
 
@@ -28,11 +28,14 @@ class Dialogue:
     kind: str = ""
 
 
-def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_kept: float = 1.0) -> Dialogue:
+def build_dialogue(
+    task: Task[Any], problem: Problem[Any], view: str, thought_kept: float = 1.0, condition: bool = False
+) -> Dialogue:
     """Make the dialogue of a problem under a view.
 
     `thought_kept` in [0, 1] is the share of the chain of thought's steps that stays; steps are dropped
-    from the front, as in progressive internalisation (appendix I.7).
+    from the front, as in progressive internalisation (appendix I.7). With `condition` the response begins with the line
+    that says of which kind the problem is, where its task has one.
     """
     check_choice("view", view, VIEWS)
     if not 0.0 <= thought_kept <= 1.0:
@@ -40,6 +43,8 @@ def build_dialogue(task: Task[Any], problem: Problem[Any], view: str, thought_ke
     state = problem.state
     prompt, image = ask(task, state, view)
     response = shorten(task.response(state, view), thought_kept)
+    if condition and (line := task.condition(state)):
+        response = Response((Segment(CONDITION, line), *response.segments))
     return Dialogue(problem.id, view, prompt, image, response, task.kind_of(state))
 
 

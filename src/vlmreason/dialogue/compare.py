@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.dialogue.parse import split_response
-from vlmreason.segments import THOUGHT, Response
+from vlmreason.segments import CONDITION, THOUGHT, Response
 from vlmreason.tasks.base import Problem, Task
 
 Span = tuple[int, int]
@@ -48,7 +48,8 @@ def compare(task: Task[Any], problem: Problem[Any], view: str, response: str) ->
     found = split_response(task, problem.state, response)
     kinds = {segment.kind for segment in found.segments if segment.text.strip()}
     shown = "image_via_text" if task.converted_as in kinds else view
-    expected = build_dialogue(task, problem, shown, thought_kept=1.0 if THOUGHT in kinds else 0.0).response
+    kept = 1.0 if THOUGHT in kinds else 0.0
+    expected = build_dialogue(task, problem, shown, kept, condition=CONDITION in kinds).response
     return Compared(expected, found, first_difference(expected.text, response))
 
 

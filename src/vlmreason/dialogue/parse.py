@@ -1,6 +1,7 @@
 """A model's response cut into segments: conversion, thought, answer, and what else the task marks.
 
-A model marks no borders, so they are found: the conversion by the task's conversion sentence at the start,
+A model marks no borders, so they are found: a line on the kind of the problem by the word with which such lines begin,
+at the start, the conversion by the task's conversion sentence behind it or at the start,
 the answer where the task reads it; what is between is thought, cut where `Task.markers` begin segments of other
 kinds. A missing segment is left out.
 """
@@ -11,17 +12,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vlmreason.segments import ANSWER, KINDS, THOUGHT, Response, Segment
+from vlmreason.segments import ANSWER, CONDITION, KINDS, THOUGHT, Response, Segment
 from vlmreason.tasks.base import Task
 
 
 def split_response(task: Task[Any], state: Any, response: str) -> Response:
     """Return the response in segments whose texts join to exactly `response`."""
-    convert_end = _conversion_end(task, state, response)
+    condition_end = _condition_end(task, response)
+    convert_end = max(condition_end, _conversion_end(task, state, response, condition_end))
     answer_start = task.answer_start(response, convert_end)
     convert_end = min(convert_end, answer_start)
+    condition_end = min(condition_end, convert_end)
     pieces = (
-        Segment(task.converted_as, response[:convert_end]),
+        Segment(CONDITION, response[:condition_end]),
+        Segment(task.converted_as, response[condition_end:convert_end]),
         *_marked(task.markers(), response, convert_end, answer_start),
         Segment(ANSWER, response[answer_start:]),
     )
@@ -30,17 +34,18 @@ def split_response(task: Task[Any], state: Any, response: str) -> Response:
 
 def kinds_of(task: Task[Any]) -> list[str]:
     """Name the kinds into which responses of a task are cut, in the table's order."""
-    found = {task.converted_as, THOUGHT, ANSWER, *task.markers()}
+    found = {task.converted_as, THOUGHT, ANSWER, *task.markers(), *([CONDITION] if task.conditions() else ())}
     return [kind.name for kind in KINDS if kind.name in found]
 
 
 def conversion_exact(task: Task[Any], state: Any, response: str) -> bool | None:
     """Tell whether the text a response converts the picture to is the problem's, letter by letter (but for white
     space at its ends); None where the response does not convert."""
-    end = _conversion_end(task, state, response)
+    start = _condition_end(task, response)
+    end = _conversion_end(task, state, response, start)
     if end == 0:
         return None
-    converted = response[:end].lstrip().removeprefix(task.convert(state))
+    converted = response[start:end].lstrip().removeprefix(task.convert(state))
     return converted.strip() == task.text(state).strip()
 
 
@@ -56,10 +61,24 @@ def _marked(markers: Mapping[str, re.Pattern[str]], response: str, start: int, e
     yield Segment(kind, response[start:end], label)
 
 
-def _conversion_end(task: Task[Any], state: Any, response: str) -> int:
-    """Where the conversion ends: where the task says, or behind the gold text, or its last line, or as many lines."""
-    sentence, text = task.convert(state), task.text(state)
+def _condition_end(task: Task[Any], response: str) -> int:
+    """Where the line ends that says of which kind the problem is, at the latest before an answer; 0: there is none."""
+    lines = task.conditions()
+    if not lines or response.split(maxsplit=1)[:1] != lines[0].split(maxsplit=1)[:1]:
+        return 0
     start = len(response) - len(response.lstrip())
+    newline, marker = response.find("\n", start), task.answer_marker().search(response)
+    end = newline + 1 if newline >= 0 else len(response)
+    return min(end, marker.start()) if marker else end
+
+
+def _conversion_end(task: Task[Any], state: Any, response: str, at: int) -> int:
+    """Where the conversion ends that begins at `at`; 0: there is none.
+
+    That is where the task says, or behind the gold text, or its last line, or as many lines.
+    """
+    sentence, text = task.convert(state), task.text(state)
+    start = at + len(response[at:]) - len(response[at:].lstrip())
     if not response.startswith(sentence, start):
         return 0
     start += len(sentence)

@@ -168,6 +168,12 @@ class Revision(Env[RevisionState]):
     def convert(self, state: RevisionState) -> str:
         return self.task.convert(state.problem)
 
+    def condition(self, state: RevisionState) -> str:
+        return self.task.condition(state.problem)
+
+    def conditions(self) -> tuple[str, ...]:
+        return self.task.conditions()
+
     def conversion_end(self, response: str, start: int) -> int | None:
         return self.task.conversion_end(response, start)
 

@@ -112,7 +112,8 @@ def _name(full: Mapping[str, Any], phase: str, num: int) -> str:
     split = [] if full["split"] == "test" else [str(full["split"])]
     prefill = ["prefill"] if full.get("prefill") else []
     given = ["length_given"] if full.get("length") == "given" else []
-    return "-".join([str(full["task"]), phase, str(how), *prefill, *given, *split, f"n{num}"])
+    condition = [f"condition_{full['condition']}"] if "condition" in full else []
+    return "-".join([str(full["task"]), phase, str(how), *prefill, *given, *condition, *split, f"n{num}"])
 
 
 def _further(run_dir: Path) -> Iterator[Path]:

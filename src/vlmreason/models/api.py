@@ -97,7 +97,7 @@ class ApiLearner:
         self.settings = settings
 
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Return responses to prompts, several requests at a time; their tokens are the endpoint's own count where it
         says it.
@@ -105,15 +105,15 @@ class ApiLearner:
         Raises ValueError for what an endpoint cannot do (a beginning that is given or forbidden), and where it does
         not answer.
         """
-        if forbidden_start:
+        if forbidden_starts:
             raise ValueError(
-                "evaluation.conversion=forbid: a model behind an endpoint cannot be kept from a first word; "
-                "evaluation.conversion=free"
+                "evaluation.conversion=forbid and evaluation.condition=forbid: a model behind an endpoint cannot be "
+                "kept from a first word; evaluation.conversion=free evaluation.condition=free"
             )
         if any(prompt.prefill for prompt in prompts):
             raise ValueError(
-                "evaluation.conversion=force and evaluation.prefill: the response of a model behind an endpoint cannot "
-                "be begun for it; evaluation.conversion=free evaluation.prefill=''"
+                "evaluation.conversion=force, evaluation.condition and evaluation.prefill: the response of a model "
+                "behind an endpoint cannot be begun for it; evaluation.conversion=free evaluation.prefill=''"
             )
         if any(prompt.pattern for prompt in prompts):
             raise ValueError(

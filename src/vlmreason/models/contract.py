@@ -137,7 +137,7 @@ class Generator(Protocol):
     """A model that writes."""
 
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Write the likeliest response to each prompt. Raises ValueError where it cannot be begun as is asked."""
 

@@ -83,7 +83,11 @@ def to_json(result: Result) -> dict[str, Any]:
     }
 
 
-_OWN = (("how", "auto"), ("length", "auto"))  # where nothing else is asked for, in keys that were not always there
+_OWN = (
+    ("how", "auto"),
+    ("length", "auto"),
+    ("condition", "auto"),
+)  # where nothing else is asked for, in keys that were not always there
 
 
 def _cell(result: CellResult) -> dict[str, Any]:

@@ -164,6 +164,8 @@ class Measure(Asked):
             raise ValueError(f"measure.conversion={self.conversion}: has no effect with measure.how=choose")
         if self.length != "auto" and (entry.source != "evaluation" or self.how == "choose" or self.training):
             raise ValueError(f"measure.length={self.length}: of what an evaluation at the end has that writes")
+        if self.condition != "auto" and (entry.source != "evaluation" or self.how == "choose" or self.training):
+            raise ValueError(f"measure.condition={self.condition}: of what an evaluation at the end has that writes")
         over = "training" if self.training == "curve" else "checkpoints"
         allowed = [place.name for place in PLACES if place.over == over]
         if over == "training":
@@ -216,13 +218,13 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     if measure.source != "evaluation":
         return ("analyze", f"what={measure.source}", *_words(analyses.get(measure.source, {})))
     other_task = measure.task not in (None, own_task)
-    if measure.conversion == measure.how == measure.length == "auto" and not other_task:
+    if measure.conversion == measure.how == measure.length == measure.condition == "auto" and not other_task:
         return None
     task = () if not other_task else (f"task={measure.task}",)
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip
-    chosen = {"how": measure.how, "length": measure.length}
+    chosen = {"how": measure.how, "length": measure.length, "condition": measure.condition}
     asked = tuple(f"evaluation.{key}={value}" for key, value in chosen.items() if value != "auto")
     return ("evaluate", *task, *how, *asked)
 
@@ -233,7 +235,8 @@ def is_made(record: Record, measure: Measure) -> bool:
     if measure.source == "training":
         return record.evaluation(None, "auto") is not None
     if measure.source == "evaluation":
-        return record.evaluation(measure.task, measure.conversion, measure.how, measure.length) is not None
+        asked = (measure.task, measure.conversion, measure.how, measure.length, measure.condition)
+        return record.evaluation(*asked) is not None
     return measure.source in record.analyses
 
 
@@ -339,6 +342,13 @@ def factor(measure: Measure) -> float:
     return 100.0 if measure.in_percent else 1.0
 
 
+_CONDITIONS = {
+    "force": "told the right kind",
+    "wrong": "told a wrong kind",
+    "forbid": "kept from naming the kind",
+}
+
+
 def measure_words(measure: Measure) -> str:
     """Return what is measured, as the label of an axis."""
     words = measure.entry.words.format(name=_named(measure.name))
@@ -346,6 +356,8 @@ def measure_words(measure: Measure) -> str:
         words = f"best {words} while training"
     if measure.length == "given":
         words = f"{words} when the length is given"
+    if measure.condition in _CONDITIONS:
+        words = f"{words}, {_CONDITIONS[measure.condition]}"
     where = " ".join(word for word in (measure.level, measure.view) if word)
     shown = f"{words} ({measure.unit})" if measure.unit else words
     of_problems = measure.entry.over != "checkpoints" and measure.source != "imported"

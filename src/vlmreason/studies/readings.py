@@ -24,7 +24,8 @@ class Asked:
     """A figure and the problems that it is of.
 
     what: its name, as `accuracy` or `part:sum`. level, view: of the problems; None: the first that are there.
-    conversion, how, length: auto (that of the run's own evaluation), or another one, which is evaluated for it.
+    conversion, how, length, condition: auto (that of the run's own evaluation), or another one, which is evaluated for
+    it.
     task: on which it is evaluated; None: the run's own.
     """
 
@@ -34,6 +35,7 @@ class Asked:
     conversion: Literal["auto", "free", "force", "forbid", "gold"] = "auto"
     how: Literal["auto", "generate", "choose"] = "auto"
     length: Literal["auto", "free", "given"] = "auto"
+    condition: Literal["auto", "free", "force", "wrong", "forbid"] = "auto"
     task: str | None = None
 
     @property
@@ -63,11 +65,12 @@ class Curve:
 
 def cell(record: Record, asked: Asked) -> EvaluationCell:
     """Return the scores of the problems that are asked for. Raises NotThereError."""
-    evaluation = record.evaluation(asked.task, asked.conversion, asked.how, asked.length)
+    evaluation = record.evaluation(asked.task, asked.conversion, asked.how, asked.length, asked.condition)
     if evaluation is None:
         other = "" if asked.task is None else f" on {asked.task}"
         how = f", how={asked.how}" if asked.how != "auto" else ""
         how += f", length={asked.length}" if asked.length != "auto" else ""
+        how += f", condition={asked.condition}" if asked.condition != "auto" else ""
         raise NotThereError(f"no evaluation{other} with conversion={asked.conversion}{how}")
     found = evaluation.cell(asked.level, asked.view)
     if found is None:

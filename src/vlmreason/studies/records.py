@@ -70,12 +70,14 @@ class Evaluation:
     cells: tuple[EvaluationCell, ...]
     how: str = "generate"
     length: str = "free"
+    condition: str = "free"
 
     @property
     def asked(self) -> str:
         """Say how responses came about, in words."""
-        length = ", length given" if self.length == "given" else ""
-        return "chosen" if self.how == "choose" else f"conversion {self.conversion}{length}"
+        further = ", length given" if self.length == "given" else ""
+        further += f", condition {self.condition}" if self.condition != "free" else ""
+        return "chosen" if self.how == "choose" else f"conversion {self.conversion}{further}"
 
     def cell(self, level: str | None, view: str | None) -> EvaluationCell | None:
         return next((c for c in self.cells if level in (None, c.level) and view in (None, c.view)), None)
@@ -132,24 +134,33 @@ class Record:
         return str(source["commit"])[:12] + ("+" if source["dirty"] else "")
 
     def evaluation(
-        self, task: str | None, conversion: str, how: str = "auto", length: str = "auto"
+        self,
+        task: str | None,
+        conversion: str,
+        how: str = "auto",
+        length: str = "auto",
+        condition: str = "auto",
     ) -> Evaluation | None:
-        """Return the final model's evaluation on a task (None: its own), with a conversion, asked so and with thoughts
-        of such a length (auto: the run's own).
+        """Return the final model's evaluation on a task (None: its own), with a conversion, asked so, with thoughts
+        of such a length and with such a line on the kind before them (auto: the run's own).
 
         Of responses that came about otherwise than the run's own (written, chosen), any conversion is as good. Of
         several the run's own comes first, then the one with the most problems.
         """
         wanted = task or self.config["task"]["name"]
-        own = next(((e.conversion, e.how, e.length) for e in self.evaluations if e.own), ("free", "generate", "free"))
-        how, length = own[1] if how == "auto" else how, own[2] if length == "auto" else length
+        owns = ((e.conversion, e.how, e.length, e.condition) for e in self.evaluations if e.own)
+        own = next(owns, ("free", "generate", "free", "free"))
+        asked = tuple(
+            mine if one == "auto" else one for one, mine in zip((how, length, condition), own[1:], strict=True)
+        )
         fitting = [
             e
             for e in self.evaluations
-            if (e.task, e.how, e.length, e.phase) == (wanted, how, length, "final")
+            if (e.task, e.phase) == (wanted, "final")
+            and (e.how, e.length, e.condition) == asked
             and (
                 e.conversion == (own[0] if conversion == "auto" else conversion)
-                or (conversion == "auto" and how != own[1])
+                or (conversion == "auto" and asked[0] != own[1])
             )
         ]
         return max(fitting, key=lambda e: (e.own, sum(len(cell.right) for cell in e.cells)), default=None)
@@ -288,7 +299,7 @@ def _evaluation(
         "phase": "final" if identity["checkpoint"] == final else "other",
         "identity": identity,
         "cells": [_cell(folder, task, str(identity["split"]), row) for row in summary["cells"]],
-    } | {key: identity[key] for key in ("how", "length") if key in identity}
+    } | {key: identity[key] for key in ("how", "length", "condition") if key in identity}
 
 
 def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> dict[str, Any]:

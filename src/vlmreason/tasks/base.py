@@ -202,6 +202,14 @@ class Task(ABC, Generic[State]):
         or as many lines further on as it has."""
         return None
 
+    def condition(self, state: State) -> str:
+        """Write the line that says of which kind a problem is, with which a response may begin; "": there is none."""
+        return ""
+
+    def conditions(self) -> tuple[str, ...]:
+        """Give the lines of all kinds, those of other tasks too. They share a first word that begins nothing else."""
+        return ()
+
     def facts(self, state: State, kind: str, text: str) -> Mapping[object, object] | None:
         """Read what a segment of a kind states, a value for each slot; None where the task reads none of that kind.
 

@@ -90,7 +90,7 @@ class Learner:
         rows = [F.log_softmax(self.model(self.processor.counts(p.text)), 0).tolist() for p in prompts]
         return [[Choice(row[find(text)], 1) for text in some] for row, some in zip(rows, options)]
 
-    def generate(self, prompts, max_new_tokens, forbidden_start=None):
+    def generate(self, prompts, max_new_tokens, forbidden_starts=()):
         raise ValueError("model=letters: it writes nothing; evaluation.how=choose")
 
     def count_tokens(self, text):

@@ -151,7 +151,7 @@ def test_forbidden_start_and_image_token_are_never_generated() -> None:
     learner.model.lm_head = Biased(learner.model.lm_head)
     free = learner.generate(prompts(3), 3)
     assert [found.text for found in free] == ["ConvertConvertConvert"] * 3
-    for found in learner.generate(prompts(3), 3, forbidden_start="Convert the picture"):
+    for found in learner.generate(prompts(3), 3, forbidden_starts=["Convert the picture"]):
         assert found.text == " theConvertConvert", "only the start is forbidden"
 
 

@@ -131,7 +131,7 @@ def test_process_is_scored_statement_by_statement() -> None:
     thought = TASK.thought(state)
     lines, out = thought[:-1], thought[-1]
     assert len(lines) == 3
-    whole = TASK.score(state, "".join(thought) + TASK.answer(state))
+    whole = TASK.score(state, TASK.condition(state) + "".join(thought) + TASK.answer(state))
     assert whole.correct and set(whole.parts.values()) == {1.0}
     head, _, rest = lines[1].partition("size ")
     spoiled = head + "size " + {"1": "2", "2": "3", "3": "4", "4": "1"}[rest[0]] + rest[1:]

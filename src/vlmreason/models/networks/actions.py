@@ -144,10 +144,10 @@ class ActionLearner:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Return the likeliest action of each prompt. Raises ValueError where a beginning is given or forbidden."""
-        if forbidden_start or any(prompt.prefill for prompt in prompts):
+        if forbidden_starts or any(prompt.prefill for prompt in prompts):
             raise ValueError(
                 "evaluation.conversion and evaluation.prefill: a policy that chooses actions writes no text; "
                 "evaluation.conversion=free evaluation.prefill=''"

@@ -122,10 +122,10 @@ class SmarterLearner:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Return the likeliest answer to each prompt. Raises ValueError where a beginning is given."""
-        if forbidden_start or any(prompt.prefill or prompt.pattern for prompt in prompts):
+        if forbidden_starts or any(prompt.prefill or prompt.pattern for prompt in prompts):
             raise ValueError(
                 "evaluation.conversion, evaluation.prefill and evaluation.length: a network writes no text; "
                 "evaluation.conversion=free evaluation.prefill='' evaluation.length=free"

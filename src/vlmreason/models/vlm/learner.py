@@ -112,18 +112,18 @@ class Learner:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Return greedy responses to a batch of prompts, with a KV cache.
 
-        `forbidden_start`: the first token of this text may not begin a response. Raises ValueError where the
+        `forbidden_starts`: the first tokens of these texts may not begin a response. Raises ValueError where the
         longest prompt leaves no room for `max_new_tokens` in the model's context.
         """
         placed = [self._answer_places(prompts)] if any(prompt.pattern for prompt in prompts) else None
-        forbidden = self.processor.first_token(forbidden_start) if forbidden_start else None
+        forbidden = [self.processor.first_token(text) for text in forbidden_starts]
         rows = self._generate(
             prompts, max_new_tokens, do_sample=False,
-            begin_suppress_tokens=None if forbidden is None else [forbidden], logits_processor=placed,
+            begin_suppress_tokens=forbidden or None, logits_processor=placed,
         )  # fmt: skip
         return [self._generation(prompt, row) for prompt, row in zip(prompts, rows.tolist(), strict=True)]
 

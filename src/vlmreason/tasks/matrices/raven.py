@@ -19,6 +19,7 @@ from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
 from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
 from vlmreason.tasks.matrices.drawing import Artist
+from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES
 from vlmreason.tasks.matrices.panels import (
     CONFIGURATIONS,
     NUM_CHOICES,
@@ -54,6 +55,7 @@ class Raven(Task[MatrixState]):
         check_choice("task.sampling", sampling, SAMPLING)
         self.sizes, self.choices, self.sampling = sizes, choices, sampling
         self.wording: MatrixWording = choose_wording(WORDINGS, trace, wording or {})
+        self.sentences = SENTENCES[trace]
         self.artist = Artist(sizes)
         self.phrases = Phrases(self.wording, sizes)
         self.statements = Statements(self.phrases)
@@ -119,6 +121,12 @@ class Raven(Task[MatrixState]):
     def convert(self, state: MatrixState) -> str:
         return self.wording.convert
 
+    def condition(self, state: MatrixState) -> str:
+        return self.sentences[REGULAR]
+
+    def conditions(self) -> tuple[str, ...]:
+        return tuple(self.sentences.values())
+
     def thought(self, state: MatrixState) -> list[str]:
         """Return a step for every attribute of every component, and one for the choices that are ruled out."""
         return self.statements.written(state, self.solution(state))
@@ -134,7 +142,7 @@ class Raven(Task[MatrixState]):
 
         Parts are of the trace, derived from the panels: shares of its statements that are right (`levels` of the
         panels, `rules`, `predictions`, choices `ruled_out`, and of all of them `statements`), whether all of them are
-        (`process`), and right choice with a right process (`proven`).
+        (`process`), right choice with a right process (`proven`); and whether it begins with the kind (`kind`).
         """
         response = response[:MAX_RESPONSE_CHARS]
         start = self.answer_start(response, 0)
@@ -145,6 +153,7 @@ class Raven(Task[MatrixState]):
         correct = given is not None and int(given[1]) == state.answer + 1
         parts = {kind: _share(right[kind]) for kind in KINDS} | {"statements": _share(every)}
         parts |= {"process": float(all(every)), "proven": float(correct and all(every))}
+        parts["kind"] = float(response.lstrip().startswith(self.condition(state)))
         return Score(correct, given is not None, parts)
 
     def state_from_json(self, data: object) -> MatrixState:

@@ -39,7 +39,8 @@ def check_phase(
     for i, example in enumerate(encoded):
         ref = mixture[i]
         task = tasks[ref.task]
-        dialogue = build_dialogue(task, task.sample(ref.level, ref.split, ref.index), ref.view, ref.thought_kept)
+        problem = task.sample(ref.level, ref.split, ref.index)
+        dialogue = build_dialogue(task, problem, ref.view, ref.thought_kept, ref.condition)
         if isinstance(learner, Learner):
             _check_example(learner, example, dialogue.response.text, f"{dialogue.id} ({ref.view})")
     device = next(learner.model.parameters()).device
@@ -76,7 +77,8 @@ def decoded(learner: Trainable, mixture: Mixture, tasks: Mapping[str, Task[Any]]
     """Return the first example of a phase, decoded from its tokens; of a network, which has none, as it is written."""
     ref = mixture[0]
     task = tasks[ref.task]
-    dialogue = build_dialogue(task, task.sample(ref.level, ref.split, ref.index), ref.view, ref.thought_kept)
+    problem = task.sample(ref.level, ref.split, ref.index)
+    dialogue = build_dialogue(task, problem, ref.view, ref.thought_kept, ref.condition)
     where = f"{mixture.phase}, example 0: {dialogue.id} ({ref.view})"
     if not isinstance(learner, Learner):
         return Decoded(where, dialogue.prompt, dialogue.response.text)
