@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 import string
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,18 @@ def test_strings_of_any_kind_are_judged():
         found = JUDGES["cifar100"](said, "apple")
         assert found.category in CATEGORIES and found.nearest in CIFAR100
         assert found.right_named or found.category not in ("correct", "correct_verbose")
+
+
+def test_a_key_made_by_hand_agrees():
+    """Answers with the category that the rules in words give them."""
+    lines = (Path(__file__).parent / "answers.tsv").read_text().splitlines()
+    assert len(lines) >= 200
+    judges = {name: Judge([label.replace("_", " ") for label in labels], ALL) for name, labels in LABELS.items()}
+    key = [line.split("\t") for line in lines]
+    assert {category for *_, category in key} == set(CATEGORIES)
+    wrong = [
+        (name, gold, said, wanted, found.category)
+        for name, gold, said, wanted in key
+        if (found := judges[name](said, gold)).category != wanted
+    ]
+    assert not wrong
