@@ -54,7 +54,14 @@ def test_every_cell_of_the_json_names_its_runs(tmp_path: Path) -> None:
 def test_numbers_from_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "numbers.csv"
     path.write_text("model,MMMU,POPE\nours,35.4,\ntheirs,1e1,86.6\n")
-    assert read_numbers(path) == {("ours", "MMMU"): 35.4, ("theirs", "MMMU"): 10.0, ("theirs", "POPE"): 86.6}
+    assert read_numbers(path) == {
+        ("ours", "MMMU"): {0: 35.4}, ("theirs", "MMMU"): {0: 10.0}, ("theirs", "POPE"): {0: 86.6},
+    }  # fmt: skip
+    path.write_text("model,seed,MMMU\nours,0,35\nours,7,37\n")
+    assert read_numbers(path) == {("ours", "MMMU"): {0: 35.0, 7: 37.0}}
+    path.write_text("model,seed,MMMU\nours,x,35\n")
+    with pytest.raises(ValueError, match=r"numbers\.csv, line 2: seed='x': a whole number is expected"):
+        read_numbers(path)
     path.write_text("model,MMMU\nours,many\n")
     with pytest.raises(ValueError, match=r"numbers\.csv, line 2: MMMU='many': a number is expected"):
         read_numbers(path)

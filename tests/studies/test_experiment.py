@@ -95,6 +95,11 @@ def test_what_follows_training() -> None:
         "evaluate", "evaluation.conversion=force", "evaluation.views=[image]",
     )  # fmt: skip
     assert follow_up(read_measure({"task": "grid_navigation"}), {}) == ("evaluate", "task=grid_navigation")
+    others = {"evaluation": {"evaluation": "pictures"}}
+    assert follow_up(read_measure({"task": "digits"}), others) == ("evaluate", "task=digits", "evaluation=pictures")
+    assert follow_up(read_measure({"conversion": "force"}), others) == (
+        "evaluate", "evaluation.conversion=force", "evaluation.views=[image]",
+    )  # fmt: skip
     assert follow_up(read_measure({"task": "grid_navigation"}), {}, own_task="grid_navigation") is None
     gradients = read_measure({"what": "gradients:cosine", "at": 0.5})
     assert follow_up(gradients, {"gradients": {"num": 8, "adam": False, "levels": ["simple", "hard"]}}) == (

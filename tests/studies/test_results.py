@@ -278,10 +278,14 @@ def test_figures_of_passes() -> None:
 def test_imported_numbers() -> None:
     changes: dict[str, Any] = {"measure": {"what": "imported:MMMU"}, "panels": [{}], "paper": [], "x": {},
                                "series": [{"label": "ours"}, {"label": "theirs"}], "draw": "table"}  # fmt: skip
-    found = collect("made_up/t", "nano", artifact(**changes), lambda _: None, {("ours", "MMMU"): 35.4})
+    found = collect("made_up/t", "nano", artifact(**changes), lambda _: None, {("ours", "MMMU"): {0: 35.4}})
     ours, theirs = found.cells
     assert ours.estimate is not None and ours.estimate.mean == 35.4
     assert theirs.estimate is None and theirs.missing[0].reason == "theirs: no MMMU in the file of numbers"
+    numbers = {("ours", "MMMU"): {0: 35.0, 1: 37.0}}
+    ours = collect("made_up/t", "nano", artifact(**changes), lambda _: None, numbers).cells[0]
+    assert ours.estimate is not None and (ours.estimate.mean, ours.estimate.num_seeds) == (36.0, 2)
+    assert ours.estimate.ci_low < 35 < 37 < ours.estimate.ci_high and [one.seed for one in ours.samples] == [0, 1]
 
 
 def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:

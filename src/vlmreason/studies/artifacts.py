@@ -120,15 +120,19 @@ def studies(artifacts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name.partition("/")[0] for name in artifacts))
 
 
-def read_numbers(path: Path) -> dict[tuple[str, str], float]:
+def read_numbers(path: Path) -> dict[tuple[str, str], dict[int, float]]:
     """Return a CSV file of numbers from elsewhere: first column the series, the others named by their header.
 
+    With a column `seed` a series has a row for each, else one row, of seed 0: by series and column the numbers by seed.
     Raises ValueError naming file and line.
     """
-    return dict(_numbers(path))
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for place, seed, number in _numbers(path):
+        found.setdefault(place, {})[seed] = number
+    return found
 
 
-def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], float]]:
+def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], int, float]]:
     try:
         rows = list(csv.reader(io.StringIO(read_text(path, MAX_JSON_BYTES), newline="")))
     except csv.Error as error:
@@ -137,9 +141,13 @@ def _numbers(path: Path) -> Iterator[tuple[tuple[str, str], float]]:
         return
     heads = rows[0]
     for line, row in enumerate(rows[1:], start=2):
-        for head, text in zip(heads[1:], row[1:], strict=False):
+        cells = dict(zip(heads[1:], row[1:], strict=False))
+        seed = cells.pop("seed", "0")
+        if not (seed.isdecimal() and seed.isascii()):
+            raise ValueError(f"{path}, line {line}: seed={seed!r}: a whole number is expected")
+        for head, text in cells.items():
             if text.strip():
                 try:
-                    yield (row[0], head), float(text)
+                    yield (row[0], head), int(seed), float(text)
                 except ValueError:
                     raise ValueError(f"{path}, line {line}: {head}={text!r}: a number is expected") from None

@@ -218,7 +218,8 @@ class StudyScale:
     """What all artifacts of a study share at one scale.
 
     set: settings of every run. values: what `${name}` stands for in the experiments' files (those of the paper's
-    scale are `${at_paper.name}`). analyses: settings of `vlmreason analyze` by `what`.
+    scale are `${at_paper.name}`). analyses: settings of `vlmreason analyze` by `what`, and of
+    `evaluate` of other tasks as `evaluation`.
     """
 
     set: Mapping[str, Any]

@@ -211,7 +211,8 @@ def read_measure(data: Mapping[str, Any]) -> Measure:
 def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_task: str | None = None) -> Words | None:
     """Return the command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
 
-    `analyses`: the study's settings of each `analyze what=`. `own_task`: of the run, which training evaluates.
+    `analyses`: the study's settings of each `analyze what=`, and of `evaluate` of other tasks as
+    `evaluation`. `own_task`: of the run, which training evaluates.
     """
     if measure.source in ("imported", "training"):
         return None
@@ -220,7 +221,7 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     other_task = measure.task not in (None, own_task)
     if measure.conversion == measure.how == measure.length == measure.condition == "auto" and not other_task:
         return None
-    task = () if not other_task else (f"task={measure.task}",)
+    task = () if not other_task else (f"task={measure.task}", *_words(analyses.get("evaluation", {})))
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmreason.studies.estimates import Estimate, Sample, estimate, of_shares
+from vlmreason.studies.estimates import Estimate, Sample, estimate, of_run, of_shares
 from vlmreason.studies.experiment import Cell, Experiment
 from vlmreason.studies.measures import curve, sample
 from vlmreason.studies.readings import Curve, NotThereError
 from vlmreason.studies.records import Record
+
+Numbers = Mapping[tuple[str, str], Mapping[int, float]]
+"""Numbers from elsewhere, by series and column, and by seed."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,14 @@ class Result:
         return len({run for result in self.cells for run in result.runs})
 
 
-def collect(
-    name: str, scale: str, experiment: Experiment, find: Find, numbers: Mapping[tuple[str, str], float] | None = None
-) -> Result:
-    """Return every cell of an experiment from the records that `find` knows. `numbers`: imported, by series and
-    column."""
+def collect(name: str, scale: str, experiment: Experiment, find: Find, numbers: Numbers | None = None) -> Result:
+    """Return every cell of an experiment from the records that `find` knows, and from imported numbers."""
     used: dict[str, Found] = {}
     cells = tuple(_cell(cell, find, used, numbers or {}) for cell in experiment.cells())
     return Result(name, scale, experiment, cells, tuple(_notes(experiment, cells, used.values())))
 
 
-def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Mapping[tuple[str, str], float]) -> CellResult:
+def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Numbers) -> CellResult:
     if cell.measure.source == "imported":
         return _imported(cell, numbers)
     samples, curves, runs, missing, marks = [], [], [], [], []
@@ -121,12 +121,15 @@ def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Mapping[tuple
     )
 
 
-def _imported(cell: Cell, numbers: Mapping[tuple[str, str], float]) -> CellResult:
+def _imported(cell: Cell, numbers: Numbers) -> CellResult:
     column = cell.measure.what.partition(":")[2]
-    value = numbers.get((cell.series, column))
-    missing = () if value is not None else (Missing({}, None, f"{cell.series}: no {column} in the file of numbers"),)
-    found = None if value is None else Estimate(value, None, None, 0, None)
-    return CellResult(cell, found, (), (), (), missing, ())
+    values = numbers.get((cell.series, column), {})
+    missing = () if values else (Missing({}, None, f"{cell.series}: no {column} in the file of numbers"),)
+    if len(values) == 1:
+        [value] = values.values()
+        return CellResult(cell, Estimate(value, None, None, 0, None), (), (), (), missing, ())
+    samples = tuple(of_run(seed, value) for seed, value in values.items())
+    return CellResult(cell, estimate(samples) if samples else None, samples, (), (), missing, ())
 
 
 def _notes(experiment: Experiment, cells: Sequence[CellResult], used: Iterable[Found]) -> list[str]:

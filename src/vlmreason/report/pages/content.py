@@ -188,7 +188,7 @@ def users(results: Any) -> dict[str, tuple[str, ...]]:
 def seeds_and_runs(cell: CellResult) -> list[tuple[int, str]]:
     """Return the runs behind a cell, each with its seed."""
     seeds = [one.seed for one in (cell.samples or cell.curves)]
-    return list(zip(seeds, cell.runs, strict=True))
+    return list(zip(seeds, cell.runs, strict=True)) if cell.runs else []  # numbers from elsewhere have none
 
 
 def _run(record: Record, settings: str, used_by: tuple[str, ...]) -> Run:
