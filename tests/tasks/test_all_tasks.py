@@ -99,7 +99,14 @@ def test_options_are_different_answers_and_one_is_right(name, scale, level):
 
 def test_tasks_with_options():
     found = {name for name in TASKS if offers_options(name)}
-    assert found == {"visual_analogy", "pattern_heldout_visual_analogy", "raven", "smart_families", *LABELLED}
+    assert found == {
+        "visual_analogy",
+        "pattern_heldout_visual_analogy",
+        "raven",
+        "irregular",
+        "smart_families",
+        *LABELLED,
+    }
 
 
 def offers_options(name):

@@ -20,7 +20,7 @@ from vlmreason.structure import structure
 from vlmreason.training.supervised.pretrain import skill_accuracy
 
 SPELLED = ("digits", "things10", "things30", "symbols30")
-OF_NEWER_WORDS = ("shape_area", "grid_position", "shape_grid", "raven", "raven_perception")
+OF_NEWER_WORDS = ("shape_area", "grid_position", "shape_grid", "raven", "raven_perception", "irregular")
 """Tasks whose terse wording takes words that the shipped bases lack; the verbose one is for larger models."""
 
 
