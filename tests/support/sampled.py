@@ -11,6 +11,7 @@ READ_FROM_FILES = (
     "cifar10",
     "cifar100",
     "image_folders",
+    "mmvp_files",
 )
 """Tasks whose problems are files of the user's: nothing to check without them (they have tests of their own)."""
 

@@ -105,6 +105,7 @@ def test_tasks_with_options():
         "raven",
         "irregular",
         "smart_families",
+        "visual_pairs",
         *LABELLED,
     }
 

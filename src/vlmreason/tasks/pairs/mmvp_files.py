@@ -1,0 +1,130 @@
+"""MMVP (arXiv 2401.06209) from the user's disk: 300 pictures and Questions.csv, in which rows 2k - 1 and 2k are a pair.
+
+Two answers as published are wrong: rows 100 and 280. Whether those of their partners are wrong too is disputed, so
+`labels` says which are used: published; audit (the two corrected, as lmms-eval does); swapped (the partners too). With
+audit these two pairs have one answer for both pictures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from vlmreason.pictures import Picture
+from vlmreason.structure import check_choice
+from vlmreason.tasks.base import Modality
+from vlmreason.tasks.on_disk import DiskTask, Rows, shown
+from vlmreason.tasks.pairs.base import LETTERS, PairTask
+
+CORRECTED: Mapping[str, frozenset[int]] = {
+    "published": frozenset(),
+    "audit": frozenset({100, 280}),
+    "swapped": frozenset({99, 100, 279, 280}),
+}
+"""Rows, from 1, whose answer is the other one than is published."""
+
+_MAX_TEXT = 2000
+_OPTIONS = re.compile(r"\(a\)\s*(.+?)\s*\(b\)\s*(.+)", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class MMVPState:
+    """Row `number` from 1; `answer` 0 or 1, after correction."""
+
+    number: int
+    question: str
+    choices: tuple[str, str]
+    answer: int
+    image: str
+
+
+class MMVPFiles(PairTask, DiskTask[MMVPState]):
+    """data: Questions.csv. images: the folder that the pictures' names are relative to. All are for testing."""
+
+    name = "mmvp_files"
+    version = 1
+    levels: ClassVar[tuple[str, ...]] = ("pairs",)
+    state_type = MMVPState
+
+    def __init__(
+        self,
+        sizes: Any = None,
+        trace: str = "terse",
+        wording: Mapping[str, str] | None = None,
+        data: str | None = None,
+        images: str | None = None,
+        picture_name: str = "MMVP Images/{id}.jpg",
+        labels: Literal["published", "audit", "swapped"] = "audit",
+        checksums: str | None = None,
+        max_megapixels: float = 50.0,
+    ) -> None:
+        DiskTask.__init__(self, sizes, trace, wording, data, images, checksums, None, "refuse", 0.1, max_megapixels)
+        if picture_name.count("{id}") != 1:
+            raise ValueError(f"task.picture_name={picture_name!r}: a path with {{id}} in it is expected")
+        check_choice("task.labels", labels, CORRECTED)
+        self.picture_name, self.labels = picture_name, labels
+
+    def read(self, row: Any) -> MMVPState:
+        question, options = (_text(row, name) for name in ("Question", "Options"))
+        index, given = _text(row, "Index"), _text(row, "Correct Answer").strip().lower()
+        if not index.isascii() or not index.isdecimal() or not 1 <= int(index[:9]) <= 10**6:
+            raise ValueError(f"Index={shown(index)}: a row's number from 1 on is expected")
+        number, found = int(index), _OPTIONS.fullmatch(options.strip())
+        if found is None:
+            raise ValueError(f"Options={shown(options)}: (a) and (b) with words are expected")
+        if given not in ("(a)", "(b)"):
+            raise ValueError(f"Correct Answer={shown(given)}: (a) or (b) is expected")
+        answer = LETTERS.index(given[1]) ^ (number in CORRECTED[self.labels])
+        image = self.image(self.picture_name.replace("{id}", str(number)))
+        return MMVPState(number, question.strip(), (found[1], found[2]), answer, image)
+
+    def split(self, state: MMVPState) -> str:
+        return "test"
+
+    def _rows(self, level: str, split: str) -> Rows[MMVPState] | None:
+        rows = super()._rows(level, split)
+        if rows is not None:
+            rows.check = lambda places: _check(rows, places)  # type: ignore[method-assign]
+        return rows
+
+    def groups(self, state: MMVPState) -> Mapping[str, str]:
+        return {"pair": str((state.number + 1) // 2)}
+
+    def two_options(self, state: MMVPState) -> tuple[str, str]:
+        return state.choices
+
+    def right(self, state: MMVPState) -> int:
+        return state.answer
+
+    def draw(self, state: MMVPState) -> Picture:
+        return self.picture(state.image)
+
+    def text(self, state: MMVPState) -> str:
+        """Return nothing of the picture: it has no text form, and is not for views of text."""
+        return "-"
+
+    def prompt(self, state: MMVPState, modality: Modality) -> str:
+        return self.asked(state, state.question)
+
+
+def _check(rows: Rows[MMVPState], places: Mapping[Hashable, Sized]) -> None:
+    """Raise ValueError for a row that is there twice, a picture without its partner, a pair with two questions."""
+    by_number: dict[int, MMVPState] = {}
+    for state in rows.rows:
+        if by_number.setdefault(state.number, state) is not state:
+            raise ValueError(f"{rows.path}: Index {state.number} is there twice")
+    for number, state in by_number.items():
+        partner = by_number.get(number + 1 if number % 2 else number - 1)
+        if partner is None:
+            raise ValueError(f"{rows.path}: Index {number} has no partner, and a pair is rows 2k - 1 and 2k")
+        if (partner.question, partner.choices) != (state.question, state.choices):
+            raise ValueError(f"{rows.path}: Index {number} and its partner ask different things")
+
+
+def _text(row: Any, name: str) -> str:
+    value = row[name]
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_TEXT:
+        raise ValueError(f"{name}={shown(value)}: a text of 1 to {_MAX_TEXT} characters is expected")
+    return value
