@@ -34,7 +34,7 @@ OTHERS = {
     "compositional": "beyond_what_pays fig3 fig5 fig7 table2",
     "avr": "condition elicitation irregular stages",
     "emt": "table_a1 table_a2 table_a4 table_a9_linear table_a9_lora beyond_categories beyond_collapse beyond_remedies "
-    + "beyond_studies_meet",
+    + "beyond_studies_meet fig2_2",
     "beyond": "credit restores rl_closes_the_gap turn_groups",
 }
 SCALES = ("nano", "paper")

@@ -1,8 +1,8 @@
 """A small residual network over the classes of labelled pictures, trained from nothing (section 2.3).
 
 After chapter 2 of Zhai's dissertation. It has one head over all options of the task, so that classes which a phase does
-not show stay in the softmax and are pushed down. Norms are over groups of channels, not over a batch: a step may be cut into micro-batches.
-Pictures are brought to `side` pixels and shown as they are: mirrored, as the paper has them, digits are ambiguous.
+not show stay in the softmax and are pushed down. Norms are over groups of channels, not over a batch, which may be cut
+into micro-batches. Pictures are brought to `side` pixels and not mirrored, which would make digits ambiguous.
 """
 
 from __future__ import annotations
