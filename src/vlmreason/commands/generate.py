@@ -5,6 +5,7 @@
   lmms_eval   the image folder with the task folder of lmms-eval (--include_path): YAML, and Python that scores as we do
   llava       conversation JSON, the form that LLaVA-style trainers read
   vlmevalkit  TSV with base64 pictures, the form that VLMEvalKit evaluates
+  own         as sets of the family are published: RAVEN's of raven (a level per folder), MARVEL's of irregular
 
 Of an environment (task=number_line) num counts episodes, and every turn of its expert is written; not for the kits.
 Uses all cores; an interrupted command continues where it stopped, with the same files as an unbroken one.
@@ -34,7 +35,7 @@ class Settings:
     split: str
     num: int
     out: str
-    format: Literal["folder", "parquet", "lmms_eval", "llava", "vlmevalkit"]
+    format: Literal["folder", "parquet", "lmms_eval", "llava", "vlmevalkit", "own"]
     view: View | None
     workers: int | None
 

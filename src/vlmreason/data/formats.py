@@ -5,6 +5,7 @@ lmms_eval   the same, for the task folder of data/lmms_eval.py
 parquet     the same columns in one file with the pictures in it (data/parquet.py); a record holds them as base64
 llava       conversation JSON: a list of {id, image, conversations}, and the PNGs
 vlmevalkit  TSV with index, id, image (base64 PNG), question, answer, category (the level), split
+own         as sets of the task's family are published, of tasks that say how (`Task.own_record`)
 
 Of an environment a number is an episode of its expert, and a record is a turn of it, with what the turn led to. The
 evaluation kits get none: what they ask does not depend on what was answered before.
@@ -31,7 +32,7 @@ from vlmreason.streams import SPLITS
 from vlmreason.structure import check_choice, check_positive
 from vlmreason.tasks.base import Problem, Task, state_to_json
 
-Format = Literal["folder", "parquet", "lmms_eval", "llava", "vlmevalkit"]
+Format = Literal["folder", "parquet", "lmms_eval", "llava", "vlmevalkit", "own"]
 OF_KITS = ("lmms_eval", "vlmevalkit")
 _COLUMNS = ("index", "id", "image", "question", "answer", "category", "split")
 
@@ -64,6 +65,8 @@ class _Item:
 
 def check_format(task: Task[Any], format: Format) -> None:
     """Raise ValueError where a format cannot hold what the task has."""
+    if format == "own" and (isinstance(task, Env) or not task.own_file):
+        raise ValueError(f"format=own: there are no sets on disk of the kind of {task.name} to be written")
     if isinstance(task, Env) and format in OF_KITS:
         others = ", ".join(one for one in get_args(Format) if one not in OF_KITS)
         raise ValueError(
@@ -81,7 +84,11 @@ def place(settings: ExportSettings) -> tuple[str, ...]:
 
 def file_name(task: Task[Any], settings: ExportSettings) -> str:
     """Name the file of all records."""
-    names = {"vlmevalkit": f"{task.name}_{settings.level}_{settings.split}.tsv", "llava": "conversations.json"}
+    names = {
+        "vlmevalkit": f"{task.name}_{settings.level}_{settings.split}.tsv",
+        "llava": "conversations.json",
+        "own": task.own_file,
+    }
     return names.get(settings.format, "problems.parquet" if settings.format == "parquet" else "metadata.jsonl")
 
 
@@ -92,8 +99,12 @@ def records(task: Task[Any], settings: ExportSettings, folder: Path, index: int)
     """
     items = _items(task, settings, index)
     last = index + 1 == settings.num
-    if settings.format == "llava":
-        rows = [json.dumps(_llava_row(task, item, settings.view or "image", folder)) for item in items]
+    if settings.format in ("llava", "own"):
+        own, view = settings.format == "own", settings.view or "image"
+        rows = [
+            json.dumps(task.own_record(item.problem, folder) if own else _llava_row(task, item, view, folder))
+            for item in items
+        ]
         return "[\n" * (index == 0) + ",\n".join(rows) + ("\n]\n" if last else ",\n")
     if settings.format == "vlmevalkit":
         lines = [_tsv_line(_vlmevalkit_row(task, item)) for item in items]

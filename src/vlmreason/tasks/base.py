@@ -17,6 +17,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -83,6 +84,7 @@ class Task(ABC, Generic[State]):
     text_only: ClassVar[tuple[str, ...]] = ()  # levels that have no picture: a view with one is refused
     splits_of: ClassVar[str] = ""  # shared by tasks on the same things: what one tests, none trains; "": its name
     converted_as: ClassVar[str] = CONVERT  # the kind of the segment in which the text form is written first
+    own_file: ClassVar[str] = ""  # name of the list of records in sets of its family on disk; "": there are none
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
     undivided: ClassVar[str] = ""  # why all splits have the same problems, where these are too few to be divided
 
@@ -216,6 +218,13 @@ class Task(ABC, Generic[State]):
         `text` is untrusted. A slot that is stated with two values has to lose by it, or listing all of them would pay.
         """
         return None
+
+    def own_record(self, problem: Problem[State], folder: Path) -> Mapping[str, Any]:
+        """Return a problem as sets of its family on disk hold it, for `own_file`; what lies beside goes to the folder.
+
+        Raises ValueError where there are no such sets.
+        """
+        raise ValueError(f"task={self.name}: there are no sets on disk of its kind to be written")
 
     def kinds(self) -> Mapping[str, AnswerSpace]:
         """Name the kinds of problems with what their answers can be, for models with outputs for each; {}: there are

@@ -11,15 +11,18 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from vlmreason.pictures import Picture
+from vlmreason.files import write_bytes_atomic
+from vlmreason.pictures import Picture, png_bytes
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import (
     MAX_ATTEMPTS,
     MAX_RESPONSE_CHARS,
     Belongs,
     Modality,
+    Problem,
     Score,
     Task,
     check_fields,
@@ -40,6 +43,7 @@ from vlmreason.tasks.matrices.irregular_rules import (
     solve,
 )
 from vlmreason.tasks.matrices.kinds import IRREGULAR, SENTENCES
+from vlmreason.tasks.matrices.marvel_export import FILE, record
 
 _NUMBER = re.compile(rf"(?i:\s{{0,3}}(?:option|choice)?\s{{0,3}}:?\s{{0,3}}\(?)([1-{NUM_CHOICES}])\)?(?!\w)")
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -126,6 +130,7 @@ class Irregular(Task[IrregularState]):
     levels = tuple(PATTERNS)
     state_type = IrregularState
     sizes_type: ClassVar[type] = IrregularSizes
+    own_file = FILE
 
     def __init__(self, sizes: IrregularSizes, trace: str = "terse", wording: Mapping[str, str] | None = None) -> None:
         self.sizes, self.artist, self.sentences = sizes, IrregularArtist(sizes), SENTENCES[trace]
@@ -248,6 +253,13 @@ class Irregular(Task[IrregularState]):
         parts |= {"process": float(process), "proven": float(correct and process)}
         parts["kind"] = float(response.lstrip().startswith(self.condition(state)))
         return Score(correct, given is not None, parts)
+
+    def own_record(self, problem: Problem[IrregularState], folder: Path) -> Mapping[str, Any]:
+        """Return a record as MARVEL has it; its picture goes to `Marvel/<index>.png`."""
+        picture = folder / "Marvel" / f"{problem.index}.png"
+        picture.parent.mkdir(exist_ok=True)
+        write_bytes_atomic(picture, png_bytes(self.draw(problem.state)), durable=False)
+        return record(problem.state, problem.index)
 
     def state_from_json(self, data: object) -> IrregularState:
         state = super().state_from_json(data)

@@ -12,11 +12,21 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from vlmreason.pictures import Picture
 from vlmreason.structure import check_choice
-from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
+from vlmreason.tasks.base import (
+    MAX_ATTEMPTS,
+    MAX_RESPONSE_CHARS,
+    Belongs,
+    Modality,
+    Problem,
+    Score,
+    Task,
+    choose_wording,
+)
 from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
 from vlmreason.tasks.matrices.drawing import Artist
 from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES
@@ -28,6 +38,7 @@ from vlmreason.tasks.matrices.panels import (
     MatrixState,
     check_panel,
 )
+from vlmreason.tasks.matrices.raven_xml import write_puzzle
 from vlmreason.tasks.matrices.rules import Solution, solve
 from vlmreason.tasks.matrices.sampler import SAMPLING, Draft, Sampler, key_of
 from vlmreason.tasks.matrices.statements import KINDS, Statements, lines
@@ -42,6 +53,7 @@ class Raven(Task[MatrixState]):
     levels = tuple(CONFIGURATIONS)
     state_type: ClassVar[type] = MatrixState
     sizes_type: ClassVar[type] = MatrixSizes
+    own_file = "puzzles.json"
 
     def __init__(
         self,
@@ -155,6 +167,14 @@ class Raven(Task[MatrixState]):
         parts |= {"process": float(all(every)), "proven": float(correct and all(every))}
         parts["kind"] = float(response.lstrip().startswith(self.condition(state)))
         return Score(correct, given is not None, parts)
+
+    def own_record(self, problem: Problem[MatrixState], folder: Path) -> Mapping[str, Any]:
+        """Write the two files of a puzzle as RAVEN has them, in the folder of its configuration; return their name."""
+        split = problem.split if problem.split != "validation" else "val"
+        stem = folder / CONFIGURATIONS[problem.level].folder / f"RAVEN_{problem.index}_{split}"
+        stem.parent.mkdir(exist_ok=True)
+        write_puzzle(stem, problem.state, self.artist)
+        return {"id": problem.id, "files": stem.relative_to(folder).as_posix(), "answer": problem.state.answer}
 
     def state_from_json(self, data: object) -> MatrixState:
         state = super().state_from_json(data)
