@@ -6,7 +6,7 @@ from typing import Any
 
 from vlmreason.assembly import catalog
 
-_FREELY = (("how", "generate"), ("length", "free"))
+_FREELY = (("how", "generate"), ("length", "free"), ("condition", "free"))
 """How a model is asked where nothing else is chosen, in settings that were not always there."""
 
 
