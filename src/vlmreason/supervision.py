@@ -7,6 +7,7 @@ a part is a level of a task in one or more views. Everything here is plain data 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -77,14 +78,16 @@ class Phase:
     """One stretch of training with its own data, trained parts of the model, optimizer and schedule.
 
     A phase of `captions` has no parts: the vision tower alone learns to say what every patch of pictures shows, and
-    `num_examples` counts pictures. With `marks` a phase ends as soon as all are reached, and where it ends without
-    them the next one does not begin (`trainer.marks`).
+    `num_examples` counts pictures; by `keep` its tokens stay near those of before, as a trained decoder expects them.
+    With `marks` a phase ends as soon as all are reached, and where it ends without them the next one does not begin
+    (`trainer.marks`).
     """
 
     num_examples: int
     parts: dict[str, Part] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)  # of parts of the supervision, which come first
     captions: dict[str, int] = field(default_factory=dict)  # pictures of an optimizer step, by task
+    keep: float = 0.0  # weight of the change of image tokens in the loss of captions, as a share of their variance
     marks: dict[str, Mark] = field(default_factory=dict)
     mark_every: int | None = None  # examples between two looks at the marks; null: at the end alone
     train: Literal["all"] | tuple[ModelPart, ...] = "all"
@@ -238,6 +241,8 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.parts={{}}: one part or more is expected")
     if phase.captions:
         _check_captions(where, phase)
+    elif phase.keep:
+        raise ValueError(f"{where}.keep={phase.keep}: has no effect without captions")
     if phase.mark_every is not None and (not phase.marks or phase.mark_every < 1):
         raise ValueError(f"{where}.mark_every={phase.mark_every}: 1 or more is expected, in a phase with marks")
     for name, mark in phase.marks.items():
@@ -266,6 +271,8 @@ def _check_captions(where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.batch_size={phase.batch_size}: has no effect, captions says what a step holds")
     if phase.train == "all" or "language_model" in phase.train:
         raise ValueError(f"{where}.train: vision_tower, projector or both are expected, captions reach no more")
+    if not 0 <= phase.keep < math.inf:
+        raise ValueError(f"{where}.keep={phase.keep}: 0 or more is expected")
 
 
 def _check_mark(where: str, mark: Mark, phase: Phase) -> None:

@@ -45,10 +45,9 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.training.supervised.pretrain import check_vocabulary, skill_accuracy, vocabulary_texts
 
     build.quieten()
-    settings, words = NanoSettings(), read_vocabulary()
+    settings, words = NanoSettings(), [*read_vocabulary(), *read_words(), *vocabulary_texts(tasks.values())]
     if own.layout == "placed":
         settings = NanoSettings(placed=True, start="composed")
-        words += [*read_words(), *vocabulary_texts(tasks.values())]
     learner = Learner(*build_nano(settings, words, own.seed))
     check_vocabulary(learner, tasks.values())
     if own.layout == "placed":

@@ -23,7 +23,8 @@ class Slot:
 class Captions:
     """places: the patches that are read, by their numbers row by row; each has a class in every slot, and bits.
 
-    Weights are of a slot's cross entropy, of its places where nothing is, and of the bits' cross entropy.
+    Weights are of a slot's cross entropy, of its places where nothing is, and of the bits' cross entropy. `free` are
+    patches whose tokens may change although others are kept (Phase.keep), by their numbers.
     """
 
     places: tuple[int, ...]
@@ -32,6 +33,7 @@ class Captions:
     slot_weight: float = 1.0
     nothing_weight: float = 1.0
     bits_weight: float = 1.0
+    free: tuple[int, ...] = ()
 
 
 @runtime_checkable

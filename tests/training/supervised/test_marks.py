@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.tiny import SIZES, TRAINER, nano_task, outcome, shared_learner
 
-from vlmreason.models.nano.model import build_nano, read_vocabulary, read_words
+from vlmreason.models.nano.model import build_nano, load_nano, read_vocabulary, read_words
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Mark, Supervision
@@ -20,7 +20,7 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.runner import Stopped, train
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised import marks
-from vlmreason.training.supervised.captions import TOKEN_RMS, CaptionData, CaptionStage
+from vlmreason.training.supervised.captions import TOKEN_RMS, CaptionData, CaptionStage, image_tokens
 from vlmreason.training.supervised.marks import SkillMarks, exact_share, first_dialogues, kind_of, kind_shares
 
 TASKS = {name: nano_task(name) for name in ("table_reading_skills", "grid_reading_skills", "panel_reading_skills")}
@@ -91,7 +91,6 @@ def test_a_phase_ends_when_its_marks_are_reached(unbroken: Path) -> None:
 
 
 def test_captions_train_the_tower_and_later_phases_what_they_name(unbroken: Path) -> None:
-    from vlmreason.models.nano.model import load_nano
 
     first = learner().model.state_dict()
     captions, lists = (load_nano(unbroken / "checkpoints" / name)[0].state_dict() for name in ("captions", "lists"))
@@ -226,6 +225,45 @@ def test_captions_of_panels() -> None:
         task.captions(48)
 
 
+def test_kept_tokens_stay_and_free_ones_may_change(tmp_path: Path) -> None:
+    names = {"num_examples": 160, "captions": {TABLES: 8}, "train": ["vision_tower", "projector"]}
+    first = learner()
+    pixels = CaptionData(TASKS, {TABLES: 8}, first, 1, seed=3)[0]["micro_batches"][0]["pixel_values"]
+    free = list(TASKS[TABLES].captions(24).free)
+    cells = [i for i in range(36) if i not in free]
+    assert len(free) == 10 and 0 in cells
+
+    def moved(keep: float) -> tuple[float, float]:
+        """By how much tokens of cells and of names have changed, as a share of their size."""
+        phases = {"captions": {**names, "keep": keep, "optimizer": {"lr": 0.005, "muon_lr": 0.02}}}
+        last = Learner(*load_nano(run(tmp_path / str(keep), phases)))
+        with torch.no_grad():
+            before, after = (image_tokens(one, pixels) for one in (first, last))
+        change = (after - before).pow(2).mean(dim=(0, 2)) / before.pow(2).mean()
+        return float(change[cells].mean()), float(change[free].mean())
+
+    held, loose = moved(100.0), moved(0.01)
+    assert held[0] < 0.3 * loose[0] and held[0] < 0.3 * held[1]
+
+
+def test_kept_tokens_are_those_of_the_beginning_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases = {"captions": {**PHASES["captions"], "keep": 5.0, "marks": {}, "mark_every": None}}
+    run(tmp_path / "whole", phases)
+    written = RunKeeper._write
+
+    def write(self: RunKeeper, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        written(self, metrics, timing)
+        if self.num_lines == 3:
+            self.stop_request.requested = True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "_write", write)
+        with pytest.raises(Stopped):
+            run(tmp_path / "parts", phases)
+    run(tmp_path / "parts", phases)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
 def test_what_has_no_captions_is_refused() -> None:
     phase = structure(Supervision, {"name": "x", "phases": {"c": PHASES["captions"]}}).phase("c")
     tasks = {**TASKS, TABLES: nano_task("table_readout")}
@@ -249,6 +287,8 @@ def test_pictures_of_captions_are_the_same_from_any_step() -> None:
     [
         ("captions", {"train": "all"}, r"train: vision_tower, projector or both are expected"),
         ("captions", {"batch_size": 3}, r"batch_size=3: has no effect"),
+        ("captions", {"keep": -1.0}, r"keep=-1.0: 0 or more is expected"),
+        ("all", {"keep": 1.0}, r"keep=1.0: has no effect without captions"),
         ("captions", {"captions": {TABLES: 0}}, r"1 or more pictures"),
         ("captions", {"parts": PHASES["all"]["parts"]}, r"parts and captions exclude each other"),
         ("lists", {"marks": {}}, r"mark_every=8: 1 or more is expected, in a phase with marks"),

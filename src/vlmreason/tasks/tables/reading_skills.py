@@ -162,12 +162,13 @@ class TableReadingSkills(Skills[ReadingState]):
         return Score(correct=len(set(found)) == 1, parsed=bool(response.strip()))
 
     def captions(self, patch: int) -> Captions:
-        """Return the form: every cell is a patch, a name, a digit, or a digit that is marked."""
+        """Return the form: every cell is a patch, a name, a digit, or a digit that is marked; names are free."""
         across, down = num_patches(self.sizes.picture, patch, f"task={self.name}")
         if (across, down) != (self.sizes.cols[1] + 1, self.sizes.rows[1] + 1):
             raise ValueError(f"task={self.name}: a cell is no patch of {patch} px, so patches have no captions")
         num_names = len(self._tables._names) + len(MONTHS)
-        return Captions(tuple(range(across * down)), (Slot("cell", 1 + num_names + 20),))
+        names = tuple(i for i in range(1, across * down) if i < across or i % across == 0)
+        return Captions(tuple(range(across * down)), (Slot("cell", 1 + num_names + 20),), free=names)
 
     def caption(self, state: ReadingState) -> tuple[list[list[int]], list[list[int]]]:
         table = state.table

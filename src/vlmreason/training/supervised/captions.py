@@ -2,14 +2,17 @@
 
 A tower that is taught through a decoder alone throws away what the decoder cannot use yet, as names while it does not
 look up cells; read linearly, names and digits are learned in seconds. The readers, one per task, are thrown away at the
-end. A penalty on the size of the image tokens, (log(rms / 0.1))^2, leaves them as large as embeddings of text, so that
-no weight has to be scaled afterwards. A phase trains in one process.
+end. Before a decoder is trained a penalty on the size of the image tokens, (log(rms / 0.1))^2, leaves them as large as
+embeddings of text, so that no weight has to be scaled afterwards. Behind one, `keep` holds the tokens near those that
+it has learned to read: what the tower threw away comes back where the decoder does not look. A phase trains in one
+process.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +35,7 @@ LEVEL = "transcribe"
 """The level whose pictures have captions."""
 TOKEN_RMS = 0.1
 _READER_STD = 0.1
+_FREE_SIZE = 0.1  # weight of the size of free tokens beside the change of those that are kept
 _COUNTS = ("num_targets", "num_tokens", "num_pairs", "num_padded")
 
 
@@ -83,9 +87,9 @@ class Readers(nn.Module):
             nn.init.zeros_(reader.bias)  # type: ignore[arg-type]
 
     def forward(self, name: str, tokens_NPD: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return logits of each slot (N, places, classes) and of the bits (N, places, bits)."""
+        """Return logits of each slot (N, places, classes) and of the bits (N, places, bits); tokens have size 1."""
         form = self.forms[name]
-        found: Tensor = self.readers[name](tokens_NPD[:, list(form.places)] / TOKEN_RMS)
+        found: Tensor = self.readers[name](tokens_NPD[:, list(form.places)])
         sizes = [*(slot.num_classes for slot in form.slots), form.num_bits]
         *slots, bits = torch.split(found, sizes, dim=-1)
         return slots, bits
@@ -106,11 +110,21 @@ def caption_loss(form: Captions, slots: list[Tensor], bits: Tensor, classes: Ten
 
 class Captioning(PhaseModule):
     def __init__(
-        self, learner: Learner, optimizer: OptimizerSettings, num_steps: int, phase: PhaseSettings, readers: Readers
+        self,
+        learner: Learner,
+        optimizer: OptimizerSettings,
+        num_steps: int,
+        phase: PhaseSettings,
+        readers: Readers,
+        keep: float,
     ) -> None:
         super().__init__(learner, optimizer, num_steps, phase)
-        self.readers = readers
+        self.readers, self.keep = readers, keep
         self.extra = {"captions": readers}
+        self.kept: nn.Module | None = None
+        if keep:
+            self.kept = copy.deepcopy(nn.ModuleList(_eye(learner))).requires_grad_(False)
+            self.extra["kept"] = self.kept  # saved too: a resumed run keeps to what was there at first
 
     def configure_optimizers(self) -> Any:
         parts = self.trained, self.learner.prefixes, self.readers.parameters()
@@ -123,9 +137,14 @@ class Captioning(PhaseModule):
         self.counts = {name: value for name, value in batch.items() if name.startswith("num_")}
         with self.computing():
             tokens_NPD = image_tokens(self.learner, micro["pixel_values"])
-            rms = tokens_NPD.float().pow(2).mean().sqrt()
-            loss = (rms / TOKEN_RMS).log().pow(2)
-            for name, (slots, bits) in read(self.readers, tokens_NPD, micro).items():
+            rms = root_mean_square(tokens_NPD)
+            size = self.size(micro["pixel_values"])
+            if self.kept is None:
+                loss = (rms / size).log().pow(2)
+            else:
+                before_NPD = self.tokens_before(micro["pixel_values"])
+                loss = self.keep * change(self.readers.forms, tokens_NPD / size, before_NPD / size, micro)
+            for name, (slots, bits) in read(self.readers, tokens_NPD / size, micro).items():
                 form, classes, wanted = self.readers.forms[name], micro[f"{name}/classes"], micro[f"{name}/bits"]
                 loss = loss + caption_loss(form, slots, bits, classes, wanted)
             self.manual_backward(loss)
@@ -138,23 +157,61 @@ class Captioning(PhaseModule):
         self.last = {"loss": float(loss.detach()), "token_rms": float(rms.detach()), "grad_norm": norm, "lr": lr}
         self.seconds_in_step = time.perf_counter() - started
 
+    @torch.no_grad()
+    def tokens_before(self, pixel_values: Tensor) -> Tensor:
+        """Return the tokens (N, P, D) that the tower gave when the phase began."""
+        assert isinstance(self.kept, nn.ModuleList)
+        return image_tokens(self.learner, pixel_values, tuple(self.kept))
 
-def image_tokens(learner: Learner, pixel_values: Tensor) -> Tensor:
-    """Return the tokens (N, P, D) that the decoder gets for pictures. Raises ValueError for another layout."""
+    def size(self, pixel_values: Tensor) -> float:
+        """Return the size of image tokens by which readers scale them."""
+        return TOKEN_RMS if self.kept is None else float(root_mean_square(self.tokens_before(pixel_values)))
+
+
+def image_tokens(learner: Learner, pixel_values: Tensor, eye: Sequence[nn.Module] | None = None) -> Tensor:
+    """Return the tokens (N, P, D) that the decoder gets for pictures, by `eye` where another one is given.
+
+    Raises ValueError for another layout than LLaVA's.
+    """
+    tower, projector = eye or _eye(learner)
+    layer = learner.model.model.config.vision_feature_layer
+    tokens_NPD: Tensor = projector(tower(pixel_values, output_hidden_states=True).hidden_states[layer])
+    return tokens_NPD
+
+
+def root_mean_square(tokens_NPD: Tensor) -> Tensor:
+    return tokens_NPD.float().pow(2).mean().sqrt()
+
+
+def _eye(learner: Learner) -> tuple[nn.Module, nn.Module]:
+    """The vision tower and the projector. Raises ValueError for another layout than LLaVA's."""
     inner = learner.model.model
     layer = getattr(inner.config, "vision_feature_layer", None)
     if not isinstance(layer, int) or not hasattr(inner, "multi_modal_projector"):
         raise ValueError(f"captions: model_type={inner.config.model_type} has no tokens per patch; LLaVA's layout has")
-    states_NPD = inner.vision_tower(pixel_values, output_hidden_states=True).hidden_states[layer]
-    tokens_NPD: Tensor = inner.multi_modal_projector(states_NPD)
-    return tokens_NPD
+    return inner.vision_tower, inner.multi_modal_projector
+
+
+def change(forms: Mapping[str, Captions], now_NPD: Tensor, before_NPD: Tensor, micro: Mapping[str, Tensor]) -> Tensor:
+    """Return how far tokens of size 1 have moved: mean square where they are kept, else of their size alone."""
+    free_NP = torch.zeros(now_NPD.shape[:2], dtype=torch.bool, device=now_NPD.device)
+    for name, part in split(forms, free_NP, micro).items():
+        part[:, list(forms[name].free)] = True
+    moved = (now_NPD - before_NPD)[~free_NP].float().pow(2).mean()
+    if not free_NP.any():
+        return moved
+    return moved + _FREE_SIZE * root_mean_square(now_NPD[free_NP]).log().pow(2)
+
+
+def split(forms: Mapping[str, Captions], tensor: Tensor, micro: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of each task of a tensor of pictures, in the order of the forms."""
+    parts = torch.split(tensor, [len(micro[f"{name}/classes"]) for name in forms])
+    return dict(zip(forms, parts, strict=True))
 
 
 def read(readers: Readers, tokens_NPD: Tensor, micro: Mapping[str, Tensor]) -> dict[str, tuple[list[Tensor], Tensor]]:
     """Return what the readers say of pictures task by task, in the order of the forms."""
-    numbers = [len(micro[f"{name}/classes"]) for name in readers.forms]
-    parts = zip(readers.forms, torch.split(tokens_NPD, numbers), strict=True)
-    return {name: readers(name, part) for name, part in parts}
+    return {name: readers(name, part) for name, part in split(readers.forms, tokens_NPD, micro).items()}
 
 
 class CaptionMarks(Marks):
@@ -183,7 +240,8 @@ class CaptionMarks(Marks):
         """What is right of the first `num` validation pictures of a task."""
         micro = {key: value.to(module.device) for key, value in self.data.batch("validation", {name: (0, num)}).items()}
         module.model.eval()
-        slots, bits = module.readers(name, image_tokens(module.learner, micro["pixel_values"]))
+        tokens_NPD = image_tokens(module.learner, micro["pixel_values"]) / module.size(micro["pixel_values"])
+        slots, bits = module.readers(name, tokens_NPD)
         module.model.train()
         classes_NPS, wanted = micro[f"{name}/classes"], micro[f"{name}/bits"] > 0.5
         right_NPS = torch.stack([logits.argmax(dim=-1) for logits in slots], dim=-1) == classes_NPS
@@ -217,6 +275,7 @@ class CaptionStage(Stage):
     ) -> None:
         """Raises ValueError for a task or a model that captions do not fit."""
         self.name, self.train, self.optimizer, self.learner, self.seed = name, phase.train, optimizer, learner, seed
+        self.keep = phase.keep
         num = sum(phase.captions.values())
         self.num_steps = -(-phase.num_examples // num)
         forms, side = {}, _patch(learner)
@@ -241,7 +300,7 @@ class CaptionStage(Stage):
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
         readers = Readers(self.forms, self.learner.model.config.get_text_config().hidden_size, self.seed)
-        return Captioning(self.learner, self.optimizer, self.num_steps, phase, readers)
+        return Captioning(self.learner, self.optimizer, self.num_steps, phase, readers, self.keep)
 
     def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
         return f"supervision.phases.{self.name}.captions: memory has run out; fewer pictures of a step need less"
