@@ -17,6 +17,7 @@ from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.tokenization import build_tokenizer, pieces
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
+from vlmreason.training.supervised.marks import exact_share
 from vlmreason.training.supervised.pretrain import skill_accuracy
 
 SPELLED = ("digits", "things10", "things30", "symbols30")
@@ -58,6 +59,35 @@ def test_record_of_scenes_names_its_data() -> None:
     assert (BASES["nano_scenes"] / "README.md").is_file()
 
 
+def test_record_of_the_reader_names_its_data() -> None:
+    record = json.loads((BASES["nano_reader"] / "record.json").read_text())
+    assert record["curves"][-1]["phase"] == list(record["phases"])[-1] == "together"
+    pretraining: Any = OmegaConf.load(places.conf_dir() / "supervision" / "nano_pretraining.yaml")
+    assert list(record["phases"]) == list(pretraining.phases)
+    assert {"table_reading_skills", "grid_reading_skills"} <= set(record["tasks"])
+
+
+READ = {
+    "table_reading_skills": {
+        "value": (0.5, 0.5), "transcribe": (None, 0.6), "list": (0.6, 0.6), "trail": (0.5, 0.5),
+    },
+    "grid_reading_skills": {"transcribe": (None, 0.9), "near": (0.8, 0.8)},
+}  # fmt: skip
+"""Least shares of whole replies in text and picture: what the card's table has, less what 24 problems may miss."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "skill"), [(task, skill) for task, skills in READ.items() for skill in skills])
+def test_the_reader_has_the_skills_of_its_card(task: str, skill: str) -> None:
+    card = (BASES["nano_reader"] / "README.md").read_text()
+    [row] = [line for line in card.splitlines() if line.startswith(f"| {task} | {skill} |")]
+    shown = [cell.strip() for cell in row.split("|")][3:5]
+    for view, least, percent in zip(("text", "image"), READ[task][skill], shown, strict=True):
+        if least is not None:
+            assert float(percent) / 100 >= least
+            assert exact_share(base("nano_reader"), nano_task(task), skill, view, 24) >= least - 0.2
+
+
 def test_bases_differ_in_weights_only() -> None:
     nano, scenes = base("nano"), base("nano_scenes")
     assert nano.processor.tokenizer.get_vocab() == scenes.processor.tokenizer.get_vocab()
@@ -65,7 +95,7 @@ def test_bases_differ_in_weights_only() -> None:
 
 
 def test_an_unknown_base_is_named() -> None:
-    with pytest.raises(ValueError, match=r"model\.name='tables' without .* nano, nano_scenes"):
+    with pytest.raises(ValueError, match=r"model\.name='tables' without .* nano, nano_scenes, nano_reader"):
         Nano("tables").load()
 
 
