@@ -64,9 +64,6 @@ def test_a_base_is_made_in_two_parts_as_in_one(
 
 
 def test_words_that_the_vocabulary_lacks_are_named(tmp_path: Path, program: Any) -> None:
-    done = program("pretrain", *WORDS[1:], f"out={tmp_path}")
-    assert done.code == 2 and "the vocabulary has no " in done.err and "layout=placed" in done.err
-    assert not any(tmp_path.iterdir())
     done = program("skills", "num=1")
     assert done.code == 2 and "task=table_reading_skills: the vocabulary has no " in done.err
     done = program("skills", "num=1", f"card={tmp_path / 'none.md'}")

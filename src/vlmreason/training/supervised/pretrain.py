@@ -36,8 +36,8 @@ def check_vocabulary(learner: Learner, tasks: Iterable[Task[Any]]) -> None:
         for text in vocabulary_texts([task]):
             if unknown := set(pieces(text)) - known:
                 raise ValueError(
-                    f"task={task.name}: the vocabulary has no {sorted(unknown)[0]!r}; `vlmreason pretrain "
-                    "layout=placed` makes a base that has the words of its skills"
+                    f"task={task.name}: the vocabulary has no {sorted(unknown)[0]!r}; `vlmreason pretrain` "
+                    "makes a base that has the words of its skills, model=nano_reader has those of reading skills"
                 )
 
 
