@@ -18,7 +18,8 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 
 WITH_ENV = {"supervision=expert", "evaluation=episodes"}
 WITH_STUDY = {
-    f"model={name}" for name in ("smarter_vlm", "smarter_vlm_paper", "bert_resnet50", "bert_mae", "clip_clip")
+    f"model={name}"
+    for name in ("smarter_vlm", "smarter_vlm_paper", "bert_resnet50", "bert_mae", "clip_clip", "picture_net")
 }
 """Models that choose supervision and evaluation too: of commands that have both."""
 
@@ -38,7 +39,7 @@ def test_every_group_choice_composes(command: str, composed) -> None:
     for overrides in sets_of_choices(command):
         cfg = composed(command, *overrides)
         assert "hydra" not in cfg
-        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment", "action", "card"}
+        assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment", "action", "card", "to"}
 
 
 def test_every_task_is_built_at_both_scales(composed) -> None:
@@ -47,7 +48,7 @@ def test_every_task_is_built_at_both_scales(composed) -> None:
             cfg = composed("generate", f"scale={name}", f"task={task}")
             assert build.build_task(cfg).name == task
             assert build.build_scale(cfg).name == name
-            assert cfg["task"]["sizes"]
+            assert cfg["task"]["sizes"] or "data" in cfg["task"], "pictures from disk have their own"
 
 
 def test_every_supervision_is_built(composed) -> None:

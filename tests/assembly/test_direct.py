@@ -34,7 +34,7 @@ def every_run() -> list[dict[str, Any]]:
 
 
 def by_hydra(settings: Mapping[str, Any]) -> dict[str, Any]:
-    words = compose.overrides(settings)
+    words = catalog.as_settings("train", compose.overrides(settings))
     return compose.resolve(hydra_compose("train", words), words)
 
 

@@ -88,7 +88,7 @@ def test_kits_cannot_play(format: str, program: Callable[..., Done], tmp_path: P
     done = program("generate", "task=number_line", f"format={format}", "out=d")
     assert (done.code, done.err.count("\n")) == (2, 1) and not (tmp_path / "d").exists()
     assert f"format={format}: number_line is an environment" in done.err
-    assert done.err.endswith("allowed are folder, parquet, llava\n")
+    assert done.err.endswith("allowed are folder, parquet, llava, own\n")
 
 
 @pytest.mark.parametrize("word", ["supervision=mix", "evaluation.num=3", "+supervision=text"])

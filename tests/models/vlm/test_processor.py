@@ -63,7 +63,7 @@ def test_segments_of_tokens_are_those_of_their_characters(name: str, trace: str)
             encoded = coder.encode(dialogue)
             kinds = [SEGMENT_IDS[kind] for kind, start, end in response.spans() for _ in range(start, end)]
             pairs = [pair for pair in zip(encoded.input_ids, encoded.segments, strict=True) if pair[1]]
-            assert pairs.pop() == (coder.eos_id, SEGMENT_IDS[ANSWER])
+            assert pairs.pop() == (coder.eos_id, kinds[-1])
             at = 0
             for token, segment in pairs:
                 at += len(coder.decode([token]))
