@@ -121,7 +121,7 @@ class Captioning(PhaseModule):
         super().__init__(learner, optimizer, num_steps, phase)
         self.readers, self.keep = readers, keep
         self.extra = {"captions": readers}
-        self.kept: nn.Module | None = None
+        self.kept: nn.ModuleList | None = None
         if keep:
             self.kept = copy.deepcopy(nn.ModuleList(_eye(learner))).requires_grad_(False)
             self.extra["kept"] = self.kept  # saved too: a resumed run keeps to what was there at first
@@ -137,12 +137,11 @@ class Captioning(PhaseModule):
         self.counts = {name: value for name, value in batch.items() if name.startswith("num_")}
         with self.computing():
             tokens_NPD = image_tokens(self.learner, micro["pixel_values"])
-            rms = root_mean_square(tokens_NPD)
-            size = self.size(micro["pixel_values"])
-            if self.kept is None:
+            rms, before_NPD = root_mean_square(tokens_NPD), self.tokens_before(micro["pixel_values"])
+            size = size_of(before_NPD)
+            if before_NPD is None:
                 loss = (rms / size).log().pow(2)
             else:
-                before_NPD = self.tokens_before(micro["pixel_values"])
                 loss = self.keep * change(self.readers.forms, tokens_NPD / size, before_NPD / size, micro)
             for name, (slots, bits) in read(self.readers, tokens_NPD / size, micro).items():
                 form, classes, wanted = self.readers.forms[name], micro[f"{name}/classes"], micro[f"{name}/bits"]
@@ -158,14 +157,9 @@ class Captioning(PhaseModule):
         self.seconds_in_step = time.perf_counter() - started
 
     @torch.no_grad()
-    def tokens_before(self, pixel_values: Tensor) -> Tensor:
-        """Return the tokens (N, P, D) that the tower gave when the phase began."""
-        assert isinstance(self.kept, nn.ModuleList)
-        return image_tokens(self.learner, pixel_values, tuple(self.kept))
-
-    def size(self, pixel_values: Tensor) -> float:
-        """Return the size of image tokens by which readers scale them."""
-        return TOKEN_RMS if self.kept is None else float(root_mean_square(self.tokens_before(pixel_values)))
+    def tokens_before(self, pixel_values: Tensor) -> Tensor | None:
+        """Return the tokens (N, P, D) that the tower gave when the phase began; None where none are kept."""
+        return None if self.kept is None else image_tokens(self.learner, pixel_values, tuple(self.kept))
 
 
 def image_tokens(learner: Learner, pixel_values: Tensor, eye: Sequence[nn.Module] | None = None) -> Tensor:
@@ -181,6 +175,11 @@ def image_tokens(learner: Learner, pixel_values: Tensor, eye: Sequence[nn.Module
 
 def root_mean_square(tokens_NPD: Tensor) -> Tensor:
     return tokens_NPD.float().pow(2).mean().sqrt()
+
+
+def size_of(before_NPD: Tensor | None) -> float:
+    """Return the size of image tokens by which readers scale them: that of the kept ones, or the one aimed at."""
+    return TOKEN_RMS if before_NPD is None else float(root_mean_square(before_NPD))
 
 
 def _eye(learner: Learner) -> tuple[nn.Module, nn.Module]:
@@ -240,7 +239,8 @@ class CaptionMarks(Marks):
         """What is right of the first `num` validation pictures of a task."""
         micro = {key: value.to(module.device) for key, value in self.data.batch("validation", {name: (0, num)}).items()}
         module.model.eval()
-        tokens_NPD = image_tokens(module.learner, micro["pixel_values"]) / module.size(micro["pixel_values"])
+        size = size_of(module.tokens_before(micro["pixel_values"]))
+        tokens_NPD = image_tokens(module.learner, micro["pixel_values"]) / size
         slots, bits = module.readers(name, tokens_NPD)
         module.model.train()
         classes_NPS, wanted = micro[f"{name}/classes"], micro[f"{name}/bits"] > 0.5
