@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.files import check_ordinary, write_json_atomic
+from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt, Sample, TokenScores
 from vlmreason.models.networks.features import ActorSettings, FrozenFeatures
+from vlmreason.models.networks.one_answer import NoLanguageModel, OneAnswer, kept_weights, save_weights
 from vlmreason.models.vlm.learner import Learner, draw, random_numbers
 from vlmreason.models.vlm.saved import read_config
 from vlmreason.segments import ANSWER, SEGMENT_IDS
@@ -69,19 +68,11 @@ class Cnn:
 
 
 @dataclass(frozen=True)
-class Move:
+class Move(OneAnswer):
     """One turn as the policy sees it."""
 
     features_F: Tensor
     action: int
-    image: None = None
-
-    @property
-    def segments(self) -> list[int]:
-        return [SEGMENT_IDS[ANSWER]]
-
-    def __len__(self) -> int:
-        return 1
 
 
 class PolicyNetwork(nn.Module):
@@ -91,7 +82,7 @@ class PolicyNetwork(nn.Module):
 
     def __init__(self, num_features: int, num_actions: int, width: int, seed: int) -> None:
         super().__init__()
-        self.config = _Config(width)
+        self.config = NoLanguageModel(width)
         self.body = nn.Sequential(nn.Linear(num_features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.head = nn.Linear(width, num_actions)
         self.reference_F: Tensor
@@ -213,8 +204,7 @@ class ActionLearner:
         """Write the policy; the frozen model is not copied."""
         directory.mkdir(parents=True, exist_ok=True)
         write_json_atomic(directory / FILE, vars(self.settings) | {"options": list(self.settings.options)})
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(tensors, directory / WEIGHTS)
+        save_weights(self.model, directory / WEIGHTS)
 
     def _write(self, number: int) -> str:
         return self.settings.options[number]
@@ -240,29 +230,13 @@ def load_actor(base: Learner, directory: Path) -> ActionLearner:
         settings = structure(ActorSettings, data, str(path))
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({first_line(error)})") from error
-    try:
-        check_ordinary(weights)
-        tensors = load_file(weights)
+    with kept_weights(weights, FILE) as tensors:
         held = len(tensors["body.0.bias"]), len(tensors["head.bias"])
         if held != (settings.width, len(settings.options)):
             raise KeyError(f"width and number of options are {held} there")
         model = PolicyNetwork(len(tensors["reference_F"]), len(settings.options), settings.width, 0)
         model.load_state_dict(tensors)
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{weights}: not the weights of {FILE} ({first_line(error)})") from error
     return ActionLearner(FrozenFeatures(base, settings), settings, model)
-
-
-class _Config:
-    """What else is asked of a model's configuration: there is no language model."""
-
-    num_hidden_layers, num_attention_heads, head_dim = 0, 1, 1
-
-    def __init__(self, width: int) -> None:
-        self.hidden_size = width
-
-    def get_text_config(self) -> _Config:
-        return self
 
 
 class _Moves:

@@ -16,18 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.files import check_ordinary, write_json_atomic
+from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
+from vlmreason.models.networks.one_answer import NoLanguageModel, OneAnswer, kept_weights, save_weights
 from vlmreason.models.vlm.saved import read_config
-from vlmreason.segments import ANSWER, SEGMENT_IDS
+from vlmreason.segments import ANSWER
 from vlmreason.streams import stream
-from vlmreason.structure import check_positive, first_line, structure
+from vlmreason.structure import check_positive, structure
 
 FILE, WEIGHTS = "network.json", "network.safetensors"
 
@@ -59,11 +58,8 @@ class PictureNet:
             raise ValueError(f"model={self.name}: a new one is made for the options of a task, and there is none here")
         path, weights = trained / FILE, trained / WEIGHTS
         made = PictureLearner(structure(Kept, read_config(path), str(path)), 0)
-        try:
-            check_ordinary(weights)
-            made.model.load_state_dict(load_file(weights))
-        except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-            raise ValueError(f"{weights}: not the weights of {FILE} ({first_line(error)})") from error
+        with kept_weights(weights, FILE) as tensors:
+            made.model.load_state_dict(tensors)
         return made
 
 
@@ -78,19 +74,11 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Shown(OneAnswer):
     """A picture as the network sees it, (3, side, side) from -1 to 1, and the number of its class."""
 
     pixels_CHW: Tensor
     number: int
-    image: None = None
-
-    @property
-    def segments(self) -> list[int]:
-        return [SEGMENT_IDS[ANSWER]]
-
-    def __len__(self) -> int:
-        return 1
 
 
 class Block(nn.Module):
@@ -117,7 +105,7 @@ class ResidualNetwork(nn.Module):
     def __init__(self, kept: Kept) -> None:
         super().__init__()
         widths = [kept.width * 2**number for number in range(kept.stages + 1)]
-        self.config = _Config(widths[-1])
+        self.config = NoLanguageModel(widths[-1])
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
         self.blocks = nn.Sequential(*(Block(*pair) for pair in itertools.pairwise(widths)))
         self.head = nn.Linear(widths[-1], len(kept.options))
@@ -173,10 +161,10 @@ class PictureLearner:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_start: str | None = None
+        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Return the likeliest answer to each prompt. Raises ValueError where a beginning is given."""
-        if forbidden_start or any(prompt.prefill or prompt.pattern for prompt in prompts):
+        if forbidden_starts or any(prompt.prefill or prompt.pattern for prompt in prompts):
             raise ValueError(
                 "evaluation.conversion, evaluation.prefill and evaluation.length: a network writes no text; "
                 "evaluation.conversion=free evaluation.prefill='' evaluation.length=free"
@@ -206,8 +194,7 @@ class PictureLearner:
         """Write the network."""
         directory.mkdir(parents=True, exist_ok=True)
         write_json_atomic(directory / FILE, asdict(self.kept))
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(tensors, directory / WEIGHTS)
+        save_weights(self.model, directory / WEIGHTS)
 
     def _see(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         seen: tuple[Tensor, Tensor] = self.model(torch.stack([self.processor.pixels(p.image) for p in prompts]))
@@ -245,15 +232,3 @@ class Pictures:
             "numbers_B": torch.tensor([example.number for example in examples]),
             "segments": torch.tensor([example.segments for example in examples]),
         }
-
-
-class _Config:
-    """What else is asked of a model's configuration: there is no language model."""
-
-    num_hidden_layers, num_attention_heads, head_dim = 0, 1, 1
-
-    def __init__(self, width: int) -> None:
-        self.hidden_size = width
-
-    def get_text_config(self) -> _Config:
-        return self

@@ -16,23 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from vlmreason.answers import AnswerSpace
 from vlmreason.dialogue.build import Dialogue
-from vlmreason.files import check_ordinary, write_json_atomic
+from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
 from vlmreason.models.networks.encoders import BATCH, Texts, Tower, eyes
+from vlmreason.models.networks.one_answer import OneAnswer, kept_weights, save_weights
 from vlmreason.models.networks.smarter_net import SmarterNet, by_name, counted, losses
 from vlmreason.models.networks.smarter_settings import Sizes, SmarterSettings
 from vlmreason.models.vlm.saved import read_config
-from vlmreason.segments import ANSWER, SEGMENT_IDS
+from vlmreason.segments import ANSWER
 from vlmreason.streams import stream
-from vlmreason.structure import first_line, structure
+from vlmreason.structure import structure
 
 FILE, WEIGHTS = "network.json", "network.safetensors"
 _NEVER = -1e9  # log-probability of an option that is no class
@@ -63,21 +62,13 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(OneAnswer):
     """An example by the rows of the stores: of the towers (none without a picture) and of the texts; its classes."""
 
     pictures: tuple[int, ...]
     text: int
     kind: str
     numbers: tuple[int, ...]
-    image: None = None
-
-    @property
-    def segments(self) -> list[int]:
-        return [SEGMENT_IDS[ANSWER]]
-
-    def __len__(self) -> int:
-        return 1
 
 
 class SmarterLearner:
@@ -164,8 +155,7 @@ class SmarterLearner:
         model, encoders = self.model, self.processor
         kept = Kept(model.sizes, (encoders.image_width, encoders.texts.width), model.kinds)
         write_json_atomic(directory / FILE, asdict(kept))
-        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, directory / WEIGHTS)
+        save_weights(model, directory / WEIGHTS)
 
     def _logprob(self, kind: str, fused_1R: Tensor, text: str) -> float:
         model = self.model
@@ -323,13 +313,9 @@ def load_network(settings: SmarterSettings, directory: Path) -> SmarterLearner:
     widths = (sum(tower.width for tower in towers), texts.width)
     if widths != kept.widths:
         raise ValueError(f"{path}: made for encoders of widths {kept.widths}, and those of model.vision have {widths}")
-    try:
-        check_ordinary(weights)
-        tensors = load_file(weights)
+    with kept_weights(weights, FILE) as tensors:
         model = SmarterNet(kept.kinds, widths, kept.sizes)
         model.load_state_dict(tensors)
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{weights}: not the weights of {FILE} ({first_line(error)})") from error
     return SmarterLearner(towers, texts, model)
 
 
