@@ -24,7 +24,6 @@ from vlmreason.tasks.base import (
     Modality,
     Problem,
     Score,
-    Task,
     check_fields,
     choose_wording,
 )
@@ -42,10 +41,9 @@ from vlmreason.tasks.matrices.irregular_rules import (
     rules_for,
     solve,
 )
-from vlmreason.tasks.matrices.kinds import IRREGULAR, SENTENCES
+from vlmreason.tasks.matrices.kinds import IRREGULAR, SENTENCES, NumberedPuzzle
 from vlmreason.tasks.matrices.marvel_export import FILE, record
 
-_NUMBER = re.compile(rf"(?i:\s{{0,3}}(?:option|choice)?\s{{0,3}}:?\s{{0,3}}\(?)([1-{NUM_CHOICES}])\)?(?!\w)")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _MAX_LINE = 1000
 
@@ -124,9 +122,10 @@ WORDINGS: Mapping[str, IrregularWording] = {
 }
 
 
-class Irregular(Task[IrregularState]):
+class Irregular(NumberedPuzzle[IrregularState]):
     name = "irregular"
     version = 1
+    kind, num_choices = IRREGULAR, NUM_CHOICES
     levels = tuple(PATTERNS)
     state_type = IrregularState
     sizes_type: ClassVar[type] = IrregularSizes
@@ -200,12 +199,6 @@ class Irregular(Task[IrregularState]):
     def convert(self, state: IrregularState) -> str:
         return self.wording.convert
 
-    def condition(self, state: IrregularState) -> str:
-        return self.sentences[IRREGULAR]
-
-    def conditions(self) -> tuple[str, ...]:
-        return tuple(self.sentences.values())
-
     def _values(self, state: IrregularState) -> tuple[list[str], list[str]]:
         """The values of the panels and of the choices, in words."""
         context, choices = (
@@ -220,12 +213,6 @@ class Irregular(Task[IrregularState]):
         seen = self.wording.seen.format(values=" ".join(context), rule=self.rules[solution.rule], value=value)
         return [seen, self.wording.options.format(values=" ".join(choices))]
 
-    def answer(self, state: IrregularState) -> str:
-        return self.wording.answer.format(number=state.answer + 1)
-
-    def options(self, state: IrregularState) -> tuple[str, ...]:
-        return tuple(self.wording.answer.format(number=number + 1) for number in range(NUM_CHOICES))
-
     def score(self, state: IrregularState, response: str) -> Score:
         """Return whether the choice behind the last "Answer:" is right.
 
@@ -235,9 +222,8 @@ class Irregular(Task[IrregularState]):
         """
         response = response[:MAX_RESPONSE_CHARS]
         start = self.answer_start(response, 0)
-        marker = self.answer_marker().match(response, start)
-        given = _NUMBER.match(response, marker.end()) if marker else None
-        correct = given is not None and int(given[1]) == state.answer + 1
+        given = self.given(response, start)
+        correct = given == state.answer
         solution, (context, choices) = solve(state), self._values(state)
         lines = response[:start].splitlines()
         before, _, behind = _line(lines, self.wording.seen).partition("?")
@@ -251,7 +237,7 @@ class Irregular(Task[IrregularState]):
         process = all(right) and rule and predicted
         parts = {"values": sum(right) / len(right), "rule": float(rule), "prediction": float(predicted)}
         parts |= {"process": float(process), "proven": float(correct and process)}
-        parts["kind"] = float(response.lstrip().startswith(self.condition(state)))
+        parts["kind"] = float(self.says_kind(state, response))
         return Score(correct, given is not None, parts)
 
     def own_record(self, problem: Problem[IrregularState], folder: Path) -> Mapping[str, Any]:

@@ -24,12 +24,11 @@ from vlmreason.tasks.base import (
     Modality,
     Problem,
     Score,
-    Task,
     choose_wording,
 )
 from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
 from vlmreason.tasks.matrices.drawing import Artist
-from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES
+from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES, NumberedPuzzle
 from vlmreason.tasks.matrices.panels import (
     CONFIGURATIONS,
     NUM_CHOICES,
@@ -42,14 +41,15 @@ from vlmreason.tasks.matrices.raven_xml import write_puzzle
 from vlmreason.tasks.matrices.rules import Solution, solve
 from vlmreason.tasks.matrices.sampler import SAMPLING, Draft, Sampler, key_of
 from vlmreason.tasks.matrices.statements import KINDS, Statements, lines
-from vlmreason.tasks.matrices.wording import NUMBER, WORDINGS, MatrixWording, Phrases
+from vlmreason.tasks.matrices.wording import WORDINGS, MatrixWording, Phrases
 
 _CACHED = 64
 
 
-class Raven(Task[MatrixState]):
+class Raven(NumberedPuzzle[MatrixState]):
     name = "raven"
     version = 1
+    kind, num_choices = REGULAR, NUM_CHOICES
     levels = tuple(CONFIGURATIONS)
     state_type: ClassVar[type] = MatrixState
     sizes_type: ClassVar[type] = MatrixSizes
@@ -133,21 +133,9 @@ class Raven(Task[MatrixState]):
     def convert(self, state: MatrixState) -> str:
         return self.wording.convert
 
-    def condition(self, state: MatrixState) -> str:
-        return self.sentences[REGULAR]
-
-    def conditions(self) -> tuple[str, ...]:
-        return tuple(self.sentences.values())
-
     def thought(self, state: MatrixState) -> list[str]:
         """Return a step for every attribute of every component, and one for the choices that are ruled out."""
         return self.statements.written(state, self.solution(state))
-
-    def answer(self, state: MatrixState) -> str:
-        return self.wording.answer.format(number=state.answer + 1)
-
-    def options(self, state: MatrixState) -> tuple[str, ...]:
-        return tuple(self.wording.answer.format(number=number + 1) for number in range(NUM_CHOICES))
 
     def score(self, state: MatrixState, response: str) -> Score:
         """Return whether the choice behind the last "Answer:" is right.
@@ -158,14 +146,13 @@ class Raven(Task[MatrixState]):
         """
         response = response[:MAX_RESPONSE_CHARS]
         start = self.answer_start(response, 0)
-        marker = self.answer_marker().match(response, start)
-        given = NUMBER.match(response, marker.end()) if marker else None
+        given = self.given(response, start)
         right = self.statements.right(state, self.solution(state), response[:start])
         every = [one for kind in KINDS for one in right[kind]]
-        correct = given is not None and int(given[1]) == state.answer + 1
+        correct = given == state.answer
         parts = {kind: _share(right[kind]) for kind in KINDS} | {"statements": _share(every)}
         parts |= {"process": float(all(every)), "proven": float(correct and all(every))}
-        parts["kind"] = float(response.lstrip().startswith(self.condition(state)))
+        parts["kind"] = float(self.says_kind(state, response))
         return Score(correct, given is not None, parts)
 
     def own_record(self, problem: Problem[MatrixState], folder: Path) -> Mapping[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlmreason.tasks.base import ANSWER_MARKER, check_fields
-from vlmreason.tasks.matrices.panels import CONFIGURATIONS, MIXED, NUM_CHOICES, Entity, MatrixSizes, Panel, members
+from vlmreason.tasks.matrices.panels import CONFIGURATIONS, MIXED, Entity, MatrixSizes, Panel, members
 from vlmreason.tasks.matrices.rules import RULES, Found
 
 
@@ -178,7 +177,3 @@ def _check(wording: MatrixWording) -> None:
             raise ValueError(f"task.wording.{name}={getattr(wording, name)!r}: {num} different words, comma between")
     if not ANSWER_MARKER.search(wording.answer) or not wording.answer.endswith("{number}"):
         raise ValueError(f"task.wording.answer={wording.answer!r}: must hold Answer: and end with {{number}}")
-
-
-NUMBER = re.compile(rf"(?i:\s{{0,3}}(?:option|choice)?\s{{0,3}}:?\s{{0,3}}\(?)([1-{NUM_CHOICES}])\)?(?!\w)")
-"""The number of an option, behind the marker of the answer."""
