@@ -16,10 +16,10 @@ from vlmreason.intervals import mean, ratio, share
 from vlmreason.tasks.analogies.failures import ROWS
 from vlmreason.tasks.analogies.panels import RELATIONS, solve
 from vlmreason.tasks.base import Problem, Task
+from vlmreason.tasks.cells import cell_name
 from vlmreason.tasks.findings import Finding, right_steps
 from vlmreason.tasks.grids.search import MOVES, simulate
 from vlmreason.tasks.tables import failures
-from vlmreason.tasks.tables.base import cell_name
 
 NAMES = (
     "table_readout",

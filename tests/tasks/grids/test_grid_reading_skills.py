@@ -26,6 +26,16 @@ def test_cells_hold_what_the_grid_says() -> None:
         assert all(cell in state.question for cell in words[::2])
 
 
+def test_things_are_named_in_reading_order() -> None:
+    for level, at in (("filled", 0), ("things", 1)):
+        for state in drawn(level, 40):
+            where = {state.grid.start: "S", state.grid.destination: "D"}
+            where |= {cell: name for name, cell in state.grid.objects}
+            words = state.reply.split()
+            assert words[at::2] == [f"({row},{col})" for row, col in sorted(where)]
+            assert words[1 - at :: 2] == [where[cell] for cell in sorted(where)]
+
+
 @pytest.mark.parametrize("level", TASK.levels)
 def test_questions_vary_and_are_no_task_s(level: str) -> None:
     states = drawn(level)

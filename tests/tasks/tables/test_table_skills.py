@@ -10,8 +10,8 @@ from support.shipped import shipped
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.segments import VIEWS
 from vlmreason.tasks.base import state_to_json
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.skills import FILLING
-from vlmreason.tasks.tables.base import Cell
 
 NUM = 150
 TASKS = ("table_readout", "consecutive_table_readout")

@@ -20,13 +20,13 @@ from support.shipped import SCALES, shipped
 
 from vlmreason.dialogue.build import build_dialogue
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Problem
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.tables.base import TableState, TableTask, latex_table
 from vlmreason.tasks.tables.table_readout import TableReadout
 
 NUM = int(os.environ.get("VLMREASON_NUM_PROBLEMS", "150"))
 LEVELS = {"table_readout": ("simple", "hard"), "consecutive_table_readout": ("simple", "medium", "hard")}
 CASES = [(name, scale, level) for name in LEVELS for scale in SCALES for level in LEVELS[name]]
-Cell = tuple[int, int]
 
 
 class Table(NamedTuple):

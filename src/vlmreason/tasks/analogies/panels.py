@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-Cell = tuple[int, int]
+from vlmreason.tasks.cells import Cell
+
 Shape = tuple[str, str, str, Cell]
 """Type, color, size, position (row, column) counted from 1."""
 Line = tuple[str, str]

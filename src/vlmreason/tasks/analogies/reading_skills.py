@@ -149,9 +149,10 @@ class PanelReadingSkills(Skills[PanelReadingState]):
 
     def captions(self, patch: int) -> Captions:
         """Return the form: a panel is read from the first patch that lies wholly within it, all of its objects in
-        slots of their own, and which values it has in bits."""
+        slots of their own, and which values it has in bits. All tokens are free: what a decoder that was taught
+        skills one by one reads of panels is too little to be kept."""
         s = self.sizes
-        across, _ = num_patches(s.picture, patch, f"task={self.name}")
+        across, down = num_patches(s.picture, patch, f"task={self.name}")
         rows = self._figures.panel_places()
         corners = [corner for number, row in enumerate(rows) for corner in (row[:2] if number == 2 else row)]
         places = []
@@ -164,7 +165,8 @@ class PanelReadingSkills(Skills[PanelReadingState]):
         slots = [Slot(name, 1 + len(values)) for name, values in of_shapes for _ in range(s.positions**2)]
         slots += [Slot("line", 1 + len(s.line_colors)) for _ in s.line_types]
         num_bits = sum(map(len, values_of(s)))
-        return Captions(tuple(places), tuple(slots), num_bits, 1 / 3, nothing_weight=0.3, bits_weight=3.0)
+        weights = {"slot_weight": 1 / 3, "nothing_weight": 0.3, "bits_weight": 3.0}
+        return Captions(tuple(places), tuple(slots), num_bits, **weights, free=tuple(range(across * down)))
 
     def caption(self, state: PanelReadingState) -> tuple[list[list[int]], list[list[int]]]:
         classes = [self._classes(panel) for panel in state.panels]

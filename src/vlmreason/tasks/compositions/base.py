@@ -30,16 +30,15 @@ from vlmreason.tasks.base import (
     choose_wording,
     pattern_of,
 )
+from vlmreason.tasks.cells import Cell, cell_name
 from vlmreason.tasks.compositions import drawing
 from vlmreason.tasks.compositions.scenes import (
     COLORS,
     KINDS,
     SPLITS_OF,
-    Cell,
     CompositionSizes,
     Scene,
     Shape,
-    cell_name,
     check_scene,
     check_sizes,
     distance,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from vlmreason.tasks.base import Score
+from vlmreason.tasks.cells import cell_name
 from vlmreason.tasks.compositions.base import Composition, CompositionState, chosen, read_cell, target_of
-from vlmreason.tasks.compositions.scenes import cell_name
 
 
 class GridPosition(Composition):

@@ -18,15 +18,14 @@ from typing import ClassVar
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
 from vlmreason.tasks.captions import Captions, Slot, num_patches
+from vlmreason.tasks.cells import Cell, cell_name
 from vlmreason.tasks.compositions import drawing
 from vlmreason.tasks.compositions.scenes import (
     KINDS,
     SPLITS_OF,
-    Cell,
     CompositionSizes,
     Scene,
     Shape,
-    cell_name,
     check_scene,
     check_sizes,
     distance,

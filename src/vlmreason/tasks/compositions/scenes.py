@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Cell = tuple[int, int]
+from vlmreason.tasks.cells import Cell, cell_name
 
 KINDS: Mapping[str, int] = {"square": 1, "rectangle": 2, "triangle": 2, "trapezoid": 3}
 """Kinds of shapes with their number of dimensions: side; width, height; base, height; top, bottom, height."""
@@ -210,11 +210,6 @@ def write_scene(scene: Scene, cells: bool = True, sides: bool = True) -> str:
     """Write a scene: the number of rows where cells are shown, and a line for each shape."""
     rows = [f"{scene.size} rows"] if cells else []
     return "\n".join([*rows, *(write_shape(shape, cells, sides) for shape in scene.shapes)])
-
-
-@functools.cache
-def cell_name(cell: Cell) -> str:
-    return f"({cell[0]},{cell[1]})"
 
 
 def gap(distances: Sequence[int], from_far: bool) -> str:

@@ -33,12 +33,12 @@ from vlmreason.tasks.base import (
     choose_wording,
     pattern_of,
 )
+from vlmreason.tasks.cells import Cell, cell_name
 from vlmreason.tasks.findings import Trace
 from vlmreason.tasks.grids.search import (
     MOVES,
     OBJECTS,
     OBSTACLES,
-    Cell,
     GridState,
     Head,
     Named,
@@ -48,7 +48,7 @@ from vlmreason.tasks.grids.search import (
     search,
     simulate,
 )
-from vlmreason.tasks.grids.wording import WORDINGS, GridWording, cell_name, latex_grid
+from vlmreason.tasks.grids.wording import WORDINGS, GridWording, latex_grid
 
 WHITE, BLACK, LINE = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 START_COLOR, DESTINATION_COLOR = (150, 205, 250), (0, 100, 0)

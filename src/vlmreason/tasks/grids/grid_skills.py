@@ -16,8 +16,9 @@ from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Score, Task
+from vlmreason.tasks.cells import Cell, cell_name
 from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes, check_fits
-from vlmreason.tasks.grids.search import MOVES, Cell, GridState, all_cells
+from vlmreason.tasks.grids.search import MOVES, GridState, all_cells
 
 _SHARES = (0.1, 0.3, 0.5)
 _DISTINCT = ("find", "things", "around", "toward", "closest", "walk", "trail")
@@ -151,10 +152,6 @@ class GridSkills(Task[GridSkillState]):
     def score(self, state: GridSkillState, response: str) -> Score:
         """Return exact match of the whole reply."""
         return Score(correct=response.strip() == self.answer(state), parsed=bool(response.strip()))
-
-
-def cell_name(cell: Cell) -> str:
-    return f"({cell[0]},{cell[1]})"
 
 
 def content_of(grid: GridState) -> dict[Cell, str]:

@@ -1,8 +1,8 @@
 """Generic skills on grids of symbols with a wording that varies, to pretrain the nano model; not a task of any paper.
 
-What cells hold, what lies around them, where things are, transcription; and walks, trails, ways toward things and the
-closest things as in `grid_skills`, worded anew. Long walks and trails are of text; pictures get the short ones. Grids
-are scattered with symbols at random; nothing is searched for and no path is found.
+What cells hold, which cells hold something, what lies around them, where things are, transcription; and walks, trails,
+ways toward things and the closest things as in `grid_skills`, worded anew. Long walks and trails are of text; pictures
+get the short ones. Grids are scattered with symbols at random; nothing is searched for and no path is found.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import ClassVar
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs
 from vlmreason.tasks.captions import Captions, Slot, num_patches
+from vlmreason.tasks.cells import Cell, cell_name
 from vlmreason.tasks.grids.grid_navigation import GridNavigation, GridSizes, check_fits
-from vlmreason.tasks.grids.grid_skills import GridSkills, around, cell_name, content_of, key_of
-from vlmreason.tasks.grids.search import Cell, GridState, all_cells
+from vlmreason.tasks.grids.grid_skills import GridSkills, around, content_of, key_of
+from vlmreason.tasks.grids.search import GridState, all_cells
 from vlmreason.tasks.skills import Skills, ask
 
 MOST_MOVES = 6
@@ -26,6 +27,7 @@ MOST_MOVES = 6
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "holds": ("Holds", "Contains"),
+    "filled": ("Holds", "Contains"),
     "near": ("Near", "Around"),
     "things": ("Things", "Objects"),
     "transcribe": ("Transcribe", "Write", "Render"),
@@ -105,9 +107,10 @@ class GridReadingSkills(Skills[GridReadingState]):
             case "near":
                 cells = _some(rng, grid, 1, 4)
                 return ask(rng, verbs, *map(cell_name, cells)), _each(cells, lambda cell: around(grid, content, cell))
+            case "filled":
+                return ask(rng, verbs, "all"), " ".join(f"{cell_name(cell)} {name}" for name, cell in _things(grid))
             case "things":
-                found = sorted([("S", grid.start), ("D", grid.destination), *grid.objects], key=lambda item: item[1])
-                return ask(rng, verbs), " ".join(f"{name} {cell_name(cell)}" for name, cell in found)
+                return ask(rng, verbs), " ".join(f"{name} {cell_name(cell)}" for name, cell in _things(grid))
             case _:
                 return ask(rng, verbs), self._grids.text(grid)
 
@@ -142,6 +145,11 @@ class GridReadingSkills(Skills[GridReadingState]):
 
     def text(self, state: GridReadingState) -> str:
         return self._grids.text(state.grid)
+
+
+def _things(grid: GridState) -> list[tuple[str, Cell]]:
+    """S, D and the objects with their cells in reading order."""
+    return sorted([("S", grid.start), ("D", grid.destination), *grid.objects], key=lambda item: item[1])
 
 
 def _some(rng: random.Random, grid: GridState, least: int, most: int) -> list[Cell]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.grids.grid_navigation import GridNavigation
 from vlmreason.tasks.grids.search import MOVES, GridState, search
 from vlmreason.tasks.regions import Mask, Regions, Stretch, _boxes
-from vlmreason.tasks.tables.base import Cell
 
 
 def regions(task: GridNavigation, state: GridState) -> Regions:

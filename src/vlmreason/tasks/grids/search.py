@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-Cell = tuple[int, int]
+from vlmreason.tasks.cells import Cell
+
 Named = tuple[str, Cell]
 
 MOVES: Mapping[str, Cell] = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlmreason.tasks.grids.search import Cell, GridState
+from vlmreason.tasks.grids.search import GridState
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,3 @@ def latex_grid(state: GridState) -> str:
         lines.append(f"{r}{''.join([get((r, c), ' &') for c in columns])} \\\\")
     lines.append("\\end{tabular}")
     return "\n".join(lines)
-
-
-@functools.cache
-def cell_name(cell: Cell) -> str:
-    return f"({cell[0]},{cell[1]})"

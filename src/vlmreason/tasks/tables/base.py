@@ -18,8 +18,7 @@ from typing import ClassVar
 from vlmreason.pictures import Picture, blank, text_sprite
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
-
-Cell = tuple[int, int]
+from vlmreason.tasks.cells import Cell, cell_name
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 SHORT_NAMES = ("alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "sigma", "tau", "omega")
@@ -276,10 +275,6 @@ def _check_template(name: str, template: str) -> None:
     except (LookupError, ValueError, AttributeError):
         allowed = ", ".join(f"{{{field}}}" for field in known) or "none"
         raise ValueError(f"task.wording.{name}={template!r}: fields in braces may be {allowed}") from None
-
-
-def cell_name(cell: Cell) -> str:
-    return f"({cell[0]},{cell[1]})"
 
 
 def latex_table(state: TableState, marked: set[Cell]) -> str:

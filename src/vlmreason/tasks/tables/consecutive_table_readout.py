@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 
-from vlmreason.tasks.tables.base import Cell, TableTask
+from vlmreason.tasks.cells import Cell
+from vlmreason.tasks.tables.base import TableTask
 
 
 class ConsecutiveTableReadout(TableTask):

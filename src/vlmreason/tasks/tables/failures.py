@@ -17,8 +17,9 @@ import itertools
 import statistics
 from collections.abc import Sequence
 
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.findings import Finding
-from vlmreason.tasks.tables.base import Cell, TableState, TableTask, read_answer, read_cells
+from vlmreason.tasks.tables.base import TableState, TableTask, read_answer, read_cells
 
 _NUM_LENGTHS = 200  # problems over which the mean length of the simplest level is taken
 

@@ -18,17 +18,9 @@ from typing import ClassVar
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Score
 from vlmreason.tasks.captions import Captions, Slot, num_patches
+from vlmreason.tasks.cells import Cell, cell_name
 from vlmreason.tasks.skills import Skills, ask, ends
-from vlmreason.tasks.tables.base import (
-    MONTHS,
-    Cell,
-    TableSizes,
-    TableState,
-    cell_name,
-    check_table,
-    latex_table,
-    segments,
-)
+from vlmreason.tasks.tables.base import MONTHS, TableSizes, TableState, check_table, latex_table, segments
 from vlmreason.tasks.tables.table_readout import TableReadout
 from vlmreason.tasks.tables.table_skills import marks_beside, names_of, trail_over_marks
 

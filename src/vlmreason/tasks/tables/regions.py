@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.regions import Mask, Regions, Stretch, _boxes
-from vlmreason.tasks.tables.base import Cell, TableState, TableTask
+from vlmreason.tasks.tables.base import TableState, TableTask
 
 
 def runs(path: Sequence[Cell]) -> list[list[Cell]]:

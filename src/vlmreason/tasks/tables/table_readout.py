@@ -13,7 +13,8 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from vlmreason.tasks.tables.base import Cell, TableTask, segments
+from vlmreason.tasks.cells import Cell
+from vlmreason.tasks.tables.base import TableTask, segments
 
 _TRIES = 30  # of one number of segments, so that hard ones are not drawn less often
 _MAX_RUNS = 24  # runs placed in one try

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.tasks.base import Belongs, Modality, Score, Task
-from vlmreason.tasks.tables.base import Cell, TableSizes, TableState, cell_name, check_table, latex_table
+from vlmreason.tasks.cells import Cell, cell_name
+from vlmreason.tasks.tables.base import TableSizes, TableState, check_table, latex_table
 from vlmreason.tasks.tables.table_readout import TableReadout
 
 MOVES: Mapping[str, Cell] = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}

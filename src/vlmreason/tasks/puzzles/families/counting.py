@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import random
 
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.puzzles.families.scene import CELL, COLORS, ICONS, Family, Made, Mark, cell
 from vlmreason.tasks.puzzles.values import Form
 
 _SIDE = 6
 _CELLS = tuple(itertools.product(range(_SIDE), range(_SIDE)))
-Cell = tuple[int, int]
 
 
 def _rows(shown: dict[Cell, str]) -> str:

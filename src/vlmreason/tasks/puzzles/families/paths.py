@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.puzzles.families.scene import CELL, COLORS, ICONS, Family, Made, Mark, cell, grid_lines, label
 from vlmreason.tasks.puzzles.values import OPTIONS, Form
 
-Cell = tuple[int, int]
 _SIDE = 6
 
 

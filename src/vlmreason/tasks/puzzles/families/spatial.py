@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 
+from vlmreason.tasks.cells import Cell
 from vlmreason.tasks.puzzles.families.scene import CELL, COLORS, Family, Made, Mark, grid_lines, label
 from vlmreason.tasks.puzzles.values import OPTIONS, Form
 
-Cell = tuple[int, int]
 Pattern = tuple[tuple[int, ...], ...]
 _WIDTH, _HEIGHT, _CORNER = 54, 42, 18
 
