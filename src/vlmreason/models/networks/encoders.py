@@ -16,10 +16,8 @@ from vlmreason.models.composed.loading import find_part, load_part, load_whole
 from vlmreason.models.composed.towers import features, square, vision_config
 from vlmreason.models.nano.model import BASES, load_nano
 from vlmreason.models.networks.smarter_settings import Eye, Reader
-from vlmreason.models.networks.store import KEY, FeatureStore, Vectors
+from vlmreason.models.networks.store import FeatureStore, Vectors, content_key, picture_key
 from vlmreason.pictures import Picture
-
-BATCH = 32  # pictures or texts that are encoded together
 
 
 class Tower:
@@ -48,12 +46,8 @@ class Tower:
 
     def numbers(self, images: Sequence[Picture]) -> list[int]:
         """Return the rows of pictures in the store; those that are not there are computed."""
-        keys = [_key(repr(image.shape).encode() + image.tobytes()) for image in images]
-        missing = self.store.missing(keys)
-        for some in (missing[at : at + BATCH] for at in range(0, len(missing), BATCH)):
-            states = self._states([images[place] for place in some]).flatten(1)
-            self.store.add([keys[place] for place in some], _halves(states))
-        return self.store.numbers(keys)
+        keys = [picture_key(image) for image in images]
+        return self.store.computed(keys, lambda some: halves(self._states([images[at] for at in some]).flatten(1)))
 
     def states(self, numbers: Sequence[int]) -> Vectors:
         """Return states (N, places, width) of rows."""
@@ -102,12 +96,8 @@ class Texts:
 
     def numbers(self, texts: Sequence[str]) -> list[int]:
         """Return the rows of texts in the store; those that are not there are computed."""
-        keys = [_key(text.encode(errors="surrogatepass")) for text in texts]
-        missing = self.store.missing(keys)
-        for some in (missing[at : at + BATCH] for at in range(0, len(missing), BATCH)):
-            rows = self._states([texts[place] for place in some])
-            self.store.add([keys[place] for place in some], _halves(rows))
-        return self.store.numbers(keys)
+        keys = [content_key(text.encode(errors="surrogatepass")) for text in texts]
+        return self.store.computed(keys, lambda some: halves(self._states([texts[at] for at in some])))
 
     def states(self, numbers: Sequence[int]) -> tuple[Vectors, list[int]]:
         """Return states (N, tokens, width) of rows, and how many tokens each text has."""
@@ -141,7 +131,7 @@ def digest(model: nn.Module, *settings: object) -> str:
     found = hashlib.blake2b(repr(settings).encode(), digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -164,12 +154,8 @@ def _hub_text(place: Any) -> tuple[Any, Any]:
     return load_whole(place, AutoModel, {"config": config, "dtype": torch.float32}), tokenizer
 
 
-def _key(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=KEY).digest()
-
-
-def _halves(values: Tensor) -> Vectors:
-    """Numbers in float16; what is beyond its range becomes its end."""
+def halves(values: Tensor) -> Vectors:
+    """Return numbers in float16; what is beyond its range becomes its end."""
     most = float(np.finfo(np.float16).max)
     return values.clamp(-most, most).cpu().numpy().astype(np.float16)
 

@@ -76,21 +76,7 @@ class FrozenFeatures:
 
     def _picture(self, prompts: Sequence[Prompt]) -> Tensor:
         """(B, D * grid * grid), or fewer places where the tower has fewer."""
-        inner = self.base.model.model
-        batch = self.base.processor.collate_prompts([Prompt("", prompt.image) for prompt in prompts])
-        pixels, config = batch.get("pixel_values"), inner.config
-        layer = getattr(config, "vision_feature_layer", None)
-        if pixels is None or pixels.ndim != 4 or not isinstance(layer, int) or not hasattr(inner, "vision_tower"):
-            raise ValueError(
-                f"model.base: the features of model_type={config.model_type} have no fixed places; models of "
-                "LLaVA's layout with one tower have (nano, nano_scenes, llava_1_5_7b)"
-            )
-        tower = inner.vision_tower
-        pixels = pixels.to(tower.device, tower.dtype)
-        states_BPD: Tensor = tower(pixels, output_hidden_states=True).hidden_states[layer].float()
-        if config.vision_feature_select_strategy == "default":
-            states_BPD = states_BPD[:, 1:]  # without the class token
-        states_BPD = F.layer_norm(states_BPD, states_BPD.shape[2:])  # some towers have channels a hundred times others
+        states_BPD = tower_states(self.base, prompts)
         side = math.isqrt(states_BPD.shape[1])
         assert side**2 == states_BPD.shape[1]
         states_BDHW = states_BPD.transpose(1, 2).reshape(len(prompts), -1, side, side)
@@ -98,6 +84,28 @@ class FrozenFeatures:
             states_BDHW = F.adaptive_avg_pool2d(states_BDHW, self.settings.grid)
         flat_BF: Tensor = states_BDHW.flatten(1)
         return flat_BF
+
+
+def tower_states(base: Learner, prompts: Sequence[Prompt]) -> Tensor:
+    """Return what a model's vision tower gives its projector (B, places, D), with mean 0 and deviation 1 at each place.
+
+    Raises ValueError for a model whose vision tower has no fixed places.
+    """
+    inner = base.model.model
+    batch = base.processor.collate_prompts([Prompt("", prompt.image) for prompt in prompts])
+    pixels, config = batch.get("pixel_values"), inner.config
+    layer = getattr(config, "vision_feature_layer", None)
+    if pixels is None or pixels.ndim != 4 or not isinstance(layer, int) or not hasattr(inner, "vision_tower"):
+        raise ValueError(
+            f"model_type={config.model_type}: the features of its pictures have no fixed places; models of LLaVA's "
+            "layout with one tower have (nano, nano_scenes, llava_1_5_7b)"
+        )
+    tower = inner.vision_tower
+    states_BPD: Tensor = tower(pixels.to(tower.device, tower.dtype), output_hidden_states=True).hidden_states[layer]
+    if config.vision_feature_select_strategy == "default":
+        states_BPD = states_BPD[:, 1:]  # without the class token
+    states_BPD = states_BPD.float()
+    return F.layer_norm(states_BPD, states_BPD.shape[2:])  # some towers have channels a hundred times others
 
 
 def _key(prompt: Prompt) -> bytes:

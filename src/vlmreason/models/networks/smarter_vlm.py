@@ -24,10 +24,11 @@ from vlmreason.answers import AnswerSpace
 from vlmreason.dialogue.build import Dialogue
 from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
-from vlmreason.models.networks.encoders import BATCH, Texts, Tower, eyes
+from vlmreason.models.networks.encoders import Texts, Tower, eyes
 from vlmreason.models.networks.one_answer import OneAnswer, kept_weights, save_weights
 from vlmreason.models.networks.smarter_net import SmarterNet, by_name, counted, losses
 from vlmreason.models.networks.smarter_settings import Sizes, SmarterSettings
+from vlmreason.models.networks.store import BATCH
 from vlmreason.models.vlm.saved import read_config
 from vlmreason.segments import ANSWER
 from vlmreason.streams import stream

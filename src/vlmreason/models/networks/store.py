@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmreason.files import check_ordinary
+from vlmreason.pictures import Picture
 
 KEY = 16
 """Bytes of a key, the hash of a content."""
 _HEAD = 512
 
+BATCH = 32  # contents that are encoded together
+
 Vectors = NDArray[np.float16]
+
+
+def content_key(content: bytes) -> bytes:
+    """Return the key of a content."""
+    return hashlib.blake2b(content, digest_size=KEY).digest()
+
+
+def picture_key(picture: Picture) -> bytes:
+    """Return the key of a picture: the same for the same pixels, whatever file they are in."""
+    return content_key(repr(picture.shape).encode() + picture.tobytes())
 
 
 class FeatureStore:
@@ -48,7 +62,7 @@ class FeatureStore:
         check_ordinary(self.path)
         with self.path.open("rb") as file:
             if file.read(_HEAD) != self._head:
-                raise ValueError(f"model.features: {self.path} holds features of another encoder; delete it")
+                raise ValueError(f"features: {self.path} holds features of another encoder; delete it")
         self._read_new()
 
     def __len__(self) -> int:
@@ -80,6 +94,14 @@ class FeatureStore:
     def numbers(self, keys: Sequence[bytes]) -> list[int]:
         """Return the row numbers of keys that are there."""
         return [self._numbers[key] for key in keys]
+
+    def computed(self, keys: Sequence[bytes], see: Callable[[Sequence[int]], Vectors]) -> list[int]:
+        """Return the row numbers of keys. `see` gives the vectors of those that are not there, some at a time, by their
+        places among the keys."""
+        missing = self.missing(keys)
+        for some in (missing[at : at + BATCH] for at in range(0, len(missing), BATCH)):
+            self.add([keys[place] for place in some], see(some))
+        return self.numbers(keys)
 
     def vectors(self, numbers: Sequence[int]) -> Vectors:
         """Return the vectors (N, width) of row numbers, read from disk."""
