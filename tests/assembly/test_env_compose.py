@@ -3,7 +3,7 @@
 import pytest
 
 from vlmreason import runs
-from vlmreason.assembly import build, catalog
+from vlmreason.assembly import algorithms, build, catalog, planning
 from vlmreason.envs.base import Env
 from vlmreason.envs.episodes import Episodes
 
@@ -46,23 +46,23 @@ def test_rollouts_by_the_learner_are_the_runs_that_they_were(algorithm: str, com
     plain = composed("train", f"algorithm={algorithm}")
     assert not {"engine", "vllm"} & plain["algorithm"].keys()
     assert composed("train", f"algorithm={algorithm}", "algorithm.engine=learner") == plain
-    assert build.build_algorithm(plain).engine == "learner"
+    assert algorithms.build_algorithm(plain).engine == "learner"
     served = [composed("train", f"algorithm={algorithm}", "algorithm.engine=vllm", *more) for more in MEMORY]
     hashes = {runs.config_hash(cfg) for cfg in served}
     assert len(hashes) == 1 and runs.config_hash(plain) not in hashes
-    assert build.build_algorithm(served[1]).vllm.gpu_memory_utilization == 0.5
+    assert algorithms.build_algorithm(served[1]).vllm.gpu_memory_utilization == 0.5
 
 
 def test_two_tasks_are_played_in_turn(composed) -> None:
     both = ("train", "algorithm=grpo", "task=shape_area", "supervision=two_skills", "task.nano.dimension=[1,4]")
     cfg = composed(*both, "algorithm.tasks=[shape_area,grid_position]")
-    env = build.build_env(cfg)
+    env = algorithms.build_env(cfg)
     assert env.played == ("shape_area/total", "grid_position/nearest")
     assert [one.task.sizes.dimension for one in env.envs.values()] == [(1, 4), (1, 4)], "they are of one family"
-    assert build.build_algorithm(cfg).name == "grpo"
+    assert algorithms.build_algorithm(cfg).name == "grpo"
     assert "tasks" not in composed(*both)["algorithm"], "of one task alone they are the runs that they were"
     chosen = ["algorithm.tasks=[shape_area,grid_position]", "algorithm.levels=[shape_area/named]"]
-    assert build._trained_levels(composed(*both, *chosen)) == {"named", "total"}
+    assert algorithms._trained_levels(composed(*both, *chosen)) == {"named", "total"}
     for words, message in (
         (["algorithm.tasks=[grid_position]"], "the run's own among them, and not shape_area"),
         (["algorithm.tasks=[shape_area,table_readout]"], "table_readout do not begin"),
@@ -71,13 +71,40 @@ def test_two_tasks_are_played_in_turn(composed) -> None:
         ([*chosen[:1], "algorithm.rewards.caption=inf"], "finite number"),
     ):
         with pytest.raises(ValueError, match=message):
-            build.build_algorithm(composed(*both, *words))
+            algorithms.build_algorithm(composed(*both, *words))
+
+
+def test_text_comes_first_in_a_phase_of_its_own(composed, tmp_path) -> None:
+    words = ("train", "algorithm=grpo", "task=shape_area", "supervision=two_skills", "algorithm.nano.updates=3")
+    cfg = composed(*words, "algorithm.text_first=2")
+    assert "text_first" not in composed(*words)["algorithm"], "without it they are the runs that they were"
+    assert planning.steps(cfg) == {**planning.steps(composed(*words)), "grpo_text": 2}
+    first, second = algorithms.build_stages(cfg, build.build_learner(cfg), tmp_path)
+    assert [(stage.name, stage.num_steps) for stage in (first, second)] == [("grpo_text", 2), ("grpo", 3)]
+    assert first.rollouts.view == "text" and second.rollouts.view == "image"
+    assert [stage.reference.args[1].name for stage in (first, second)] == ["main", "grpo_text"]
+    for more, message in ((["text_first=0"], "text_first=0"), (["text_first=2", "algorithm.view=text"], "no effect")):
+        with pytest.raises(ValueError, match=message):
+            algorithms.build_algorithm(composed(*words, f"algorithm.{more[0]}", *more[1:]))
+
+
+def test_tasks_on_the_same_things_have_the_sizes_of_the_run_s(composed) -> None:
+    cfg = composed("train", "task=shape_area", "supervision=two_skills", "task.nano.style=paper")
+    assert build.build_tasks(cfg)["grid_position"].sizes.style == "paper"
+    other = composed("evaluate", "run=x", "task=shape_grid", "scale=nano")
+    words = ["task=shape_grid", "task.nano.size=[3,4]"]
+    asked = {**composed("evaluate", "run=x", *words), "scale": cfg["scale"]}
+    assert "sizes" in build.with_run(asked, cfg, words)["task"] and other is not None
+    sizes = build.with_run(asked, cfg, words)["task"]["sizes"]
+    assert sizes["style"] == "paper" and sizes["size"] == [3, 4]
+    table = build.with_run(composed("evaluate", "run=x", "task=table_readout"), cfg, ["task=table_readout"])
+    assert "style" not in table["task"]["sizes"]
 
 
 def test_nothing_begins_that_vllm_cannot_do(composed, tmp_path) -> None:
     cfg = composed("train", "algorithm=grpo", "algorithm.engine=vllm", "supervision=none")
     with pytest.raises(ValueError, match=r"algorithm\.engine=vllm: it does not run this model \(model_type=llava\)"):
-        build.build_stages(cfg, build.build_learner(cfg), tmp_path)
+        algorithms.build_stages(cfg, build.build_learner(cfg), tmp_path)
 
 
 def test_a_language_variant_is_its_environment_in_words(composed) -> None:

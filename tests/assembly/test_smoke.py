@@ -10,7 +10,7 @@ from support.composing import compose_plain
 from support.program import Done
 
 from vlmreason import runs
-from vlmreason.assembly import build, catalog, compose, planning, smoke
+from vlmreason.assembly import algorithms, build, catalog, compose, planning, smoke
 
 STRATEGIES = [name for name in catalog.groups()["supervision"] if name not in ("expert", "prepare", "none")]
 
@@ -39,7 +39,7 @@ def test_every_part_has_examples_whatever_its_share(order: str) -> None:
 ])  # fmt: skip
 def test_algorithms_make_two_updates(words: tuple[str, ...]) -> None:
     cfg = compose_plain("train", *words, "smoke=true")
-    settings = build.build_algorithm(cfg)
+    settings = algorithms.build_algorithm(cfg)
     assert (settings.updates, settings.checkpoint_every, settings.epochs) == (2, 1, 1)
     assert build.build_evaluation(cfg).num == 4 and build.build_trainer(cfg).evaluate_num == 4
 

@@ -16,7 +16,7 @@ from support.sampled import READ_FROM_FILES
 from support.tiny import nano_task
 
 from vlmreason import places, runs
-from vlmreason.assembly import build, catalog, compose, errors, planning
+from vlmreason.assembly import algorithms, build, catalog, compose, errors, planning
 from vlmreason.commands.train import Settings
 from vlmreason.data.mixture import mixtures
 from vlmreason.report.figures.pixels import pixels
@@ -165,7 +165,7 @@ def test_every_run_can_be_made(composing: None) -> None:
 def check_algorithm(cfg: dict[str, Any]) -> None:
     """Its settings are those of an algorithm, its levels the task's."""
     if "algorithm" in cfg:
-        build.build_algorithm(cfg)
+        algorithms.build_algorithm(cfg)
         assert set(cfg["algorithm"]["levels"] or ()) <= set(build.build_task(cfg).levels)
 
 

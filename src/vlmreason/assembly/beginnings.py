@@ -104,8 +104,7 @@ def _exact(settings: Any) -> dict[str, Any]:
 def _task(cfg: Config, name: str) -> Config:
     if "task" in cfg and cfg["task"]["name"] == name:
         return {**cfg["task"], "trace": cfg["task"].get("trace") or cfg["scale"]["trace"]}
-    trace = cfg["task"].get("trace") if "task" in cfg else None
-    config = build.task_config(name, build.build_scale(cfg), trace)
+    config = build.beside(cfg, name)
     return {**config, "trace": config.get("trace") or cfg["scale"]["trace"]}
 
 

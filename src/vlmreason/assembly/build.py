@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,12 +43,12 @@ def build_scale(cfg: Config) -> Scale:
 
 def build_task(cfg: Config) -> Task[Any]:
     """Return the task of the configuration (`choose_sizes` applied). Raises ValueError."""
-    return _task(cfg["task"], build_scale(cfg))
+    return make_task(cfg["task"], build_scale(cfg))
 
 
 def load_task(name: str, scale: Scale, trace: str | None = None) -> Task[Any]:
     """Return a task by the name of its file in conf/task, as it is there; `trace` replaces its wording."""
-    return _task(task_config(name, scale, trace), scale)
+    return make_task(task_config(name, scale, trace), scale)
 
 
 def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, Any]:
@@ -62,6 +61,22 @@ def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, 
     assert isinstance(plain, dict)
     data: dict[str, Any] = choose_sizes({str(key): value for key, value in plain.items()}, [])["task"]
     return data | ({"trace": trace} if trace else {})
+
+
+def beside(cfg: Config, name: str) -> dict[str, Any]:
+    """Return what another task than the run's own is built from: its file's content, worded as the run's task.
+
+    Of a task on the same things (`Task.splits_of`) with the same sizes: at those of the run's.
+    """
+    own: Config = cfg.get("task", {})
+    found = task_config(name, build_scale(cfg), own.get("trace"))
+    return found | {"sizes": own["sizes"]} if own and same_things(own, found) else found
+
+
+def same_things(one: Config, other: Config) -> bool:
+    """Tell whether two tasks are on the same things, with sizes of the same names."""
+    whose = {_class(task, "task").splits_of or task["name"] for task in (one, other)}
+    return len(whose) == 1 and one["sizes"].keys() == other["sizes"].keys()
 
 
 def _group_of_task(name: str) -> str:
@@ -82,81 +97,6 @@ def evaluated(task: Task[Any]) -> Task[Any]:
     return Episodes(task) if isinstance(task, Env) else task
 
 
-def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
-    """Return the phases that follow the supervision's (vlmreason.training.engine.phase.Stage): none, or one of the
-    algorithm.
-
-    `folder`: the run's directory, where the model is that the phase begins with. Raises ValueError.
-    """
-    if "algorithm" not in cfg:
-        return []
-    from vlmreason.answering.rollout import Rollouts
-    from vlmreason.envs.base import Env
-    from vlmreason.training.reinforced.stage import ReinforcedStage
-
-    data, task, evaluation = dict(cfg["algorithm"]), build_task(cfg), build_evaluation(cfg)
-    levels, view, attempts = data.pop("levels"), data.pop("view", None), data.pop("attempts", 1)
-    settings = build_algorithm(cfg)
-    if isinstance(task, Env):
-        if view is not None or attempts != 1:
-            what = f"view={view}" if view is not None else f"attempts={attempts}"
-            raise ValueError(f"algorithm.{what}: of a task only; env={task.name} has its own")
-        view = cfg["env"]["view"]
-    env: Any = build_env(cfg)
-    phases = list(build_supervision(cfg).phases)
-    start = folder / "checkpoints" / phases[-1] if phases else None
-    trainer, engine = build_trainer(cfg), None
-    if settings.engine == "vllm":
-        from vlmreason.training.reinforced import vllm_engine
-
-        vllm_engine.check(learner, settings, trainer)
-        engine = vllm_engine.VllmEngine(learner, settings.vllm)
-    rollouts = Rollouts(
-        env, tuple(levels or env.played), view or "image", settings.rewards, settings.max_new_tokens,
-        settings.temperature, int(cfg["seed"]), sys.maxsize if engine else evaluation.batch_size,
-    )  # fmt: skip
-    optimizer = build_optimizer(cfg)
-    return [ReinforcedStage(learner, settings, rollouts, optimizer, trainer, lambda: build_learner(cfg, start), engine)]
-
-
-def build_algorithm(cfg: Config) -> Any:
-    """Return the algorithm's settings (vlmreason.training.reinforced.policy.ReinforcementSettings). Raises
-    ValueError."""
-    from vlmreason.training.reinforced.stage import ALGORITHMS
-
-    data = {key: value for key, value in cfg["algorithm"].items() if key not in ("levels", "view", "attempts", "tasks")}
-    if "max_new_tokens" in data and data["max_new_tokens"] is None:
-        data["max_new_tokens"] = build_scale(cfg).max_response_tokens
-    settings = structure(ALGORITHMS[data["name"]], data, "algorithm")
-    levels, env = cfg["algorithm"].get("levels"), build_env(cfg)
-    if levels is not None and not levels:
-        raise ValueError("algorithm.levels=[]: one or more are expected; null: the first one")
-    for level in levels or ():
-        check_level(env, level, "algorithm.levels")
-    if settings.rewards:
-        from vlmreason.envs import rewards
-
-        rewards.check(env, settings.rewards)
-    return settings
-
-
-def build_env(cfg: Config) -> Any:
-    """Return the environment of an algorithm: the run's own, or its task with `algorithm.attempts` turns, or the tasks
-    that `algorithm.tasks` names, those of its task's family at the sizes of that. Raises ValueError."""
-    from vlmreason.envs import base, revision, together
-
-    task, algorithm, scale = build_task(cfg), cfg["algorithm"], build_scale(cfg)
-    attempts, names = algorithm.get("attempts", 1), algorithm.get("tasks")
-    if names is None:
-        return task if isinstance(task, base.Env) else revision.Revision(task, attempts, scale.trace)
-    if isinstance(task, base.Env) or task.name not in names:
-        raise ValueError(f"algorithm.tasks={names}: tasks are expected, the run's own among them, and not {task.name}")
-    own = dict(cfg["task"])
-    made = [own if name == task.name else task_config(name, scale, own.get("trace")) for name in names]
-    made = [one | {"sizes": own["sizes"]} if one["sizes"].keys() == own["sizes"].keys() else one for one in made]
-    return together.Together([revision.Revision(_task(one, scale), attempts, scale.trace) for one in made])
-
-
 def build_supervision(cfg: Config) -> Any:
     """Return the supervision of the configuration (vlmreason.supervision.Supervision)."""
     from vlmreason.supervision import Supervision
@@ -172,41 +112,14 @@ def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
     supervision, scale = build_supervision(cfg), build_scale(cfg)
     own = build_task(cfg) if "task" in cfg else None
     run_task = own.name if own else None
-    trace = cfg["task"].get("trace") if own else None
     tasks = {
-        name: own if own and name == own.name else load_task(name, scale, trace)
+        name: own if own and name == own.name else make_task(beside(cfg, name), scale)
         for name in supervision.task_names(run_task)
     }
     levels = {name: task.levels for name, task in tasks.items()}
     supervision.check_levels(run_task, levels, {name: task.text_only for name, task in tasks.items()})
     supervision.check_conditions(run_task, {name for name, task in tasks.items() if not task.conditions()})
     return tasks
-
-
-def check_apart(cfg: Config) -> None:
-    """Raise ValueError where training meets problems that the run is evaluated on (unless evaluation.split=train)."""
-    evaluation = build_evaluation(cfg)
-    if "task" not in cfg or evaluation.split == "train":
-        return
-    task, trained = build_task(cfg), _trained_levels(cfg)
-    for level in evaluation.levels or task.levels:
-        if said := task.met_in_training(trained, level, evaluation.split):
-            raise ValueError(f"evaluation.split={evaluation.split}, level {level} of {task.name}: {said}")
-
-
-def _trained_levels(cfg: Config) -> set[str]:
-    """The levels of the run's own task that its phases show or play."""
-    name, supervision = cfg["task"]["name"], build_supervision(cfg)
-    levels = {
-        part.level
-        for phase, held in supervision.phases.items()
-        for part in held.parts.values()
-        if name in ((part.task,) if part.task else supervision.phase_tasks(phase, name))
-    }
-    if "algorithm" in cfg:
-        played = cfg["algorithm"]["levels"] or build_env(cfg).played
-        levels.update(level.removeprefix(f"{name}/") for level in played)  # those of other tasks keep their names
-    return levels
 
 
 def build_optimizer(cfg: Config) -> Any:
@@ -403,8 +316,8 @@ def _answers_directly(cfg: Config) -> bool:
 def with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, Any]:
     """Return `cfg` with model, adapter and supervision of a trained run (its config.yaml).
 
-    Task and scale are the run's too where none are chosen; an environment is shown as it was in training. What is asked
-    of a smoke run is of its size.
+    Task and scale are the run's too where none are chosen, and so are the sizes of another task on the same things; an
+    environment is shown as it was in training. What is asked of a smoke run is of its size.
     """
     return smoke.asked_of(trained, _with_run(cfg, trained, overrides))
 
@@ -420,7 +333,15 @@ def _with_run(cfg: Config, trained: Config, overrides: list[str]) -> dict[str, A
             return merged | {"task": trained["task"]}
         sizes = task_config(trained["task"]["name"], build_scale(merged))["sizes"]
         return merged | {"task": trained["task"] | {"sizes": sizes}}
-    return merged if "sizes" in merged["task"] else choose_sizes(merged, overrides)
+    if "sizes" in merged["task"]:
+        return merged
+    merged = choose_sizes(merged, overrides)
+    asked, own = merged["task"], trained["task"]
+    if asked["name"] != own["name"] and merged["scale"]["name"] == trained["scale"]["name"] and same_things(own, asked):
+        typed = {word.partition("=")[0].rpartition(".")[2] for word in overrides if word.startswith("task.")}
+        kept = {key: value for key, value in asked["sizes"].items() if key in typed}
+        merged["task"] = asked | {"sizes": {**own["sizes"], **kept}}
+    return merged
 
 
 def task_identity(cfg: Config) -> dict[str, Any]:
@@ -471,7 +392,8 @@ def check_level(task: Task[Any], level: str, where: str = "level") -> None:
         raise ValueError(f"{where}={level}: {task.name} has {', '.join(task.levels)}{nearest(level, task.levels)}")
 
 
-def _task(data: Config, scale: Scale) -> Task[Any]:
+def make_task(data: Config, scale: Scale) -> Task[Any]:
+    """Make a task from its section, with the sizes of the scale chosen. Raises ValueError."""
     kind = _class(data, "task")
     if not issubclass(kind, Task):
         raise ValueError(f"task._target_={data.get('_target_')}: a Task is expected")

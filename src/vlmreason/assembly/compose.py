@@ -36,7 +36,7 @@ def freeze(overrides: list[str], command: str) -> dict[str, Any]:
 
 def check(plain: dict[str, Any], command: str) -> None:
     """Tell whether `command` accepts a resolved configuration. Raises ValueError."""
-    from vlmreason.assembly import build
+    from vlmreason.assembly import algorithms, build
 
     module = importlib.import_module(catalog.module_name(command))
     build.settings(module.Settings, plain)
@@ -45,8 +45,8 @@ def check(plain: dict[str, Any], command: str) -> None:
     for part in parts:
         part(plain)
     if "algorithm" in plain:
-        build.build_algorithm(plain)
-    build.check_apart(plain)
+        algorithms.build_algorithm(plain)
+    algorithms.check_apart(plain)
 
 
 def override_value(value: Any) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlmreason import runs
-from vlmreason.assembly import beginnings, build, compose
+from vlmreason.assembly import algorithms, beginnings, build, compose
 from vlmreason.structure import one_line
 from vlmreason.studies import artifacts
 from vlmreason.studies import price as studies_price
@@ -233,5 +233,9 @@ def steps(cfg: dict[str, Any]) -> dict[str, int]:
         name: -(-phase.num_examples // (sum(phase.captions.values()) or phase.batch_size or batch_size))
         for name, phase in build.build_supervision(cfg).phases.items()
     }
-    algorithm = cfg.get("algorithm", {})
-    return found | ({str(algorithm["name"]): int(algorithm["updates"])} if algorithm else {})
+    if algorithm := cfg.get("algorithm", {}):
+        phases = algorithms.algorithm_phases(
+            algorithm["name"], "", int(algorithm["updates"]), algorithm.get("text_first")
+        )
+        found |= {name: num for name, _, num in phases}
+    return found

@@ -27,8 +27,9 @@ def choose_sizes(cfg: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     if "evaluation" in cfg:  # those that write freely are what they were before there were other ways
         kept = {key: value for key, value in cfg["evaluation"].items() if (key, value) not in _FREELY}
         cfg = cfg | {"evaluation": kept}
-    if cfg.get("algorithm", {}).get("tasks", ()) is None:  # of one task alone: the runs that they were
-        cfg = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "tasks"}}
+    if "algorithm" in cfg:  # of one task alone, in one phase: the runs that they were
+        unset = {key for key in ("tasks", "text_first") if cfg["algorithm"].get(key, ()) is None}
+        cfg = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key not in unset}}
     if "scale" not in cfg:
         return cfg
     scales, chosen = catalog.groups()["scale"], cfg["scale"]["name"]

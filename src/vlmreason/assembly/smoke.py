@@ -23,7 +23,8 @@ _SCALE = {"num_examples": STEPS * BATCH, "num_align": STEPS * BATCH, "num_warmup
           "num_problems": PROBLEMS, "max_response_tokens": TOKENS}  # fmt: skip
 _TRAINER = {"evaluate_num": PROBLEMS, "evaluate_every": 1, "log_every": 1, "checkpoint_every": 1, "snapshots": STEPS}
 _ALGORITHM = {"updates": STEPS, "epochs": 1, "minibatches": 2, "parallel": 2, "turns": 2, "groups": 2, "group_size": 2,
-              "evaluate_every": 1, "checkpoint_every": 1, "max_new_tokens": TOKENS, "value_updates": 1}  # fmt: skip
+              "evaluate_every": 1, "checkpoint_every": 1, "max_new_tokens": TOKENS, "value_updates": 1,
+              "text_first": STEPS}  # fmt: skip
 _EVALUATION = {"num": PROBLEMS, "max_new_tokens": TOKENS}
 _ANALYSIS = {"num": PROBLEMS, "batch_size": 2}
 

@@ -34,7 +34,7 @@ def run(cfg: dict[str, Any]) -> None:
     import math
 
     from vlmreason import runs
-    from vlmreason.assembly import beginnings, build
+    from vlmreason.assembly import algorithms, beginnings, build
 
     own = build.settings(Settings, cfg)
     task, supervision, scale = build.build_task(cfg), build.build_supervision(cfg), build.build_scale(cfg)
@@ -52,7 +52,7 @@ def run(cfg: dict[str, Any]) -> None:
     from vlmreason.training.supervised.check import Decoded, check_phase, decoded
 
     learner = build.build_learner(cfg)
-    build.build_stages(cfg, learner, runs.run_directory(cfg))
+    algorithms.build_stages(cfg, learner, runs.run_directory(cfg))
     optimizers = phase_optimizers(optimizer, supervision, learner)
     device = torch.device("cuda" if strategies.on_gpu(trainer.accelerator) else "cpu")
     ready = beginnings.find(cfg, learner.source)

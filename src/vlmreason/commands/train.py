@@ -36,7 +36,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     """Train a run, evaluate it, print the table; returns its directory, None in all but the first of several
     processes."""
     from vlmreason import runs
-    from vlmreason.assembly import beginnings, build, compose, errors
+    from vlmreason.assembly import algorithms, beginnings, build, compose, errors
 
     own = build.settings(Settings, cfg)
     task, supervision = build.build_task(cfg), build.build_supervision(cfg)
@@ -55,14 +55,14 @@ def run(cfg: dict[str, Any]) -> Path | None:
     asked = build.evaluated(task)
     curves = dataclasses.replace(evaluation, num=trainer.evaluate_num)
     check_problems(asked, evaluation, evaluation.split)
-    build.check_apart(cfg)
+    algorithms.check_apart(cfg)
     if trainer.evaluate_every or cfg.get("algorithm", {}).get("evaluate_every"):
         check_problems(asked, curves, "validation")
     learner = build.build_learner(cfg)
     if supervision.phases or "algorithm" in cfg:
         learner.trained_parameters("all")  # raises where nothing can train, before there is a directory
         phase_optimizers(optimizer, supervision, learner)  # and for rates that have no effect
-    stages = build.build_stages(cfg, learner, runs.run_directory(cfg))
+    stages = algorithms.build_stages(cfg, learner, runs.run_directory(cfg))
     logger = build.build_logger(cfg, runs.run_directory(cfg))  # raises before there is a directory
     folder = runs.open_run(cfg, learner.source, runs.base_digest(cfg["model"]))
     if trainer.progress and strategies.is_first() and sys.argv[1:2] == ["train"]:  # a job of a sweep says it itself

@@ -28,7 +28,10 @@ ALGORITHMS: dict[str, type[ReinforcementSettings]] = {
 
 
 class ReinforcedStage(Stage):
-    """`reference` makes the learner that the phase begins with, `engine` generates in the learner's place."""
+    """`reference` makes the learner that the phase begins with, `engine` generates in the learner's place.
+
+    name: of the phase; "": the algorithm's.
+    """
 
     evaluates_start = True
 
@@ -41,12 +44,13 @@ class ReinforcedStage(Stage):
         trainer: TrainerSettings,
         reference: Callable[[], Learner],
         engine: Server | None = None,
+        name: str = "",
     ) -> None:
         """Raises ValueError for settings of the optimizer that do not exist, for a level without episodes, and where
         the model is to be sharded: each process generates as long as its own responses are."""
         if trainer.strategy in SHARDED:
             raise ValueError(f"trainer.strategy={trainer.strategy}: algorithm={settings.name} needs ddp, or auto")
-        self.name, self.num_steps, self.train = settings.name, settings.updates, "all"
+        self.name, self.num_steps, self.train = name or settings.name, settings.updates, "all"
         self.optimizer = structure(OptimizerSettings, {**vars(optimizer), **settings.optimizer}, "algorithm.optimizer")
         self.learner, self.settings, self.rollouts, self.trainer = learner, settings, rollouts, trainer
         self.reference, self.engine = reference, engine
