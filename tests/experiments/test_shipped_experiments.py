@@ -1,5 +1,6 @@
 """The shipped experiments: that each is there, can be run at both scales, and names commands that are accepted."""
 
+import dataclasses
 import functools
 import itertools
 import re
@@ -19,6 +20,7 @@ from vlmreason import places, runs
 from vlmreason.assembly import algorithms, build, catalog, compose, errors, planning
 from vlmreason.commands.train import Settings
 from vlmreason.data.mixture import mixtures
+from vlmreason.report.figures import draw
 from vlmreason.report.figures.pixels import pixels
 from vlmreason.report.writing import markdown
 from vlmreason.studies import artifacts, library, needs, results
@@ -31,7 +33,7 @@ OTHERS = {
     "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 table4_1 table4_2 table4_3 table_c1",
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "
     + "fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
-    "compositional": "beyond_what_pays fig3 fig5 fig7 table2",
+    "compositional": "beyond_what_pays fig3 fig4 fig5 fig7 prompts shapes sizes table2 transfer",
     "avr": "condition elicitation irregular stages",
     "emt": "table_a1 table_a2 table_a4 table_a9_linear table_a9_lora beyond_categories beyond_collapse beyond_remedies "
     + "beyond_studies_meet fig2_2",
@@ -300,3 +302,19 @@ def test_of_a_run_in_two_studies_the_fuller_record_is_drawn(tmp_path: Path) -> N
         result = library.collect("s2h/fig28", "nano", found, {})
     drawn = pixels(result, found.records, lambda record: build.build_task(record.config))
     assert sum("problem table_readout" in note for note in drawn.notes) == 2
+
+
+def test_floors_are_counted_without_any_run(tmp_path: Path) -> None:
+    """Of the problems that runs would be asked, at the sizes of these; a name that a task does not know is refused."""
+    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
+        found = planning.open_library("nano", ["compositional"], tmp_path)
+        settings = ["scale.num_problems=40", "task.nano.num_shapes=[2,2]"]
+        two = library.collect("compositional/fig5", "nano", found, compose.typed(settings))
+        cell = two.cell("text", "any shape", "")
+        assert cell and cell.estimate and (cell.estimate.mean, cell.estimate.num_problems) == (1.0, 40)
+        assert not cell.missing and not cell.runs and not two.num_runs
+        four = found.floor({**cell.cell.set, "task.nano.num_shapes": [4, 4]}, cell.cell.measure)
+        assert 1 / 3 <= sum(four) / len(four) < 0.5
+        with pytest.raises(ValueError, match=r"floor:rndom: of level nearest_sum of shape_grid are known: random"):
+            found.floor(cell.cell.set, dataclasses.replace(cell.cell.measure, what="floor:rndom"))
+    assert draw._shown(two) == "Nothing is there yet."

@@ -7,12 +7,13 @@ import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vlmreason.assembly import build
 from vlmreason.structure import structure
 
 Config = Mapping[str, Any]
+View = Literal["text", "image", "both"]
 
 
 def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
@@ -57,9 +58,9 @@ def build_stages(cfg: Config, learner: Any, folder: Path) -> list[Any]:
     return stages
 
 
-def algorithm_phases(name: str, view: str, updates: int, text_first: int | None) -> list[tuple[str, str, int]]:
+def algorithm_phases(name: str, view: View, updates: int, text_first: int | None) -> list[tuple[str, View, int]]:
     """Return name, view and number of updates of each phase of an algorithm."""
-    first = [(f"{name}_text", "text", text_first)] if text_first else []
+    first: list[tuple[str, View, int]] = [(f"{name}_text", "text", text_first)] if text_first else []
     return [*first, (name, view, updates)]
 
 
@@ -109,12 +110,14 @@ def build_env(cfg: Config) -> Any:
     task, algorithm, scale = build.build_task(cfg), cfg["algorithm"], build.build_scale(cfg)
     attempts, names = algorithm.get("attempts", 1), algorithm.get("tasks")
     if names is None:
-        return task if isinstance(task, base.Env) else revision.Revision(task, attempts, scale.trace)
+        alone = isinstance(task, base.Env)
+        return task if alone else revision.Revision(task.asked_in("reinforced"), attempts, scale.trace)
     if isinstance(task, base.Env) or task.name not in names:
         raise ValueError(f"algorithm.tasks={names}: tasks are expected, the run's own among them, and not {task.name}")
     own = dict(cfg["task"])
     made = [own if name == task.name else build.beside(cfg, name) for name in names]
-    return together.Together([revision.Revision(build.make_task(one, scale), attempts, scale.trace) for one in made])
+    tasks = [build.make_task(one, scale).asked_in("reinforced") for one in made]
+    return together.Together([revision.Revision(one, attempts, scale.trace) for one in tasks])
 
 
 def check_apart(cfg: Config) -> None:

@@ -73,6 +73,14 @@ def beside(cfg: Config, name: str) -> dict[str, Any]:
     return found | {"sizes": own["sizes"]} if own and same_things(own, found) else found
 
 
+def posed(cfg: Config, name: str | None) -> tuple[Task[Any], str, int]:
+    """Return a task that a run is evaluated on, its own or the one of this name, the split and the number of
+    problems."""
+    own, evaluation = build_task(cfg), build_evaluation(cfg)
+    task = own if name in (None, own.name) else make_task(beside(cfg, str(name)), build_scale(cfg))
+    return task, evaluation.split, evaluation.num
+
+
 def same_things(one: Config, other: Config) -> bool:
     """Tell whether two tasks are on the same things, with sizes of the same names."""
     whose = {_class(task, "task").splits_of or task["name"] for task in (one, other)}
@@ -119,7 +127,7 @@ def build_tasks(cfg: Config) -> dict[str, Task[Any]]:
     levels = {name: task.levels for name, task in tasks.items()}
     supervision.check_levels(run_task, levels, {name: task.text_only for name, task in tasks.items()})
     supervision.check_conditions(run_task, {name for name, task in tasks.items() if not task.conditions()})
-    return tasks
+    return {name: task.asked_in("supervised") for name, task in tasks.items()}
 
 
 def build_optimizer(cfg: Config) -> Any:

@@ -36,7 +36,7 @@ class Planned:
 
 def open_library(scale: str, studies: Sequence[str], folder: Path) -> Library:
     """Open the records of studies and of the runs in a folder, found by what the command line would compose."""
-    return Library(scale, studies, folder, compose.Composer().config, build.evaluated_task)
+    return Library(scale, studies, folder, compose.Composer().config, build.evaluated_task, build.posed)
 
 
 def jobs(library: Library, names: Sequence[str], scale: str, folder: str, extra: Sequence[str] = ()) -> list[Planned]:
@@ -235,7 +235,7 @@ def steps(cfg: dict[str, Any]) -> dict[str, int]:
     }
     if algorithm := cfg.get("algorithm", {}):
         phases = algorithms.algorithm_phases(
-            algorithm["name"], "", int(algorithm["updates"]), algorithm.get("text_first")
+            algorithm["name"], "image", int(algorithm["updates"]), algorithm.get("text_first")
         )
         found |= {name: num for name, _, num in phases}
     return found

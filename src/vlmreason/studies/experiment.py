@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlmreason.structure import check_choice
-from vlmreason.studies.measures import Measure, _short, read_measure
+from vlmreason.studies.measures import WITHOUT_RUNS, Measure, _short, read_measure
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class Cell:
     seeds: tuple[int, ...]
 
     def jobs(self) -> Iterator[dict[str, Any]]:
-        """Return the settings of `vlmreason train` of every run. No run for numbers from elsewhere."""
-        if self.measure.source != "imported":
+        """Return the settings of `vlmreason train` of every run. No run for what no model has to be asked for."""
+        if self.measure.source not in WITHOUT_RUNS:
             for seed in self.seeds:
                 yield {**self.set, "seed": seed}
 

@@ -14,23 +14,36 @@ from vlmreason.files import write_json_atomic
 from vlmreason.structure import one_line
 from vlmreason.studies import results
 from vlmreason.studies.artifacts import folder, read_experiment, read_numbers
+from vlmreason.studies.experiment import Cell
+from vlmreason.studies.measures import Measure
 from vlmreason.studies.records import Record, condense, each_run, fingerprint, read_records
 from vlmreason.studies.results import Found
 
 Config = Mapping[str, Any]
 Compose = Callable[[Mapping[str, Any]], dict[str, Any]]
 LoadTask = Callable[[Config, Path, Config], Any]
+Pose = Callable[[Config, str | None], tuple[Any, str, int]]
+"""The task of a name (None: its own) that a run of a configuration is evaluated on, the split, the problems' number."""
 
 
 class Library:
     """The records that are there: those that came with the package and those of the runs on this machine.
 
     compose: the resolved configuration of a run's settings. load_task: the task of an evaluation.json (its content, the
-    run's directory and configuration).
+    run's directory and configuration). pose: what a run of a configuration is asked (`Pose`).
     """
 
-    def __init__(self, scale: str, studies: Iterable[str], runs: Path, compose: Compose, load_task: LoadTask) -> None:
-        self.compose, self.load_task = compose, load_task
+    def __init__(
+        self,
+        scale: str,
+        studies: Iterable[str],
+        runs: Path,
+        compose: Compose,
+        load_task: LoadTask,
+        pose: Pose | None = None,
+    ) -> None:
+        self.compose, self.load_task, self.pose = compose, load_task, pose
+        self._floors: dict[str, list[Mapping[str, float]]] = {}
         self.faults: list[str] = []
         self.records: list[Any] = []
         for study in studies:
@@ -72,6 +85,22 @@ class Library:
             if best is None or rank >= best[0]:
                 best = (rank, Found(record, mark))
         return best and best[1]
+
+    def floor(self, settings: Mapping[str, Any], measure: Measure) -> list[float]:
+        """Return what an answer has of each problem that is asked for (`Task.floors`); settings: of the run. Raises
+        ValueError."""
+        assert self.pose is not None
+        task, split, num = self.pose(self.compose(settings), measure.task)
+        level = measure.level or task.levels[0]
+        key = repr((task.name, vars(task.sizes), level, split, num))
+        if key not in self._floors:
+            problems = (task.sample(level, split, index) for index in task.first(level, split, num))
+            self._floors[key] = [task.floors(problem.state) for problem in problems]
+        known = {name for floors in self._floors[key] for name in floors}
+        if measure.name not in known:
+            has = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"measure.what={measure.what}: of level {level} of {task.name} are known: {has}")
+        return [floors[measure.name] for floors in self._floors[key]]
 
     def _local(self, folder: Path) -> Iterator[Any]:
         for run in each_run(folder) if folder.is_dir() else ():
@@ -139,7 +168,10 @@ def collect(name: str, scale: str, library: Library, extra: Mapping[str, Any]) -
         ]
         return found and replace(found, mark="; ".join([*([found.mark] if found.mark else []), *others]))
 
-    return results.collect(name, scale, experiment, find, numbers)
+    def floors(cell: Cell) -> list[float]:
+        return library.floor({**cell.set, **extra}, cell.measure)
+
+    return results.collect(name, scale, experiment, find, numbers, floors if library.pose else None)
 
 
 def line(result: Any) -> str:

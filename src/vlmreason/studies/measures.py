@@ -26,9 +26,10 @@ class Entry:
     """A measure, or with `<kind>:*` a family of them.
 
     words: as the label of an axis; {name} is what stands for the star. unit: behind them; "%": a share from 0 to 1,
-    which is shown times 100. over: what it has a value of: every problem (0 or 1), a run (a value, and the number of
+    which is shown times 100. over: what it has a value of: every problem (0 to 1), a run (a value, and the number of
     responses behind it; 0: not known), every checkpoint of a run by its name. source: what makes it: an `evaluation`
-    (training makes its own), `analyze what=<source>`, or nobody here (`imported`). read: off a record; None: imported.
+    (training makes its own), `analyze what=<source>`, the problems alone, without any model (`problems`), or nobody
+    here (`imported`). read: off a record; None: of the last two.
     while_training: the evaluations while training have it too.
     """
 
@@ -64,6 +65,7 @@ MEASURES: tuple[Entry, ...] = (
     ),
     Entry("all_of:*", "all of a {name} right", "problems", readings.all_of, "%"),  # a value per group
     Entry("by:*", "accuracy, {name}", "problems", readings.by, "%"),
+    Entry("floor:*", "right by the answer: {name}", "problems", None, "%", source="problems"),  # Task.floors
     Entry("failures:*", "{name}", "run", readings.failures, source="failures"),
     *(
         Entry(f"gradients:{name}", words, "checkpoints", readings.gradients(*path), source="gradients")
@@ -115,6 +117,9 @@ PLACES: tuple[Place, ...] = (
     Place("env_steps", "environment steps", "training", readings.env_steps),
     Place("compute", "training compute (GFLOP)", "training", readings.compute),
 )
+
+WITHOUT_RUNS = ("problems", "imported")
+"""Sources that no run is made for."""
 
 _ENTRIES = {entry.name: entry for entry in MEASURES}
 _PLACES = {place.name: place for place in PLACES}
@@ -214,7 +219,7 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     `analyses`: the study's settings of each `analyze what=`, and of `evaluate` of other tasks as
     `evaluation`. `own_task`: of the run, which training evaluates.
     """
-    if measure.source in ("imported", "training"):
+    if measure.source in (*WITHOUT_RUNS, "training"):
         return None
     if measure.source != "evaluation":
         return ("analyze", f"what={measure.source}", *_words(analyses.get(measure.source, {})))

@@ -41,6 +41,10 @@ Find = Callable[[Mapping[str, Any]], Found | None]
 """The record of a run by its settings."""
 
 
+Floors = Callable[[Cell], Sequence[float]]
+"""What an answer that knows less than the problem asks has of each problem of a cell (`Task.floors`)."""
+
+
 @dataclass(frozen=True)
 class CellResult:
     """What a cell shows: an estimate, or curves; `samples` and `runs` are one per run that is there."""
@@ -85,10 +89,21 @@ class Result:
         return len({run for result in self.cells for run in result.runs})
 
 
-def collect(name: str, scale: str, experiment: Experiment, find: Find, numbers: Numbers | None = None) -> Result:
-    """Return every cell of an experiment from the records that `find` knows, and from imported numbers."""
+def collect(
+    name: str,
+    scale: str,
+    experiment: Experiment,
+    find: Find,
+    numbers: Numbers | None = None,
+    floors: Floors | None = None,
+) -> Result:
+    """Return every cell of an experiment from the records that `find` knows, from imported numbers and, with `floors`,
+    from problems alone."""
     used: dict[str, Found] = {}
-    cells = tuple(_cell(cell, find, used, numbers or {}) for cell in experiment.cells())
+    cells = tuple(
+        _floor(cell, floors) if cell.measure.source == "problems" else _cell(cell, find, used, numbers or {})
+        for cell in experiment.cells()
+    )
     return Result(name, scale, experiment, cells, tuple(_notes(experiment, cells, used.values())))
 
 
@@ -119,6 +134,13 @@ def _cell(cell: Cell, find: Find, used: dict[str, Found], numbers: Numbers) -> C
     return CellResult(
         cell, value, tuple(samples), tuple(curves), tuple(runs), tuple(missing), tuple(dict.fromkeys(marks))
     )
+
+
+def _floor(cell: Cell, floors: Floors | None) -> CellResult:
+    if floors is None:
+        return CellResult(cell, None, (), (), (), (Missing({}, None, f"{cell.measure.what}: not counted"),), ())
+    samples = (Sample(0, tuple(floors(cell)), by_problem=True),)
+    return CellResult(cell, of_shares(estimate(samples)), samples, (), (), (), ())
 
 
 def _imported(cell: Cell, numbers: Numbers) -> CellResult:

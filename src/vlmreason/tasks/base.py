@@ -30,6 +30,8 @@ from vlmreason.tasks.findings import Finding, Trace, trace_of
 from vlmreason.tasks.regions import Regions
 
 Modality = Literal["text", "image"]
+Purpose = Literal["supervised", "reinforced", "evaluated"]
+"""What a prompt is for."""
 
 
 MAX_ATTEMPTS = 20_000
@@ -162,6 +164,13 @@ class Task(ABC, Generic[State]):
     def prompt(self, state: State, modality: Modality) -> str:
         """Return the question; with modality "text" it holds `text(state)`, with "image" nothing of the picture."""
 
+    def asked_in(self, purpose: Purpose) -> Task[State]:
+        """Return the task as it is asked for a purpose, where its prompts differ by it; here itself.
+
+        By itself a task is asked as in its evaluation.
+        """
+        return self
+
     @abstractmethod
     def convert(self, state: State) -> str:
         """Return the sentence that announces the text form (P_convert); its first word begins no other response."""
@@ -240,6 +249,13 @@ class Task(ABC, Generic[State]):
 
         Evaluations say how each value fares and how often all problems of one are right. Must not change with the
         wording; problems that are alike because they share something should share a value.
+        """
+        return {}
+
+    def floors(self, state: State) -> Mapping[str, float]:
+        """Say how likely an answer is right that knows less than the problem asks, by what it does instead.
+
+        As {"random": 0.5}: what figures draw as lines. {}: no such answer is known.
         """
         return {}
 

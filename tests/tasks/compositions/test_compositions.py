@@ -1,7 +1,9 @@
 """Tasks on scenes: what is drawn, written and asked is one state; answers are read by one rule; floors are floors."""
 
+import copy
 import itertools
 import json
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,16 @@ from vlmreason.segments import THOUGHT
 from vlmreason.tasks.base import state_to_json
 from vlmreason.tasks.compositions import drawing
 from vlmreason.tasks.compositions.base import read_cell, read_number
-from vlmreason.tasks.compositions.scenes import Scene, Shape, check_sizes, distance, has_ties, rounded
+from vlmreason.tasks.compositions.scenes import (
+    Scene,
+    Shape,
+    check_sizes,
+    distance,
+    draw_scene,
+    has_ties,
+    others,
+    rounded,
+)
 
 TASKS = ("shape_area", "grid_position", "shape_grid")
 SCALES = ("nano", "paper")
@@ -178,6 +189,68 @@ def test_the_cell_of_another_shape_is_a_shape_and_no_answer():
             assert score.parts["shape"] == (number != state.target)
             nearest = min(distance(target.cell, s.cell) for i, s in enumerate(state.scene.shapes) if i != state.target)
             assert score.correct == (number != state.target and distance(target.cell, shape.cell) == nearest)
+
+
+def answer_for(level, shape, target):
+    """Answer as if `shape` were the one that is meant."""
+    match level:
+        case "nearest_sum":
+            return rounded(shape.twice_area + target.twice_area)
+        case "farthest_larger":
+            return rounded(max(shape.twice_area, target.twice_area))
+        case "nearest" | "farthest":
+            return "({}, {})".format(*shape.cell)
+        case _:
+            return rounded(shape.twice_area)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("name", "level"), [pair for pair in LEVELS if pair != ("grid_position", "named")])
+def test_floors_are_what_such_answers_score(name, level, scale):
+    """Answers that know less are given one by one, and judged by the task itself."""
+    task = shipped(name, scale)
+    for state in states(name, level, 40, scale):
+        target, shapes = state.scene.shapes[state.target], state.scene.shapes
+        could = [shape for shape in shapes if level in ("largest", "named") or shape != target]
+        scores = [task.score(state, f"Answer: {answer_for(level, shape, target)}").correct for shape in could]
+        wanted = {} if level == "total" else {"random": np.mean(scores)}
+        if level.startswith("farthest"):
+            wanted["nearest"] = float(scores[np.argmin([distance(shape.cell, target.cell) for shape in could])])
+        assert task.floors(state) == pytest.approx(wanted)
+
+
+def test_floors_of_the_paper_s_scenes():
+    """With ties, as its generators draw them: 46 % for any other shape, 23 % for the nearest where the farthest is
+    asked; ours have none, which leaves more scenes of two shapes."""
+    sizes = replace(shipped("grid_position", "paper").sizes, size=(3, 9))
+    rng, random_other, nearest = random.Random(0), [], []
+    for _ in range(6000):
+        scene = draw_scene(rng, sizes)
+        number = rng.randrange(len(scene.shapes))
+        ways, target = others(scene, number), scene.shapes[number].cell
+        random_other.append(1 / len(ways))
+        nearest.append(distance(ways[0].cell, target) == distance(ways[-1].cell, target))
+    assert np.mean(random_other) == pytest.approx(0.46, abs=0.01)
+    assert np.mean(nearest) == pytest.approx(0.23, abs=0.015)
+    task = shipped("grid_position", "paper")
+    own = [task.floors(state) for state in states("grid_position", "farthest", 300, "paper")]
+    assert 0.46 < np.mean([floors["random"] for floors in own]) < 0.57
+    assert 0.20 < np.mean([floors["nearest"] for floors in own]) < 0.33
+
+
+def test_three_prompts_differ_and_one_does_not():
+    plain = shipped("shape_area")
+    state = plain.sample("total", "test", 0).state
+    purposes = ("supervised", "reinforced", "evaluated")
+    assert {plain.asked_in(one).prompt(state, "image") for one in purposes} == {plain.prompt(state, "image")}
+    three, question = copy.copy(plain), plain.prompt(state, "image")
+    three.sizes = replace(plain.sizes, prompts="paper")
+    first, second, third = (three.asked_in(one).prompt(state, "image") for one in purposes)
+    assert first.endswith(question) and second.startswith(question) and third.startswith(question)
+    assert len({first, second, third}) == 3 and three.prompt(state, "image") == third
+    assert three.asked_in("reinforced").prompt(state, "text").startswith(three.wording.before), "as SFT, on text"
+    three.sizes = replace(three.sizes, caption=True)
+    assert three.asked_in("reinforced").prompt(state, "image") == third, "RL with captions is asked for them"
 
 
 @pytest.mark.parametrize(

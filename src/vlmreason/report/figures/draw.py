@@ -214,16 +214,17 @@ def _notes(result: Result) -> list[str]:
 
 def _shown(result: Result) -> str:
     runs = f"{result.num_runs} run{'' if result.num_runs == 1 else 's'}"
-    if not any(cell.cell.seeds for cell in result.cells):
+    of_models = [cell for cell in result.cells if cell.cell.measure.source != "problems"]
+    if not any(cell.cell.seeds for cell in of_models):
         return "The paper's numbers alone: no run is made at this scale."
-    if result.num_runs == 0 and not any(cell.estimate for cell in result.cells):
+    if result.num_runs == 0 and not any(cell.estimate for cell in of_models):
         return "Nothing is there yet."
     if result.experiment.chart.each_run:
         seeds = sorted({seed for cell in result.cells for seed in _seeds(cell)})
         averaged = any(cell.cell.measure.source == "training" for cell in result.cells)
         how = "" if averaged and result.experiment.chart.curves else ", each shown alone"
         return f"{runs}{how}; seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
-    estimates = [cell.estimate for cell in result.cells if cell.estimate and cell.estimate.num_seeds]
+    estimates = [cell.estimate for cell in of_models if cell.estimate and cell.estimate.num_seeds]
     if not estimates:
         return "Numbers from elsewhere, not from runs of this project."
     nums = [estimate.num_seeds for estimate in estimates]

@@ -11,6 +11,7 @@ the cell, that it is about. A slot that is stated twice with different values is
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 from abc import abstractmethod
@@ -25,6 +26,7 @@ from vlmreason.tasks.base import (
     MAX_RESPONSE_CHARS,
     Belongs,
     Modality,
+    Purpose,
     Score,
     Task,
     choose_wording,
@@ -47,6 +49,7 @@ from vlmreason.tasks.compositions.scenes import (
     halves,
     has_ties,
     key_of,
+    largest,
     others,
     write_scene,
 )
@@ -76,6 +79,7 @@ class Composition(Task[CompositionState]):
     shows: ClassVar[drawing.Shows]
     questions: ClassVar[Mapping[str, str]]
     """The template of the question of each level."""
+    purpose: Purpose = "evaluated"
 
     def __init__(self, sizes: CompositionSizes, trace: str = "terse", wording: Mapping[str, str] | None = None) -> None:
         check_sizes(sizes)
@@ -108,7 +112,22 @@ class Composition(Task[CompositionState]):
     def prompt(self, state: CompositionState, modality: Modality) -> str:
         question = getattr(self.wording, self.questions[state.asked]).format(target=target_of(state).name)
         template = self.wording.text if modality == "text" else self.wording.image
-        return template.format(question=question, text=self.text(state) if modality == "text" else "")
+        asked = template.format(question=question, text=self.text(state) if modality == "text" else "")
+        return asked if self.sizes.prompts == "one" else self._as_in_the_paper(asked, modality)
+
+    def _as_in_the_paper(self, asked: str, modality: Modality) -> str:
+        """Put a question into the prompt of its purpose: before it stands what SFT has (and RL on text), behind it what
+        RL has on pictures, or, with captions and in every evaluation, what asks for a caption too."""
+        if self.purpose == "supervised" or (self.purpose == "reinforced" and modality == "text"):
+            return f"{self.wording.before}{asked}"
+        captioned = self.purpose == "evaluated" or self.sizes.caption
+        return f"{asked}{self.wording.caption_behind if captioned else self.wording.behind}"
+
+    def asked_in(self, purpose: Purpose) -> Composition:
+        """Return the task with the prompts of a purpose; they differ with `prompts: paper` alone."""
+        found = copy.copy(self)
+        found.purpose = purpose
+        return found
 
     def convert(self, state: CompositionState) -> str:
         return self.wording.convert
@@ -118,8 +137,25 @@ class Composition(Task[CompositionState]):
         return super().response(state, "image_via_text" if self.sizes.caption and view == "image" else view)
 
     @abstractmethod
+    def value_of(self, state: CompositionState, shape: Shape | None) -> str:
+        """Return what is asked for, as it is written, if this were the shape that is meant; None: all are."""
+
     def value(self, state: CompositionState) -> str:
         """Return what is asked for, as it is written."""
+        return self.value_of(state, meant(state))
+
+    def floors(self, state: CompositionState) -> Mapping[str, float]:
+        """Say how likely it is right to answer for any shape that could be meant (`random`), and for the nearest where
+        the farthest is (`nearest`)."""
+        shape, right = meant(state), self.value(state)
+        if shape is None:
+            return {}
+        given = state.asked.startswith(("nearest", "farthest"))
+        could = others(state.scene, state.target) if given else state.scene.shapes
+        found = {"random": sum(self.value_of(state, other) == right for other in could) / len(could)}
+        if state.asked.startswith("farthest"):
+            found["nearest"] = float(self.value_of(state, could[0]) == right)
+        return found
 
     def answer(self, state: CompositionState) -> str:
         return self.wording.answer.format(answer=self.value(state))
@@ -226,6 +262,19 @@ class AreaTask(Composition):
 def target_of(state: CompositionState) -> Shape:
     """Return the shape that is asked about."""
     return state.scene.shapes[state.target]
+
+
+def meant(state: CompositionState) -> Shape | None:
+    """Return the shape that decides the answer beside the target; None where all of them do."""
+    match state.asked:
+        case "total":
+            return None
+        case "largest":
+            return largest(state.scene)
+        case "named":
+            return target_of(state)
+        case _:
+            return chosen(state)
 
 
 def chosen(state: CompositionState) -> Shape:

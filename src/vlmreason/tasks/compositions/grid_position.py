@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from vlmreason.tasks.base import Score
 from vlmreason.tasks.cells import cell_name
-from vlmreason.tasks.compositions.base import Composition, CompositionState, chosen, read_cell, target_of
+from vlmreason.tasks.compositions.base import Composition, CompositionState, read_cell, target_of
+from vlmreason.tasks.compositions.scenes import Shape
 
 
 class GridPosition(Composition):
@@ -21,8 +22,9 @@ class GridPosition(Composition):
     shows = "places"
     questions: ClassVar[Mapping[str, str]] = {"nearest": "nearest", "farthest": "farthest", "named": "cell_of"}
 
-    def value(self, state: CompositionState) -> str:
-        return cell_name((target_of(state) if state.asked == "named" else chosen(state)).cell)
+    def value_of(self, state: CompositionState, shape: Shape | None) -> str:
+        assert shape is not None
+        return cell_name(shape.cell)
 
     def thought(self, state: CompositionState) -> list[str]:
         """Return the target's cell, the distance of every other shape, and which of them it is."""

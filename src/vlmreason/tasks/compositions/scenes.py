@@ -82,7 +82,8 @@ class CompositionSizes:
     size: rows and columns of the grid. whole: shapes have whole areas, so nothing is rounded. unit: 0: shapes are not
     drawn to scale, they fill their cells. style: one: the pictures of all tasks show all of a scene in one look; paper:
     only what the task asks about, each skill in a look of its own (of `own_picture`), so that the composition is a new
-    kind of picture too. caption: responses to pictures begin with a caption, which is the text form.
+    kind of picture too. caption: responses to pictures begin with a caption, which is the text form. prompts: one: the
+    question alone, always; paper: SFT, RL and the evaluation have a prompt each.
     """
 
     size: tuple[int, int]
@@ -98,6 +99,7 @@ class CompositionSizes:
     font: int
     style: Literal["one", "paper"] = "one"
     caption: bool = False
+    prompts: Literal["one", "paper"] = "one"
 
 
 def check_sizes(sizes: CompositionSizes) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from vlmreason.tasks.compositions.base import AreaTask, CompositionState, target_of
-from vlmreason.tasks.compositions.scenes import halves, largest, rounded
+from vlmreason.tasks.compositions.scenes import Shape, halves, rounded
 
 
 class ShapeArea(AreaTask):
@@ -19,14 +19,8 @@ class ShapeArea(AreaTask):
     shows = "areas"
     questions: ClassVar[Mapping[str, str]] = {"total": "total", "largest": "largest", "named": "area_of"}
 
-    def value(self, state: CompositionState) -> str:
-        match state.asked:
-            case "total":
-                return str(rounded(sum(shape.twice_area for shape in state.scene.shapes)))
-            case "largest":
-                return str(rounded(largest(state.scene).twice_area))
-            case _:
-                return str(rounded(target_of(state).twice_area))
+    def value_of(self, state: CompositionState, shape: Shape | None) -> str:
+        return str(rounded(sum(one.twice_area for one in ((shape,) if shape else state.scene.shapes))))
 
     def thought(self, state: CompositionState) -> list[str]:
         """Return the area of each shape with the sum, or the largest, so far; of a named shape its area alone."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from vlmreason.tasks.compositions.base import AreaTask, CompositionState, chosen, target_of
-from vlmreason.tasks.compositions.scenes import halves, rounded
+from vlmreason.tasks.compositions.scenes import Shape, halves, rounded
 
 
 class ShapeGrid(AreaTask):
@@ -20,11 +20,12 @@ class ShapeGrid(AreaTask):
     shows = "all"
     questions: ClassVar[Mapping[str, str]] = {"nearest_sum": "nearest_sum", "farthest_larger": "farthest_larger"}
 
-    def value(self, state: CompositionState) -> str:
-        return str(rounded(self._twice(state)))
+    def value_of(self, state: CompositionState, shape: Shape | None) -> str:
+        assert shape is not None
+        return str(rounded(self._twice(state, shape)))
 
-    def _twice(self, state: CompositionState) -> int:
-        areas = (target_of(state).twice_area, chosen(state).twice_area)
+    def _twice(self, state: CompositionState, shape: Shape) -> int:
+        areas = (target_of(state).twice_area, shape.twice_area)
         return sum(areas) if state.asked == "nearest_sum" else max(areas)
 
     def thought(self, state: CompositionState) -> list[str]:
@@ -36,5 +37,5 @@ class ShapeGrid(AreaTask):
             self.choice_step(state),
             self.area_step(target_of(state)),
             self.area_step(chosen(state)),
-            template.format(value=halves(self._twice(state))),
+            template.format(value=halves(self._twice(state, chosen(state)))),
         ]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CompositionWording:
-    """Templates. `text` and `image` hold the {question} of the level, `text` the {text} form too.
+    """Templates. `text` and `image` hold the {question} of the level, `text` the {text} form too. With `prompts: paper`
+    `before` stands before them, or `behind` or `caption_behind` behind them.
 
     Questions may show the name of the {target}. A trace is made of steps: `target`, `nearest_is` and `farthest_is` may
     show {name} and {cell}, `area` {place} (`place`, where cells are shown), {name}, {sides}, {formula} and {area},
@@ -17,6 +18,9 @@ class CompositionWording:
 
     text: str
     image: str
+    before: str
+    behind: str
+    caption_behind: str
     total: str
     largest: str
     area_of: str
@@ -49,6 +53,9 @@ WORDINGS: Mapping[str, CompositionWording] = {
     "terse": CompositionWording(
         text="{text}\n{question}",
         image="{question}",
+        before="Give each step then the answer\n",
+        behind="\nWrite each step then the answer",
+        caption_behind="\nDescribe the picture then give each step then the answer",
         total="Area of all shapes",
         largest="Area of the largest shape",
         area_of="Area of the {target}",
@@ -73,6 +80,11 @@ WORDINGS: Mapping[str, CompositionWording] = {
         text="Below are shapes, one in a line, with what is known of them: its cell, colour and kind, its sides.\n"
         "{text}\n{question}",
         image="The picture shows shapes. {question}",
+        before="A user asks and you reply. You think in steps before you give the answer, which the last line holds "
+        "behind Answer: and nothing else does.\n\n",
+        behind="\nThink in steps first. Then give the answer in a last line, behind Answer:.",
+        caption_behind="\nDescribe first what is to be seen, behind Caption:. Then think in steps. Then give the "
+        "answer in a last line, behind Answer:.",
         total=f"What is the total area of all shapes? {_VERBOSE_FORM} the total area.",
         largest=f"What is the area of the largest shape? {_VERBOSE_FORM} that area.",
         area_of=f"What is the area of the {{target}}? {_VERBOSE_FORM} that area.",
