@@ -35,7 +35,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("*.md")])
 """Everything that is written to be read (the commands of docs/cluster.md: tests/launch/test_cluster_page.py)."""
 YOURS = {"src/vlmreason/envs/parity.py", "conf/env/parity.yaml"}  # files that a page tells the reader to make
-STUDIES = ("s2h", "rl4vlm", "sft_vs_rl", "beyond", "avr", "emt")
+STUDIES = ("s2h", "rl4vlm", "sft_vs_rl", "beyond", "avr", "emt", "mmvp")
 PROGRAM = re.compile(r"(?:^|[\s(\"])(?:python3? -m )?vlmreason (?P<words>(?:'[^']*'|[^|>)#\"'])*)")
 
 

@@ -303,7 +303,7 @@ def test_the_ledger_between_its_markers() -> None:
         insert("# Title\n", "s2h", ["new"])
 
 
-@pytest.mark.parametrize("study", ["s2h", "rl4vlm", "sft_vs_rl", "beyond", "avr", "emt"])
+@pytest.mark.parametrize("study", ["s2h", "rl4vlm", "sft_vs_rl", "beyond", "avr", "emt", "mmvp"])
 @pytest.mark.parametrize("scale", ["nano", "paper"])
 def test_claims_of_the_studies_name_cells_that_exist(scale: str, study: str) -> None:
     load = functools.cache(lambda name: artifacts.read_experiment(name, scale))

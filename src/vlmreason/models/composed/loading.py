@@ -87,7 +87,7 @@ class Composed:
         model.assemble(towers, decoder, head)
         model.generation_config.eos_token_id = loaded.generation_config.eos_token_id
         source = [place.source() for place in (*places.values(), language) if place.commit is not None]
-        return _learner(model, tokenizer, self.template, source)
+        return join(model, tokenizer, self.template, source)
 
     def _tower(self, place: Place, config: Any) -> Any:
         from transformers import AutoModel
@@ -130,7 +130,7 @@ class NanoComposed:
             for name, tensor in nano.state_dict().items()
         }
         model.load_state_dict(renamed)
-        return _learner(model, processor.tokenizer, template)
+        return join(model, processor.tokenizer, template)
 
 
 def open_composed(directory: Path, template: TemplateSettings, dtype: str, attention: str) -> Learner:
@@ -152,12 +152,11 @@ def open_composed(directory: Path, template: TemplateSettings, dtype: str, atten
     model = load_whole(place, ComposedForConditionalGeneration, options)
     tokenizer = load_part(place, AutoTokenizer.from_pretrained)
     with saved.sentences(directory):
-        return _learner(model, tokenizer, template)
+        return join(model, tokenizer, template)
 
 
-def _learner(
-    model: Any, tokenizer: Any, settings: TemplateSettings, source: Sequence[Mapping[str, str]] = ()
-) -> Learner:
+def join(model: Any, tokenizer: Any, settings: TemplateSettings, source: Sequence[Mapping[str, str]] = ()) -> Learner:
+    """Return a composed model with its tokenizer as a learner, its template read off the tokenizer."""
     fuse_norms(model)
     saved.answer_greedily(model)
     config, listed = model.config, model.generation_config.eos_token_id
