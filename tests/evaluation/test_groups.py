@@ -7,7 +7,7 @@ from support.adding import Adding, FakeLearner, by_parity, gold
 
 from vlmreason.answering.settings import EvaluationSettings
 from vlmreason.evaluation.evaluate import evaluate
-from vlmreason.evaluation.groups import by_group
+from vlmreason.evaluation.groups import by_group, part_means
 from vlmreason.evaluation.table import format_table
 from vlmreason.intervals import clustered_share, wilson_interval
 
@@ -56,6 +56,15 @@ def test_values_stand_in_the_order_of_numbers():
     assert list(found.values) == ["2", "9", "10", "a", "b"]
     [many] = by_group(None, None, [({"pair": str(i)}, True) for i in range(101)])
     assert many.values == {} and many.all_right.num == 101
+
+
+def test_parts_of_scores_have_a_mean_in_each_group():
+    marks = [({"skill": "a", "puzzle": "1"}, True), ({"skill": "a", "puzzle": "2"}, False), ({"skill": "b"}, True)]
+    parts = [{"option": 1.0, "error": 0.0}, {"option": 1.0, "error": 0.5}, {}]
+    skill, puzzle = by_group(None, None, marks, parts)
+    assert skill.parts == {"a": {"option": 1.0, "error": 0.25}} and puzzle.parts["2"] == {"option": 1.0, "error": 0.5}
+    assert part_means([marks[0][0], marks[2][0]], parts[::2])["skill"] == {"a": {"option": (1.0, 1), "error": (0.0, 1)}}
+    assert "parts" in skill.to_json() and "parts" not in by_group(None, None, marks)[0].to_json()
 
 
 def test_the_summary_has_groups_where_the_task_has_them(tmp_path):

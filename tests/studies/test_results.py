@@ -145,6 +145,31 @@ def test_measures_by_group() -> None:
         sample(make_record(MARKS), read_measure({"what": "by:pair:1", "view": "image"}), 0)
 
 
+def test_accuracy_is_weighted_by_a_group_that_is_a_number() -> None:
+    record = grouped("1100", difficulty=["3", "1", "1", "1"])
+    found = sample(record, read_measure({"what": "weighted:difficulty"}), 0)
+    whole = estimate([found])
+    assert whole is not None and whole.mean == pytest.approx(4 / 6)  # not 2 of 4
+    right = sample(grouped("1111", difficulty=["3", "1", "1", "1"]), read_measure({"what": "weighted:difficulty"}), 0)
+    assert right.values == pytest.approx((1.0,) * 4), "with all right there is no spread"
+    even = sample(grouped("1100", difficulty=["2"] * 4), read_measure({"what": "weighted:difficulty"}), 0)
+    assert even.values == pytest.approx((1.0, 1.0, 0.0, 0.0)), "of equal weights it is the accuracy"
+    for values in (["3", "x", "1", "1"], ["3", None, "1", "1"]):
+        with pytest.raises(NotThereError, match="a number is expected as the difficulty of each problem of hard"):
+            sample(grouped("1100", difficulty=values), read_measure({"what": "weighted:difficulty"}), 0)
+
+
+def test_parts_of_a_score_by_group() -> None:
+    record = make_record({("hard", "image"): "1100"})
+    parts = {"skill": {"counting": {"option": [0.75, 4]}}}
+    record.data["evaluations"][0]["cells"][0]["parts"] = parts
+    measure = read_measure({"what": "part_by:skill:counting:option", "percent": True})
+    found = sample(Record(record.data, record.path), measure, 0)
+    assert found.values == (0.75,) and found.below > 0
+    with pytest.raises(NotThereError, match="of skill there are counting, with option"):
+        sample(Record(record.data, record.path), read_measure({"what": "part_by:skill:path:option"}), 0)
+
+
 def row(checkpoint: str, value: float) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint,
@@ -305,9 +330,11 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
         **{f"tokens_{kind.name}": float(kind.number) for kind in KINDS},
         stopped_early=1, prefix_right=0.5, step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
     )  # fmt: skip
-    record.data["evaluations"][0]["cells"][0]["groups"] = {"sum": ["a", "a", "b", None]}
+    record.data["evaluations"][0]["cells"][0]["groups"] = {"sum": ["a", "a", "b", None], "weight": ["2"] * 4}
+    record.data["evaluations"][0]["cells"][0]["parts"] = {"sum": {"a": {"option": [0.5, 2]}}}
     record = Record(record.data, record.path)
-    names = {"attribution:*": "attribution:path", "by:*": "by:sum:a"}
+    names = {"attribution:*": "attribution:path", "by:*": "by:sum:a", "part_by:*": "part_by:sum:a:option"}
+    names["weighted:*"] = "weighted:weight"
     for entry in MEASURES:
         if entry.source == "imported":
             continue

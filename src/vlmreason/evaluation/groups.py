@@ -7,7 +7,8 @@ groups have all their problems right. A group counts with those of its problems 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from vlmreason.intervals import Share, clustered_share, share
@@ -24,7 +25,8 @@ class Grouped:
 
     accuracy: of the problems that have such a group, with an interval over groups. all_right: groups with all problems
     right. values: problems by value, in order, with an interval over the groups of another kind that lie within them
-    (pairs within a skill), where there are such; empty beyond MAX_VALUES.
+    (pairs within a skill), where there are such; empty beyond MAX_VALUES. parts: of each value the means of what the
+    task's score has beside right and wrong, where it has anything.
     """
 
     level: str | None
@@ -33,14 +35,19 @@ class Grouped:
     accuracy: Share
     all_right: Share
     values: Mapping[str, Share]
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return an object of summary.json."""
-        return asdict(self)
+        data = asdict(self)
+        return data if self.parts else {key: value for key, value in data.items() if key != "parts"}
 
 
-def by_group(level: str | None, view: str | None, marks: Sequence[Mark]) -> list[Grouped]:
-    """Add up the problems of a level in a view by each kind of group that they have."""
+def by_group(
+    level: str | None, view: str | None, marks: Sequence[Mark], parts: Sequence[Mapping[str, float]] = ()
+) -> list[Grouped]:
+    """Add up the problems of a level in a view by each kind of group that they have; `parts`: of each mark's score."""
+    means = part_means([groups for groups, _ in marks], parts)
     kinds = list(dict.fromkeys(kind for groups, _ in marks for kind in groups))
     members = {kind: _members(marks, kind) for kind in kinds}
     found = []
@@ -56,9 +63,37 @@ def by_group(level: str | None, view: str | None, marks: Sequence[Mark]) -> list
                 accuracy=clustered_share([_rights(of_one) for of_one in members[kind].values()]),
                 all_right=all_right(marks, kind),
                 values={value: _clustered(listed[value], finest) for value in sorted(listed, key=in_order)},
+                parts={
+                    value: {name: mean for name, (mean, _) in of_one.items()} for value, of_one in means[kind].items()
+                }
+                if kind in means
+                else {},
             )
         )
     return found
+
+
+Means = Mapping[str, tuple[float, int]]
+"""Of each part of a score its mean, and of how many problems."""
+
+
+def part_means(
+    groups: Sequence[Mapping[str, str]], parts: Sequence[Mapping[str, float]]
+) -> dict[str, dict[str, Means]]:
+    """Return kind of group -> value -> means of the parts of scores; without kinds of more than MAX_VALUES values."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for of_one, scored in zip(groups, parts, strict=False):
+        for kind, value in of_one.items() if scored else ():
+            for name, part in scored.items():
+                found.setdefault(kind, {}).setdefault(value, {}).setdefault(name, []).append(part)
+    return {
+        kind: {
+            value: {name: (fmean(all_of), len(all_of)) for name, all_of in of_value.items()}
+            for value, of_value in sorted(of_kind.items(), key=lambda one: in_order(one[0]))
+        }
+        for kind, of_kind in found.items()
+        if len(of_kind) <= MAX_VALUES
+    }
 
 
 def all_right(marks: Iterable[Mark], kind: str) -> Share:

@@ -134,7 +134,7 @@ def summarize(task: Task[Any], problems: ProblemFile | SampledProblems, judged: 
     for place in order:
         total.merge(tallies[place])
     cells = tuple(tallies[place].cell(*place) for place in order)
-    groups = tuple(group for place in order for group in by_group(*place, tallies[place].marks))
+    groups = tuple(group for place in order for group in by_group(*place, tallies[place].marks, tallies[place].scored))
     return Summary(task.name, total.cell(None, None), cells, groups)
 
 
@@ -183,6 +183,7 @@ class _Tally:
     parts: dict[str, float] = field(default_factory=dict)
     num_scored: dict[str, int] = field(default_factory=dict)
     marks: list[tuple[Mapping[str, str], bool]] = field(default_factory=list)  # groups of a problem, whether right
+    scored: list[Mapping[str, float]] = field(default_factory=list)  # parts of its score
 
     def add(self, prediction: Prediction, verdict: Verdict) -> None:
         self._count(verdict)
@@ -239,6 +240,7 @@ class _Tally:
     def _count(self, verdict: Verdict) -> None:
         self.num += 1
         self.marks.append((verdict.groups, verdict.correct))
+        self.scored.append(verdict.parts)
         if verdict.trace is not None:
             self.traced += 1
             self.prefixes += verdict.trace.right / verdict.trace.wanted

@@ -66,6 +66,8 @@ MEASURES: tuple[Entry, ...] = (
     Entry("all_of:*", "all of a {name} right", "problems", readings.all_of, "%"),  # a value per group
     Entry("by:*", "accuracy, {name}", "problems", readings.by, "%"),
     Entry("floor:*", "right by the answer: {name}", "problems", None, "%", source="problems"),  # Task.floors
+    Entry("part_by:*", "{name}", "run", readings.part_by),  # of a group, as skill:counting:option
+    Entry("weighted:*", "accuracy weighted by {name}", "problems", readings.weighted, "%"),
     Entry("failures:*", "{name}", "run", readings.failures, source="failures"),
     *(
         Entry(f"gradients:{name}", words, "checkpoints", readings.gradients(*path), source="gradients")
@@ -270,7 +272,7 @@ def sample(record: Record, measure: Measure, seed: int) -> Sample:
     elif entry.read is None:
         raise NotThereError(f"{measure.what}: no value of a run")
     elif entry.over == "problems":
-        groups = readings.drawn_with(record, measure) if entry.name == "by:*" else None
+        groups = readings.drawn_with(record, measure) if entry.name in ("by:*", "weighted:*") else None
         return Sample(seed, tuple(entry.read(record, measure)), by_problem=True, groups=groups)
     else:
         value, num = entry.read(record, measure)

@@ -136,6 +136,38 @@ def by(record: Record, asked: Asked) -> Numbers:
     return [float(mark == RIGHT) if value == wanted else None for mark, value in pairs]
 
 
+def weighted(record: Record, asked: Asked) -> Numbers:
+    """Read the accuracy in which a problem counts as much as the number says that is its group of a kind.
+
+    Each problem has the weighted accuracy, and what it adds by its weight if it is right or takes if it is not: so the
+    mean is the weighted one, and the spread that of a ratio whose weights are drawn with the problems.
+    """
+    found = cell(record, asked)
+    values = _values(found, asked, asked.name)
+    weights = [float(value) if value is not None and value.isdecimal() else None for value in values]
+    if None in weights or not any(weights):
+        raise NotThereError(f"{asked.what}: a number is expected as the {asked.name} of each problem of {found.level}")
+    pairs = [(weight or 0.0, float(mark == RIGHT)) for weight, mark in zip(weights, found.right, strict=True)]
+    total = sum(weight for weight, _ in pairs)
+    accuracy = sum(weight * value for weight, value in pairs) / total
+    return [accuracy + weight * len(pairs) / total * (value - accuracy) for weight, value in pairs]
+
+
+def part_by(record: Record, asked: Asked) -> tuple[float, int]:
+    """Read the mean of a part of the score over the problems of a group, written `<kind>:<value>:<part>`."""
+    found, (group, _, part) = cell(record, asked), asked.name.rpartition(":")
+    kind, _, value = group.partition(":")
+    of_kind = found.parts.get(kind, {})
+    if part not in of_kind.get(value, {}):
+        parts = dict.fromkeys(name for of_one in of_kind.values() for name in of_one)
+        raise NotThereError(
+            f"{asked.what}: not in the record; of {kind} there are {', '.join(list(of_kind)[:MAX_SHOWN]) or 'none'}, "
+            f"with {', '.join(parts) or 'no part'}"
+        )
+    mean, num = of_kind[value][part]
+    return float(mean), int(num)
+
+
 def drawn_with(record: Record, asked: Asked) -> tuple[str | None, ...] | None:
     """Find the groups that lie within the groups that are asked for by `<kind>:<value>`, the smallest; None: none do.
 

@@ -20,9 +20,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from vlmreason.evaluation.groups import part_means
 from vlmreason.evaluation.predictions import Prediction
 from vlmreason.evaluation.problems import SampledProblems
-from vlmreason.evaluation.scores import judge, judged_cell
+from vlmreason.evaluation.scores import Verdict, judge, judged_cell
 from vlmreason.files import read_json, read_jsonl, write_text_atomic
 from vlmreason.runs import upgraded
 from vlmreason.structure import structure
@@ -44,7 +45,8 @@ class EvaluationCell:
 
     row: the cell of summary.json. right: one character per problem, in the order of their index: 1 correct, 0 not.
     converted: the same for the conversion: 1 exact, 0 not exact, - none. examples: some responses with their index.
-    groups: for every kind of group of the task's the value of each problem, in the same order.
+    groups: for every kind of group of the task's the value of each problem, in the same order. parts: by kind and value
+    of a group, of each part of the task's score its mean and the number of problems behind it.
     """
 
     level: str
@@ -54,6 +56,7 @@ class EvaluationCell:
     converted: str
     examples: tuple[Mapping[str, Any], ...]
     groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _check_cell(cell: EvaluationCell) -> None:
     """Raise TypeError where marks are no text, or what else a cell holds is of another form."""
     if not all(isinstance(text, str) for text in (cell.level, cell.view, cell.right, cell.converted)):
         raise TypeError("level, view, right and converted: texts are expected")
-    _check_mappings([cell.row, cell.groups, *cell.examples])
+    _check_mappings([cell.row, cell.groups, cell.parts, *cell.examples])
 
 
 def _check_mappings(values: Any) -> None:
@@ -308,12 +311,14 @@ def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> 
     judged = {p.id: (p, verdict) for p, verdict in judged_cell(folder, task, level, view, split) if p.id in problems}
     right, converted = "", ""
     groups: dict[str, list[str | None]] = {}
+    verdicts: list[Verdict] = []
     examples: dict[str, list[dict[str, Any]]] = {RIGHT: [], WRONG: []}
     for index, id in enumerate(problems):
         prediction, verdict = judged[id] if id in judged else (None, judge(task, problems[id].state, None))
         response, exact = _readable(prediction), verdict.conversion_exact
         mark = RIGHT if verdict.correct else WRONG
         right += mark
+        verdicts.append(verdict)
         converted += NONE if exact is None else RIGHT if exact else WRONG
         for kind, value in verdict.groups.items():
             groups.setdefault(kind, [None] * len(problems))[index] = value
@@ -321,10 +326,11 @@ def _cell(folder: Path, task: Task[Any], split: str, row: Mapping[str, Any]) -> 
             examples[mark].append({"index": index, "right": mark == RIGHT, "response": response[:2000]})
     if right.count(RIGHT) != row["correct"]:
         raise ValueError(f"{folder}: summary.json does not belong to the predictions of {level} {view}; evaluate again")
+    means = part_means([verdict.groups for verdict in verdicts], [verdict.parts for verdict in verdicts])
     return {
         "level": level, "view": view, "row": row, "right": right, "converted": converted,
         "examples": [*examples[RIGHT], *examples[WRONG]],
-    } | ({"groups": groups} if groups else {})  # fmt: skip
+    } | ({"groups": groups} if groups else {}) | ({"parts": means} if means else {})  # fmt: skip
 
 
 def _readable(prediction: Prediction | None) -> str:

@@ -283,6 +283,21 @@ def test_files_that_cannot_be_used_are_named_and_counted(own: Path) -> None:
         task(own, puzzles=[43]).read  # noqa: B018
 
 
+def test_the_difficulty_of_originals_is_a_group_where_it_is_said(own: Path) -> None:
+    small = {"puzzles": [2, 43]}
+    [first, *_] = states(task(own, **small), "train")
+    assert "difficulty" not in task(own, **small).groups(first)
+    (own / "SMART_info_v2.csv").write_text("id,Question,difficulty,type\n2,?,3,counting\n43,?,1,math\n")
+    made = task(own, **small)
+    found = {(made.kind_of(one), made.groups(one)["difficulty"]) for one in states(made, "train")}
+    assert found == {("2", "3"), ("43", "1")}
+    for row in ("2,?,7,counting", "x,?,1,counting", "102,?,1,counting"):
+        (own / "SMART_info_v2.csv").write_text(f"id,Question,difficulty,type\n{row}\n")
+        with pytest.raises(ValueError, match=r"SMART_info_v2.csv, row 1: .* a puzzle of SMART-101 with 1, 2, 3"):
+            made = task(own, **small)
+            made.groups(first)
+
+
 def test_a_picture_that_is_none_is_named_with_its_row(own: Path) -> None:
     made = task(own, puzzles=[2], rule="coded")
     state = made.sample(LEVEL, "train", 3).state

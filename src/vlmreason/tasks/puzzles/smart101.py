@@ -108,6 +108,11 @@ class Smart101(PuzzleTask[Instance]):
     def skill(self, state: Instance) -> str:
         return SKILL_OF[state.puzzle]
 
+    def groups(self, state: Instance) -> Mapping[str, str]:
+        """Return also how difficult the original is, where the data say it."""
+        difficulty = self._difficulties.get(state.puzzle)
+        return {**super().groups(state), **({"difficulty": difficulty} if difficulty else {})}
+
     def form(self, kind: str) -> Form:
         return self._forms[kind]
 
@@ -156,6 +161,10 @@ class Smart101(PuzzleTask[Instance]):
         if self.data is None:
             raise ValueError("task.data: missing, the folder of SMART-101 (its pictures are in SMART101-Data in it)")
         return Smart101Files(Path(self.data), self.limits)
+
+    @functools.cached_property
+    def _difficulties(self) -> Mapping[int, str]:
+        return self._files.difficulties()
 
     @functools.cached_property
     def _forms(self) -> Mapping[str, Form]:

@@ -1,6 +1,7 @@
 """The folders of SMART-101 as they were released, read as what they are: untrusted, and with quirks.
 
     <root>/puzzle_type_info.csv                    puzzle_id,type: the skills, checked where the file is there
+    <root>/SMART_info_v2.csv                       id,...,difficulty,...: how much a puzzle counts in weighted accuracy
     <root>/icon-classes.txt                        the icons, by which puzzle 1 is answered
     <root>/SMART101-Data/<id>/puzzle_<id>.csv      id,Question,image,A,B,C,D,E,Answer,Note
     <root>/SMART101-Data/<id>/img/<image>
@@ -24,6 +25,7 @@ from vlmreason.tasks.puzzles.smart101_tables import FILE_OF, FORMS, SKILL_OF, ST
 from vlmreason.tasks.puzzles.values import OPTIONS, Form
 
 DATA, ICONS, SKILLS = "SMART101-Data", "icon-classes.txt", "puzzle_type_info.csv"
+ORIGINALS, DIFFICULTIES = "SMART_info_v2.csv", ("1", "2", "3")
 COLUMNS = ("Question", "image", *OPTIONS, "Answer")
 MAX_QUESTION = 4000  # characters
 MAX_SMALL_FILE = 1_000_000  # bytes of the lists beside the data
@@ -101,6 +103,22 @@ class Smart101Files:
             return form
         lines = read_text(self.root / ICONS, MAX_SMALL_FILE).splitlines()
         return dataclasses.replace(form, names=tuple(dict.fromkeys(line.strip() for line in lines if line.strip())))
+
+    def difficulties(self) -> Mapping[int, str]:
+        """Return how difficult the original of each puzzle is, where the table of originals is there. Raises ValueError
+        where it says something else."""
+        path, found = self.root / ORIGINALS, dict[int, str]()
+        if not path.is_file():
+            return found
+        for number, row in enumerate(csv.DictReader(read_text(path, MAX_SMALL_FILE).splitlines()), start=1):
+            puzzle, difficulty = str(row.get("id")).strip(), str(row.get("difficulty")).strip()
+            if not (puzzle.isdecimal() and int(puzzle[:9]) in FORMS) or difficulty not in DIFFICULTIES:
+                raise ValueError(
+                    f"{path}, row {number}: id={shown(puzzle)} difficulty={shown(difficulty)}; a puzzle of SMART-101 "
+                    f"with {', '.join(DIFFICULTIES)} is expected"
+                )
+            found[int(puzzle)] = difficulty
+        return found
 
     def _read_puzzle(self, puzzle: int, path: Path, name: str, form: Form, found: Read) -> None:
         instances: dict[int, Instance] = {}

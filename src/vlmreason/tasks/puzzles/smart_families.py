@@ -28,6 +28,7 @@ from vlmreason.tasks.puzzles.values import OPTIONS, Form, Value
 
 Partition = Literal["instance", "puzzle", "few_shot", "answer"]
 FEW = 10
+MAX_DIFFICULTY = 3  # as in SMART-101
 HIDDEN = "What is the answer?"
 _COUNTED = 400
 """Problems from which the value is found that the partition `answer` withholds."""
@@ -98,6 +99,10 @@ class SmartFamilies(PuzzleTask[FamilyState]):
 
     def skill(self, state: FamilyState) -> str:
         return FAMILIES[state.family].skill
+
+    def groups(self, state: FamilyState) -> Mapping[str, str]:
+        """Return also how difficult a problem is, as many as its solution has steps, at most 3."""
+        return {**super().groups(state), "difficulty": str(max(1, min(MAX_DIFFICULTY, len(state.steps))))}
 
     def form(self, kind: str) -> Form:
         return FAMILIES[kind].form
