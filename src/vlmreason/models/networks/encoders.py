@@ -146,12 +146,13 @@ def _hub_tower(place: Any) -> nn.Module:
 
 
 def _hub_text(place: Any) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, SiglipTextModel
 
     config = load_part(place, AutoConfig.from_pretrained)
     config = getattr(config, "text_config", None) or config
     tokenizer: Any = load_part(place, AutoTokenizer.from_pretrained)
-    return load_whole(place, AutoModel, {"config": config, "dtype": torch.float32}), tokenizer
+    kind = SiglipTextModel if config.model_type == "siglip_text_model" else AutoModel  # which AutoModel does not know
+    return load_whole(place, kind, {"config": config, "dtype": torch.float32}), tokenizer
 
 
 def halves(values: Tensor) -> Vectors:
