@@ -217,3 +217,25 @@ def test_what_is_missing_is_named() -> None:
         Sizes(qf="none", composite=("image",))
     with pytest.raises(ValueError, match=r"model\.sizes\.question=gru: has no effect"):
         Sizes(question="gru")
+
+
+@pytest.mark.parametrize(("qf_width", "repr"), [(16, 16), (8, 16)])
+def test_what_the_words_see_is_the_mean_of_attention_word_by_word(qf_width: int, repr: int) -> None:
+    _, _, padding = inputs(3)
+    model = net(qf_width=qf_width, repr=repr)
+    assert isinstance(model.qf, smarter_net.QuestionFusion)
+    words, places = torch.randn(3, 5, qf_width), torch.randn(3, 4, repr)
+    each, _ = model.qf.cross(words, places, places, need_weights=False)
+    assert torch.allclose(model.qf._seen(words, places, padding), smarter_net.masked_mean(each, padding), atol=1e-6)
+
+
+def test_answers_of_many_decoders_are_those_of_each_alone() -> None:
+    torch.manual_seed(0)
+    kinds = {**KINDS, "more": AnswerSpace(tuple("0123456"))}
+    model = SmarterNet(kinds, (6, 10), dataclasses.replace(SMALL, residuals=("qf", "decoder"))).eval()
+    fused, names = torch.randn(5, SMALL.repr), ["more", "word", "single", "more", "word"]
+    numbers = torch.tensor([[6, 0, 0, 0], [0, 1, 5, 5], [2, 0, 0, 0], [1, 0, 0, 0], [4, 4, 4, 4]])
+    found = model.answers(names, fused, numbers)
+    for row, name in enumerate(names):
+        logits = model.decode(name, fused[row : row + 1], numbers[row : row + 1])
+        assert torch.allclose(found[row], losses(logits, numbers[row : row + 1], kinds[name])[0], atol=1e-6)

@@ -15,6 +15,7 @@ Shapes: B examples, P places of a picture, L tokens, D width of states, R `repr`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class QuestionFusion(nn.Module):
 
     def __init__(self, text_width: int, sizes: Sizes) -> None:
         super().__init__()
-        self.residuals = sizes.residuals
+        self.sizes, self.residuals = sizes, sizes.residuals
         self.width = sizes.qf_width or text_width
         self.narrow = nn.Identity() if self.width == text_width else nn.Linear(text_width, self.width)
         self.own = nn.MultiheadAttention(self.width, sizes.heads, batch_first=True)
@@ -55,12 +56,33 @@ class QuestionFusion(nn.Module):
         words = self.narrow(text_BLD)
         found, _ = self.own(words, words, words, key_padding_mask=padding_BL, need_weights=False)
         words = words + found if "attention" in self.residuals else found
-        seen, _ = self.cross(words, image_BPR, image_BPR, need_weights=False)
-        seen = words + seen if "attention" in self.residuals else seen
-        mean_BW = masked_mean(seen, padding_BL)
+        mean_BW = self._seen(words, image_BPR, padding_BL)
+        if "attention" in self.residuals:
+            mean_BW = mean_BW + masked_mean(words, padding_BL)
         made = self.block(mean_BW)
         out: Tensor = self.norm(mean_BW + made if "qf" in self.residuals else made)
         return out
+
+    def _seen(self, words_BLW: Tensor, image_BPR: Tensor, padding_BL: Tensor) -> Tensor:
+        """Cross attention, mean over the words, (B, W). Only the weights depend on the word, so their mean is taken:
+        values and the last layer are then computed once for an example and not for each word."""
+        cross, heads = self.cross, (self.sizes.heads, self.width // self.sizes.heads)
+        joint = cross.in_proj_weight  # one matrix where picture and words are equally wide
+        three = (cross.q_proj_weight, cross.k_proj_weight, cross.v_proj_weight) if joint is None else joint.chunk(3)
+        query_BLW, key_BPW, value_BPW = (
+            F.linear(values, weight, bias)
+            for values, weight, bias in zip(
+                (words_BLW, image_BPR, image_BPR), three, cross.in_proj_bias.chunk(3), strict=True
+            )
+        )
+        query, key, value = (
+            one.view(*one.shape[:2], *heads).transpose(1, 2) for one in (query_BLW, key_BPW, value_BPW)
+        )
+        weights_BHLP = (query @ key.transpose(2, 3) / heads[1] ** 0.5).softmax(dim=3)
+        kept_BL = (~padding_BL).to(weights_BHLP.dtype)
+        mean_BH1P = (kept_BL / kept_BL.sum(dim=1, keepdim=True).clamp(min=1))[:, None, None] @ weights_BHLP
+        seen: Tensor = cross.out_proj((mean_BH1P @ value).flatten(1))
+        return seen
 
 
 class QuestionGru(nn.Module):
@@ -91,9 +113,16 @@ class Classes(nn.Module):
         self.out = nn.Linear(sizes.repr, space.num_classes)
 
     def forward(self, fused_BR: Tensor, numbers_BT: Tensor | None = None) -> Tensor:
-        hidden = self.first(fused_BR)
-        hidden = hidden + self.second(hidden) if self.residual else self.second(hidden)
-        return self.out(hidden)[:, None]  # type: ignore[no-any-return]
+        return classes_of([self], fused_BR, [len(fused_BR)])[0]
+
+
+def classes_of(decoders: Sequence[Classes], fused_BR: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Return logits (b, 1, C) by each decoder of so many rows in turn."""
+    first, second, residual = decoders[0].first, decoders[0].second, decoders[0].residual
+    hidden = first[1](each([decoder.first[0] for decoder in decoders], fused_BR, sizes))
+    found = second[1](each([decoder.second[0] for decoder in decoders], hidden, sizes))
+    pieces = torch.split(hidden + found if residual else found, list(sizes))
+    return [decoder.out(piece)[:, None] for decoder, piece in zip(decoders, pieces, strict=True)]
 
 
 class Steps(nn.Module):
@@ -185,7 +214,7 @@ class SmarterNet(nn.Module):
         names = [SHARED if sizes.image_heads == "shared" else kind for kind in kinds_B]
         mean_B1D = image_BPD.mean(dim=1, keepdim=True)
         places = [mean_B1D, image_BPD] if sizes.qf == "tokens" and "qf" in sizes.composite else [mean_B1D]
-        encoded_BPR = self._by_name(self.images, torch.cat(places, dim=1), names)
+        encoded_BPR = self._encoded(torch.cat(places, dim=1), names)
         image_BR, seen_BPR = encoded_BPR[:, 0], encoded_BPR[:, 1:]
         text_BD = masked_mean(text_BLD, padding_BL)
         if sizes.qf == "none":
@@ -209,15 +238,42 @@ class SmarterNet(nn.Module):
         found: Tensor = self.decoders[key(self.decoder_of(kind))](fused_BR, numbers_BT)
         return found
 
-    def _by_name(self, modules: nn.ModuleDict, values: Tensor, names: Sequence[str]) -> Tensor:
-        """Apply to each row the module of its name."""
+    def answers(self, kinds_B: Sequence[str], fused_BR: Tensor, numbers_BT: Tensor) -> Tensor:
+        """Return the cross entropy (B) of the right answers."""
+        rows = by_name([self.decoder_of(kind) for kind in kinds_B])
+        single = [name for name in rows if not self.spaces[name].is_sequence]
+        names = [*single, *(name for name in rows if self.spaces[name].is_sequence)]
+        order = torch.tensor([row for name in names for row in rows[name]], device=fused_BR.device)
+        sizes = [len(rows[name]) for name in names]
+        fused, numbers = torch.split(fused_BR[order], sizes), torch.split(numbers_BT[order], sizes)
+        found: list[Tensor] = []
+        if single:
+            decoders: Any = [self.decoders[key(name)] for name in single]
+            found = classes_of(decoders, torch.cat(fused[: len(single)]), sizes[: len(single)])
+        for name, some, right in list(zip(names, fused, numbers, strict=True))[len(single) :]:
+            found.append(self.decoders[key(name)](some, right))
+        of_each = [
+            losses(logits.float(), right, self.spaces[name])
+            for name, logits, right in zip(names, found, numbers, strict=True)
+        ]
+        return torch.cat(of_each)[order.argsort()]
+
+    def _encoded(self, values_BPD: Tensor, names: Sequence[str]) -> Tensor:
+        """Apply to each row the image encoder of its name."""
         rows = by_name(names)
-        if len(rows) == 1:
-            return modules[key(next(iter(rows)))](values)  # type: ignore[no-any-return]
-        order = torch.tensor([row for some in rows.values() for row in some], device=values.device)
-        pieces = torch.split(values[order], [len(some) for some in rows.values()])
-        parts = [modules[key(name)](piece) for name, piece in zip(rows, pieces, strict=True)]
-        return torch.cat(parts)[order.argsort()]
+        encoders: list[Any] = [self.images[key(name)] for name in rows]
+        if len(encoders) == 1:
+            return encoders[0](values_BPD)  # type: ignore[no-any-return]
+        order = torch.tensor([row for some in rows.values() for row in some], device=values_BPD.device)
+        sizes = [len(some) for some in rows.values()]
+        hidden = encoders[0][1](each([encoder[0] for encoder in encoders], values_BPD[order], sizes))
+        found = encoders[0][3](each([encoder[2] for encoder in encoders], hidden, sizes))
+        return found[order.argsort()]  # type: ignore[no-any-return]
+
+
+def each(layers: Sequence[nn.Module], values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Apply each layer to so many rows in turn; what is the same for all of them is left to whoever calls."""
+    return torch.cat([layer(piece) for layer, piece in zip(layers, torch.split(values, list(sizes)), strict=True)])
 
 
 def by_name(names: Sequence[str]) -> dict[str, list[int]]:
@@ -257,6 +313,8 @@ def masked_mean(values_BLD: Tensor, padding_BL: Tensor) -> Tensor:
 def losses(logits_BTC: Tensor, numbers_BT: Tensor, space: AnswerSpace) -> Tensor:
     """Return the cross entropy (B) of answers: mean over the elements up to the first that ends a sequence."""
     num = logits_BTC.shape[1]
+    if not space.is_sequence:
+        return F.cross_entropy(logits_BTC[:, 0], numbers_BT[:, 0], reduction="none")
     each_BT = F.cross_entropy(logits_BTC.flatten(0, 1), numbers_BT[:, :num].flatten(), reduction="none").view(-1, num)
     kept_BT = counted(numbers_BT[:, :num], space)
     return (each_BT * kept_BT).sum(dim=1) / kept_BT.sum(dim=1)

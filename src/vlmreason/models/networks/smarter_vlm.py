@@ -26,7 +26,7 @@ from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
 from vlmreason.models.networks.encoders import Texts, Tower, eyes
 from vlmreason.models.networks.one_answer import OneAnswer, kept_weights, save_weights
-from vlmreason.models.networks.smarter_net import SmarterNet, by_name, counted, losses
+from vlmreason.models.networks.smarter_net import SmarterNet, by_name, counted
 from vlmreason.models.networks.smarter_settings import Sizes, SmarterSettings
 from vlmreason.models.networks.store import BATCH
 from vlmreason.models.vlm.saved import read_config
@@ -103,13 +103,7 @@ class SmarterLearner:
         """Return cross entropy (B) and segment number (B) of the answer of each dialogue of a batch."""
         model, numbers_BT = self.model, batch["numbers_BT"].to(self.model.device)
         kinds = [model.names[number] for number in batch["kinds_B"].tolist()]
-        with torch.autocast(model.device.type, enabled=False):
-            fused_BR = self._fused(batch, kinds)
-            losses_B = fused_BR.new_zeros(len(kinds))
-            for decoder, some in by_name([model.decoder_of(kind) for kind in kinds]).items():
-                rows = torch.tensor(some, device=model.device)
-                logits = model.decode(kinds[some[0]], fused_BR[rows], numbers_BT[rows])
-                losses_B = losses_B.index_put((rows,), losses(logits, numbers_BT[rows], model.spaces[decoder]))
+        losses_B = model.answers(kinds, self._fused(batch, kinds), numbers_BT)
         return losses_B, batch["segments"][:, 0]
 
     @torch.no_grad()
@@ -242,11 +236,10 @@ class Encoders:
         """Return states of pictures (zeros without one) and of the tokens of texts, up to the longest of them."""
         with_picture = [row for row, one in enumerate(seen) if one.pictures]
         image_BPD = np.zeros((len(seen), self.towers[0].places, self.image_width), np.float16)
-        if with_picture:
-            parts = [
-                tower.states([seen[row].pictures[i] for row in with_picture]) for i, tower in enumerate(self.towers)
-            ]
-            image_BPD[with_picture] = np.concatenate(parts, axis=2)
+        end = 0
+        for i, tower in enumerate(self.towers if with_picture else ()):
+            begin, end = end, end + tower.width
+            image_BPD[with_picture, :, begin:end] = tower.states([seen[row].pictures[i] for row in with_picture])
         text_BLD, lengths = self.texts.states([one.text for one in seen])
         longest = max(1, *lengths)
         return {

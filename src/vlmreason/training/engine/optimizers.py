@@ -100,7 +100,7 @@ def build_optimizers(
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
-            fused=True if next(iter(rest.values()))[0].is_cuda else None,
+            fused=True,  # one pass over the memory: a seventh of the time of many parameters on a processor
         )
         optimizers.append(adamw)
     if hidden:
