@@ -1,4 +1,4 @@
-"""Frozen encoders of the hub: each kind that a configuration names is loaded as from there, tiny, with random weights."""
+"""Frozen encoders of the hub: each kind that a configuration names is loaded as from there, tiny and untrained."""
 
 import functools
 import shutil
