@@ -54,6 +54,7 @@ class Raven(NumberedPuzzle[MatrixState]):
     state_type: ClassVar[type] = MatrixState
     sizes_type: ClassVar[type] = MatrixSizes
     own_file = "puzzles.json"
+    explained = True
 
     def __init__(
         self,
