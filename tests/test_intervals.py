@@ -4,9 +4,9 @@ import math
 import random
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, pearsonr
 
-from vlmreason.intervals import paired, wilson_interval
+from vlmreason.intervals import correlation, paired, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "num"), [(0, 1), (1, 1), (0, 200), (100, 200), (199, 200), (3, 7), (0.6, 7.5)])
@@ -64,3 +64,19 @@ def test_paired_interval_covers(seed: int = 0) -> None:
         found = paired(*pairs(*(kinds.count(kind) for kind in range(4))))
         held += found.ci_low <= shares[2] - shares[1] <= found.ci_high
     assert 0.93 <= held / times <= 0.99
+
+
+@pytest.mark.parametrize("num", [4, 9, 40])
+def test_a_correlation_is_that_of_scipy(num):
+    rng = random.Random(num)
+    first = [rng.random() for _ in range(num)]
+    second = [value + rng.random() for value in first]
+    found, wanted = correlation(first, second), pearsonr(first, second)
+    assert (found.r, found.p) == pytest.approx((wanted.statistic, wanted.pvalue))
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(wanted.confidence_interval()))
+    assert correlation(first, first).r == pytest.approx(1)
+
+
+def test_there_is_no_correlation_of_few_or_equal_values():
+    assert correlation([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]) is None
+    assert correlation([0.5] * 9, [0.1 * number for number in range(9)]) is None

@@ -64,6 +64,31 @@ class Paired:
     p: float
 
 
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation of `num` pairs of values, with Fisher's interval and Student's p of none."""
+
+    num: int
+    r: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> Correlation | None:
+    """Correlate pairs of values; None for fewer than four pairs, and where one side does not vary."""
+    num = len(first)
+    if num < 4 or min(np.ptp(first), np.ptp(second)) == 0:
+        return None
+    r = float(np.clip(np.corrcoef(first, second)[0, 1], -1, 1))
+    if abs(r) > 1 - 1e-12:
+        return Correlation(num, r, r, r, 0.0)
+    half = float(special.ndtri((1 + CONFIDENCE) / 2)) / (num - 3) ** 0.5
+    low, high = (float(np.tanh(np.arctanh(r) + sign * half)) for sign in (-1, 1))
+    t = abs(r) * ((num - 2) / (1 - r * r)) ** 0.5
+    return Correlation(num, r, low, high, 2 * float(special.stdtr(num - 2, -t)))
+
+
 def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     """Compare two runs on one or more problems, with Newcombe's interval (1998, method 10) of the difference.
 

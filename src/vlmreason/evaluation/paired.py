@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlmreason.evaluation.predictions import shorten
-from vlmreason.intervals import Paired, paired
+from vlmreason.intervals import Correlation, Paired, correlation, paired
 from vlmreason.terminal import columns
 
 Place = tuple[str, str]
@@ -108,7 +108,23 @@ def row(one: Comparison) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def correlations(found: Sequence[Comparison]) -> Iterator[tuple[int, str, Correlation]]:
+    """Correlate the accuracies of each further run with those of the first over the levels of a view: whether two runs
+    fail on the same kinds of problems. Where levels are few or one run has the same on all there is none."""
+    for second, view in dict.fromkeys((one.second, one.view) for one in found):
+        shares = [(one.found.first, one.found.second) for one in found if (one.second, one.view) == (second, view)]
+        over = correlation([first for first, _ in shares], [other for _, other in shares])
+        if over is not None:
+            yield second, view, over
+
+
 def format_comparison(runs: Sequence[Marks], found: Sequence[Comparison]) -> str:
-    """Return the table with the names of the runs above it."""
+    """Return the table with the names of the runs above it, and correlations over levels below."""
     names = [f"{letter(number)}  {run.run}" for number, run in enumerate(runs)]
-    return "\n".join([*names, "", columns(HEADER, [row(one) for one in found], left=2)])
+    lines = [
+        f"A and {letter(second)} over {one.num} levels, {view}: correlation {one.r:.2f} "
+        f"({one.ci_low:.2f} to {one.ci_high:.2f}), p {one.p:.3f}"
+        for second, view, one in correlations(found)
+    ]
+    table = columns(HEADER, [row(one) for one in found], left=2)
+    return "\n".join([*names, "", table, *([""] if lines else []), *lines])

@@ -148,7 +148,8 @@ class HubEncoder:
             return found.float().cpu()
         states_BLD = out.last_hidden_state
         classes = states_BLD.shape[1] > (self.sight.side // self.model.config.patch_size) ** 2
-        return (states_BLD[:, 0] if classes else states_BLD.mean(dim=1)).float().cpu()
+        whole: Tensor = states_BLD[:, 0] if classes else states_BLD.mean(dim=1)
+        return whole.float().cpu()
 
     @torch.no_grad()
     def _texts(self, texts: Sequence[str]) -> Tensor:
@@ -194,7 +195,7 @@ class UnitVectors:
 
     def __getitem__(self, rows: Any) -> NDArray[np.float32]:
         """Return some of them, by a slice or by numbers. Raises ValueError for one of no direction."""
-        found = self.store.vectors(self.numbers[rows]).astype(np.float32)  # type: ignore[arg-type]
+        found = self.store.vectors(self.numbers[rows]).astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", found, found))[:, None]
         if not (np.isfinite(lengths).all() and lengths.all()):
             raise ValueError(f"{self.name}: a picture has a vector of no direction")
@@ -217,8 +218,8 @@ def _without_pooler(config: Any) -> dict[str, Any]:
     """Options of a model whose pooler stands behind its class token, and is not trained with it (ViT)."""
     from transformers import AutoModel
 
-    kind = AutoModel._model_mapping.get(type(config), None)
-    takes = kind is not None and "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    kind: Any = AutoModel._model_mapping.get(type(config), None)
+    takes = kind is not None and "add_pooling_layer" in inspect.signature(kind).parameters
     return {"add_pooling_layer": False} if takes else {}
 
 

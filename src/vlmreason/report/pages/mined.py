@@ -22,10 +22,10 @@ _STYLE = """
 .two figure { margin: 0; } .two figcaption { font-size: 12px; color: var(--soft); overflow-wrap: anywhere; }
 .two img { width: 100%; height: 190px; object-fit: contain; background: #fff; border: 1px solid var(--line); }
 .two img.small { image-rendering: pixelated; }
-.bar { display: grid; grid-template-columns: 150px 1fr 56px; gap: 10px; align-items: center; font-size: 13px;
+.cosine { display: grid; grid-template-columns: 150px 1fr 56px; gap: 10px; align-items: center; font-size: 13px;
   margin-top: 6px; }
-.bar span:first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--soft); }
-.bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.cosine span:first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--soft); }
+.cosine span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .track { height: 9px; border-radius: 5px; background: var(--wash); overflow: hidden; }
 .track i { display: block; height: 100%; background: var(--paper); } .track i.alike { background: var(--mark); }
 .overview { display: flex; flex-wrap: wrap; gap: 28px; align-items: flex-start; }
@@ -96,7 +96,7 @@ def _card(towers: tuple[str, str], pair: Shown) -> str:
         for name, png, width in zip(pair.names, pair.pictures, pair.widths, strict=True)
     )
     bars = "".join(
-        f'<div class="bar"><span title="{escape(tower)}">{escape(tower)}</span><span class="track">'
+        f'<div class="cosine"><span title="{escape(tower)}">{escape(tower)}</span><span class="track">'
         f'<i class="{kind}" style="width: {100 * max(cosine, 0):.1f}%"></i></span><span>{cosine:.3f}</span></div>'
         for tower, kind, cosine in zip(towers, ("alike", "unlike"), pair.cosines, strict=True)
     )
