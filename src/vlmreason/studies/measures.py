@@ -58,7 +58,10 @@ MEASURES: tuple[Entry, ...] = (
     Entry("accuracy_conversion_wrong", "accuracy after a wrong conversion", "problems", readings.right(WRONG), "%"),
     _PART,
     # what environments measure in percent
-    *(replace(_PART, name=f"part:{name}", unit="%") for name in ("step_accuracy", "recognition", "parsed_share")),
+    *(
+        replace(_PART, name=f"part:{name}", unit="%")
+        for name in ("step_accuracy", "recognition", "parsed_share", "valid", "as_told")
+    ),
     *(
         Entry(f"length:{kind.name}", f"tokens of {kind.name}", "run", readings.summary(f"tokens_{kind.name}"))
         for kind in KINDS

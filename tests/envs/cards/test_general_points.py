@@ -6,6 +6,7 @@ import operator
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -130,7 +131,8 @@ def test_transitions_follow_the_rules(image, penalty):
             if image:
                 rewards["recognition"] = 0.0 if cards_right else -1.5
             assert outcome.rewards == rewards, response
-            read = {"recognition": float(cards_right), "numbers": float(numbers_right)}
+            valid = float(parsed and gives in (5, -1))
+            read = {"recognition": float(cards_right), "numbers": float(numbers_right), "valid": valid}
             assert outcome.parts == {"step_accuracy": float(solved), **read}
             assert further(env, ["cards", "numbers", "formula"], state, response, outcome) == {
                 "cards": float(cards_right),
@@ -356,7 +358,7 @@ def test_only_the_formula_counts_without_chain_of_thought():
     assert env.thought(state) == [] and list(json.loads(env.expert(state))) == ["formula"]
     outcome = env.turn(state, env.expert(state), random.Random(0))
     assert outcome.success and outcome.rewards == {"formula": 5.0, "limit": 0.0}
-    assert outcome.parts == {"step_accuracy": 1.0} and '"number"' not in env.prompt(state, "text")
+    assert outcome.parts == {"step_accuracy": 1.0, "valid": 1.0} and '"number"' not in env.prompt(state, "text")
     assert not env.turn(state, env.mistake(state, random.Random(0)), random.Random(0)).success
 
 
@@ -469,3 +471,39 @@ def test_hostile_responses_are_fast_and_fail():
         outcome = env.turn(STATE, text, rng)
         assert not outcome.success and outcome.rewards["formula"] <= -2
     assert time.perf_counter() - begin < 5
+
+
+def test_a_false_rule_is_stated_and_does_not_count():
+    """Who ignores the rule solves the deal; who obeys it fails, validly or not, and is told apart."""
+    env = make(image=False)
+    for index in range(20):
+        state = env.start("rule_false", "test", index)
+        assert (state.face_cards, state.told) == ("ten", "ranks") and any(rank > 10 for rank, _ in state.cards)
+        stated = env.prompt(state, "text")
+        assert stated == env.prompt(replace(state, face_cards="ranks", told=""), "text")
+        assert stated != env.prompt(replace(state, told=""), "text")
+        obeying = env.expert(replace(state, face_cards="ranks"))
+        trained, obeyed = (env.score(state, response) for response in (env.expert(state), obeying))
+        assert trained.correct and trained.parts["valid"] == 1 and trained.parts["as_told"] == 0
+        assert not obeyed.correct and obeyed.parts["as_told"] == 1 and obeyed.parts["valid"] == 0
+    assert "as_told" not in env.score(env.start("standard", "test", 0), "").parts
+
+
+@pytest.mark.parametrize("scale", ["nano", "paper"])
+def test_words_of_the_rule_vary_in_supervision_alone(scale):
+    one, many = make(scale, image=False), make(scale, image=False, rule_words="many")
+    for level in ("standard", "rule_ood"):
+        states = [one.start(level, "train", index) for index in range(60)]
+        plain = [one.prompt(state, "text") for state in states]
+        assert [one.asked_in("supervised").prompt(state, "text") for state in states] == plain
+        assert [many.asked_in("reinforced").prompt(state, "text") for state in states] == plain
+        assert [many.prompt(state, "text") for state in states] == plain
+        varied = [many.asked_in("supervised").prompt(state, "text") for state in states]
+        assert varied == [many.asked_in("supervised").prompt(state, "text") for state in states], (
+            "each deal has its own"
+        )
+        words = [one._rules[states[0].face_cards], *many._otherwise[states[0].face_cards]]
+        found = {next(word for word in words if word in prompt) for prompt in varied}
+        assert found == set(words)
+    with pytest.raises(ValueError, match="rule_words"):
+        make(scale, rule_words="some")

@@ -13,8 +13,9 @@ cards        1 where "cards" are the cards' names: counts where it has a weight
 numbers      1 where "number" is what the cards count, in any order: counts where it has a weight
 
 Levels: the face cards count 10 and the suits are black (standard); they count 11, 12 and 13 and each deal has one
-(rule_ood); or the suits are red (visual_ood). The sets of values are divided among the splits, on all levels alike, so
-that no set of a test deal comes in training under either rule (`deck.substance`).
+(rule_ood); the suits are red (visual_ood); or they count 10 and the prompt says 11, 12 and 13 (rule_false), which is
+solved by who does not read the rule, and `as_told` says who does. The sets of values are divided among the splits, on
+all levels alike, so that no set of a test deal comes in training under either rule (`deck.substance`).
 
 Problems there are, sets of values with a target, and in how many sets of values:
   4 cards, + - * /, target 24      standard 514 (514)   rule_ood 758 (758)
@@ -23,6 +24,7 @@ Problems there are, sets of values with a target, and in how many sets of values
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,13 +45,13 @@ from vlmreason.envs.cards.deck import (
     value,
 )
 from vlmreason.envs.cards.formula import MAX_CARDS, OPERATORS, FormulaError, evaluate, solvable, solve
-from vlmreason.envs.cards.general_points_wording import WORDINGS, GeneralPointsWording
+from vlmreason.envs.cards.general_points_wording import OTHER_RULES, WORDINGS, GeneralPointsWording
 from vlmreason.envs.cards.points import RULES
 from vlmreason.envs.replies import read_object
 from vlmreason.pictures import Picture, blank
 from vlmreason.streams import stream
 from vlmreason.structure import check_choice, check_positive
-from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Score, choose_wording
+from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Purpose, Score, choose_wording
 
 WHITE = (255, 255, 255)
 Verdict = Literal["solved", "value", "numbers", "illegal"]
@@ -64,6 +66,7 @@ class Deal:
 
     `targets`: the least and the largest, of which each is as likely as the others where it can be made by `operators`,
     signs of + - * / (brackets are always allowed). `face_cards`: those count 10 ("ten") or 11, 12 and 13 ("ranks").
+    told: the rule that the prompt states, by which the deal can be solved too, where it is not the one that counts.
     """
 
     num_cards: int
@@ -72,6 +75,7 @@ class Deal:
     face_cards: str
     faces: int
     suits: str
+    told: str | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_cards < MAX_CARDS:
@@ -83,6 +87,7 @@ class Deal:
             raise ValueError(f"faces={self.faces}: allowed is 0 to num_cards={self.num_cards}")
         check_choice("suits", self.suits, SUITS)
         check_choice("face_cards", self.face_cards, FACE_RULES)
+        check_choice("told", self.told or self.face_cards, FACE_RULES)
 
 
 def check_operators(operators: str) -> None:
@@ -109,8 +114,8 @@ class GeneralPointsSizes:
 
 @dataclass(frozen=True)
 class GeneralPointsState:
-    """`face_cards` is the rule of the deal; `responses` (as they are kept, "": not) and `verdicts` have one entry a
-    turn."""
+    """`face_cards` is the rule of the deal, `told` the one of its prompt ("": the same); `responses` (as they are kept,
+    "": not) and `verdicts` have one entry a turn."""
 
     cards: tuple[Card, ...]
     target: int
@@ -119,17 +124,19 @@ class GeneralPointsState:
     responses: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     turn: int = 0
+    told: str = ""
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What the verifier says of a response; `cards`, `numbers`: whether these lists are right; `parsed`: whether there
-    is a formula to read."""
+    is a formula to read; `as_told`: whether it is right by the rule of the prompt."""
 
     verdict: Verdict
     cards: bool
     numbers: bool
     parsed: bool
+    as_told: bool = False
 
 
 class GeneralPoints(Env[GeneralPointsState]):
@@ -139,13 +146,14 @@ class GeneralPoints(Env[GeneralPointsState]):
     chance that the expert errs before it solves a sampled problem, again and again but for the last attempt: problems
     for training then have errors and the verifier's words in their prompts (appendix D.3): those of `attempts.mistake`,
     and one in ten cannot be read. Episodes are not changed.
+    `rule_words`: many: in SFT each deal has its rule in one of several wordings; elsewhere it is the first.
     Without chain of thought only the formula is asked for and judged. `penalty`: the formula's reward of an unreadable
     response; None: that of an illegal formula.
     """
 
     name = "general_points"
     version = 2
-    levels = ("standard", "rule_ood", "visual_ood")
+    levels = ("standard", "rule_ood", "visual_ood", "rule_false")
     answer_key = "formula"
     state_type = GeneralPointsState
     sizes_type = GeneralPointsSizes
@@ -161,7 +169,11 @@ class GeneralPoints(Env[GeneralPointsState]):
         recognition: float = RECOGNITION,
         max_attempts: int = 5,
         mistakes: float = 0.0,
+        rule_words: Literal["one", "many"] = "one",
     ) -> None:
+        check_choice("rule_words", rule_words, ("one", "many"))
+        self.rule_words = rule_words
+        self.purpose: Purpose = "evaluated"
         self.sizes = sizes
         self.wording: GeneralPointsWording = choose_wording(WORDINGS, trace, wording or {})
         self.cot = cot
@@ -182,6 +194,7 @@ class GeneralPoints(Env[GeneralPointsState]):
         self.image, self.recognition = image, recognition
         self.max_attempts, self.mistakes = max_attempts, mistakes
         self._rules = RULES[trace]
+        self._otherwise = OTHER_RULES[trace]
         self._check_wording()
 
     def _check_wording(self) -> None:
@@ -205,11 +218,13 @@ class GeneralPoints(Env[GeneralPointsState]):
         cards = deck(deal.suits)
         for _ in range(MAX_ATTEMPTS):
             drawn = tuple(rng.sample(cards, deal.num_cards))
-            state = GeneralPointsState(drawn, rng.randint(*deal.targets), deal.face_cards, deal.operators)
+            target = rng.randint(*deal.targets)
+            state = GeneralPointsState(drawn, target, deal.face_cards, deal.operators, told=deal.told or "")
             if (
                 sum(rank > 10 for rank, _ in state.cards) >= deal.faces
                 and belongs(self.key(state))
                 and solvable(self.values(state), state.target, deal.operators)
+                and solvable(self.values(state, state.told), state.target, deal.operators)
             ):
                 return state
         low, high = deal.targets
@@ -226,9 +241,15 @@ class GeneralPoints(Env[GeneralPointsState]):
     def key(self, state: GeneralPointsState) -> object:
         return substance(state.cards)
 
-    def values(self, state: GeneralPointsState) -> list[int]:
-        """Return what the cards count, in their order."""
-        return [value(card, state.face_cards) for card in state.cards]
+    def values(self, state: GeneralPointsState, rule: str = "") -> list[int]:
+        """Return what the cards count, in their order; by another rule than the deal's where one is given."""
+        return [value(card, rule or state.face_cards) for card in state.cards]
+
+    def asked_in(self, purpose: Purpose) -> GeneralPoints:
+        """Return the environment as a purpose has its prompts; they differ with `rule_words: many` alone."""
+        found = copy.copy(self)
+        found.purpose = purpose
+        return found
 
     @property
     def rewards(self) -> tuple[Reward, ...]:
@@ -261,16 +282,19 @@ class GeneralPoints(Env[GeneralPointsState]):
         }
         if self.cot and self.image:
             rewards["recognition"] = 0.0 if found.cards else -self.recognition
-        parts = {"step_accuracy": float(solved), **self._read(found)}
+        parts = {"step_accuracy": float(solved), **self._read(state, found)}
         return Outcome(after, rewards, done=solved or over, success=solved, parsed=found.parsed, parts=parts)
 
     def score(self, state: GeneralPointsState, response: str) -> Score:
         """Tell whether the attempt solves the deal."""
         found = self._judge(state, response)
-        return Score(found.verdict == "solved", found.parsed, self._read(found))
+        return Score(found.verdict == "solved", found.parsed, self._read(state, found))
 
-    def _read(self, found: Judgement) -> dict[str, float]:
-        return {"recognition": float(found.cards), "numbers": float(found.numbers)} if self.cot else {}
+    def _read(self, state: GeneralPointsState, found: Judgement) -> dict[str, float]:
+        """The lists; `valid`: a formula of each number once, whatever its value; `as_told`, where a false rule is."""
+        read = {"recognition": float(found.cards), "numbers": float(found.numbers)} if self.cot else {}
+        read |= {"valid": float(found.verdict in ("solved", "value"))}
+        return read | ({"as_told": float(found.as_told)} if state.told else {})
 
     def _judge(self, state: GeneralPointsState, response: str) -> Judgement:
         found = read_object(response, self.answer_key) or {}
@@ -279,7 +303,8 @@ class GeneralPoints(Env[GeneralPointsState]):
         read = _names(cards) == sorted(map(rank_name, state.cards)), _numbers(numbers) == values
         if not isinstance(text, str):
             return Judgement("illegal", *read, parsed=False)
-        return Judgement(self._verdict(state, text, values), *read, parsed=True)
+        as_told = bool(state.told) and self._verdict(state, text, sorted(self.values(state, state.told))) == "solved"
+        return Judgement(self._verdict(state, text, values), *read, parsed=True, as_told=as_told)
 
     def _verdict(self, state: GeneralPointsState, text: str, values: Sequence[int]) -> Verdict:
         """What the formula is worth, whatever else the response says; `values`: sorted."""
@@ -325,7 +350,11 @@ class GeneralPoints(Env[GeneralPointsState]):
 
     def _known(self, state: GeneralPointsState) -> dict[str, Any]:
         """What every template may use."""
-        rule, operators = self._rules[state.face_cards], " ".join(state.operators)
+        stated, operators = state.told or state.face_cards, " ".join(state.operators)
+        rule = self._rules[stated]
+        if self.rule_words == "many" and self.purpose == "supervised":
+            drawn = stream("words of the rule", [list(card) for card in state.cards], state.target)
+            rule = drawn.choice((rule, *self._otherwise[stated]))
         return {"target": state.target, "rule": rule, "operators": operators}
 
     def thought(self, state: GeneralPointsState) -> list[str]:
@@ -356,7 +385,8 @@ class GeneralPoints(Env[GeneralPointsState]):
         where = f"problem of {self.name}"
         for card in state.cards:
             check_card(card)
-        check_choice(f"{where}: face_cards", state.face_cards, FACE_RULES)
+        for name in ("face_cards", "told"):
+            check_choice(f"{where}: {name}", getattr(state, name) or state.face_cards, FACE_RULES)
         card_boxes(max(1, len(state.cards)), self.sizes.card, self.sizes.picture)
         check_operators(state.operators)
         if not 2 <= len(state.cards) < MAX_CARDS or not solvable(self.values(state), state.target, state.operators):

@@ -33,6 +33,22 @@ class GeneralPointsWording:
     illegal: str
 
 
+OTHER_RULES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "terse": {
+        "ten": ("J is 10, Q 10, K 10", "for J Q K 10", "10 for K, for Q and for J", "K and Q and J are 10"),
+        "ranks": ("K is 13, Q 12, J 11", "for J 11, for Q 12, for K 13", "13 for K, 12 for Q and 11 for J",
+                  "J and Q and K are 11 and 12 and 13"),
+    },
+    "verbose": {
+        "ten": ("a jack, a queen and a king are worth 10 each, an ace 1", "J = 10, Q = 10, K = 10, A = 1",
+                "count 10 for every face card and 1 for an ace", "J, Q and K are as good as a 10; A counts 1"),
+        "ranks": ("a jack is worth 11, a queen 12, a king 13, an ace 1", "J = 11, Q = 12, K = 13, A = 1",
+                  "count 11 for a jack, 12 for a queen, 13 for a king and 1 for an ace",
+                  "face cards count on from the 10: J, Q and K are 11, 12 and 13; A counts 1"),
+    },
+}  # fmt: skip
+"""The rules of the face cards in further words, beside `points.RULES`."""
+
 _VERBOSE_GAME = (
     "Find a formula that is worth {target} and uses the number of every card exactly once, with {operators} and "
     "brackets. The rule of this game: {rule}. Reply with one JSON object of this form:\n"
