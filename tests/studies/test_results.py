@@ -328,7 +328,8 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
     record.evaluations[0].cells[0].row.update(  # type: ignore[attr-defined]
         unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, sum=0.5,
         **{f"tokens_{kind.name}": float(kind.number) for kind in KINDS},
-        stopped_early=1, prefix_right=0.5, step_accuracy=0.5, recognition=0.5, parsed_share=0.5,
+        stopped_early=1, prefix_right=0.5, step_accuracy=0.5, recognition=0.5, parsed_share=0.5, valid=0.5,
+        as_told=0.5,
     )  # fmt: skip
     record.data["evaluations"][0]["cells"][0]["groups"] = {"sum": ["a", "a", "b", None], "weight": ["2"] * 4}
     record.data["evaluations"][0]["cells"][0]["parts"] = {"sum": {"a": {"option": [0.5, 2]}}}
