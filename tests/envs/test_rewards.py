@@ -152,6 +152,18 @@ def test_a_caption_is_the_tasks_or_not():
     assert value("format", env, state, expert.replace("Caption", "Title")) == 0
 
 
+def test_statements_of_a_matrix_are_paid_by_their_share():
+    env = env_of("raven")
+    state = env.start("center", "train", 0)
+    response = env.response(state, "image").text
+    whole, less, none = (
+        env.turn(state, text, random.Random(0)).rewards["statements"]
+        for text in (response, response.split("\n", 2)[2], "?")
+    )
+    assert whole == 1 > less > 0 == none
+    assert "statements" in offered(env) and "statements" not in offered(env_of("table_readout"))
+
+
 def test_length_is_bounded_by_the_tasks_response():
     env = env_of("number_line")
     state = env.start("standard", "train", 0)
