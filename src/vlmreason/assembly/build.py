@@ -66,11 +66,14 @@ def task_config(name: str, scale: Scale, trace: str | None = None) -> dict[str, 
 def beside(cfg: Config, name: str) -> dict[str, Any]:
     """Return what another task than the run's own is built from: its file's content, worded as the run's task.
 
-    Of a task on the same things (`Task.splits_of`) with the same sizes: at those of the run's.
+    Of a task on the same things (`Task.splits_of`) with the same sizes: at those of the run's, and without what that
+    holds out.
     """
     own: Config = cfg.get("task", {})
     found = task_config(name, build_scale(cfg), own.get("trace"))
-    return found | {"sizes": own["sizes"]} if own and same_things(own, found) else found
+    if not own or not same_things(own, found):
+        return found
+    return found | {key: own[key] for key in ("sizes", "held_out") if key in own and key in found}
 
 
 def posed(cfg: Config, name: str | None) -> tuple[Task[Any], str, int]:

@@ -8,9 +8,11 @@ from collections import Counter
 import pytest
 from support.shipped import shipped
 
+from vlmreason.assembly.build import build_tasks
+from vlmreason.assembly.compose import Composer
 from vlmreason.tasks.base import state_to_json
 from vlmreason.tasks.matrices.choices import most_similar
-from vlmreason.tasks.matrices.panels import CONFIGURATIONS, read
+from vlmreason.tasks.matrices.panels import CONFIGURATIONS, MatrixState, read
 from vlmreason.tasks.matrices.raven import Raven
 from vlmreason.tasks.matrices.rules import rules_of_levels, rules_of_places, solve
 
@@ -187,3 +189,56 @@ def test_settings_are_checked() -> None:
         task_with(sampling="even")
     with pytest.raises(ValueError, match=r"task\.wording\.rules='same, step'"):
         Raven(TASK.sizes, wording={"rules": "same, step"})
+
+
+HELD_OUT = (("size", "progression"), ("position", "arithmetic"), ("center", "distribute three"))
+
+
+def kinds_of(task: Raven, state: MatrixState) -> set[tuple[str, str]]:
+    """The rules that the panels of a puzzle show, by attribute and by configuration."""
+    found = [one for part in solve(state, task.sizes).components for rules in part.rules for one in rules]
+    return {(one.on, one.rule) for one in found} | {(state.configuration, one.rule) for one in found}
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "reference"])
+def test_no_pair_that_is_held_out_occurs_in_training(sampling: str) -> None:
+    task = task_with(sampling=sampling, held_out=HELD_OUT)  # type: ignore[arg-type]
+    free, met = task_with(sampling=sampling), set()
+    assert set(task.levels) == {*LEVELS, *(f"{level}_held_out" for level in LEVELS)}
+    for level in LEVELS:
+        for state in drawn(task, level, 60):
+            assert not kinds_of(task, state).intersection(HELD_OUT)
+        for state in drawn(task, f"{level}_held_out", 20):
+            assert state.configuration == level
+            kinds = kinds_of(task, state).intersection(HELD_OUT)
+            assert kinds
+            met |= kinds
+        met_free = {kind for state in drawn(free, level, 60) for kind in kinds_of(free, state)}
+        assert met_free.intersection(HELD_OUT), "what is held out would have been drawn"
+    assert met == set(HELD_OUT)
+
+
+def test_levels_of_what_is_held_out_are_those_of_configurations_that_can_show_it() -> None:
+    task = task_with(held_out=[["number", "progression"]])  # type: ignore[arg-type]
+    assert task.levels[len(LEVELS) :] == ("grid_2x2_held_out", "grid_3x3_held_out", "out_grid_held_out")
+    assert task_with(held_out=[]).levels == LEVELS  # type: ignore[arg-type]
+    rules = ("progression", "arithmetic", "distribute three")
+    nothing_left = task_with(held_out=[["center", rule] for rule in rules])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"level=center.*task\.held_out: center has none of the rules"):
+        nothing_left.sample("center", "train", 0)
+    for pairs, match in (
+        ([["sise", "progression"]], "no attribute or configuration 'sise'.*did you mean 'size'"),
+        ([["size", "constant"]], "no rule 'constant'; there are progression, arithmetic, distribute three"),
+        ("size", "a list of pairs of attribute or configuration and rule"),
+    ):
+        with pytest.raises(ValueError, match=rf"task\.held_out.*{match}"):
+            task_with(held_out=pairs)  # type: ignore[arg-type]
+
+
+def test_questions_beside_traces_are_of_puzzles_without_what_is_held_out() -> None:
+    cfg = Composer().config({"task": "raven", "supervision": "avr", "task.held_out": [list(pair) for pair in HELD_OUT]})
+    asked, told = (build_tasks(cfg)[name] for name in ("raven_perception", "raven"))
+    for index in range(40):
+        state = asked.sample("elicit", "train", index).state.matrix
+        assert state == told.sample(state.configuration, "train", index).state
+        assert not kinds_of(told, state).intersection(HELD_OUT)  # type: ignore[arg-type]

@@ -72,6 +72,7 @@ from vlmreason.tasks.analogies.wording import (
     lossy,
 )
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task, choose_wording
+from vlmreason.tasks.held_out import held_out_pairs
 
 PAPER_HELD_OUT: tuple[Pattern, ...] = (
     ("line type", "XOR"),
@@ -106,7 +107,7 @@ class VisualAnalogy(Task[AnalogyState]):
         check_choice("task.num_domains", num_domains, (1, 2, 3))
         self.sizes, self.text_form, self.num_domains = sizes, text_form, num_domains
         self.wording: AnalogyWording = choose_wording(WORDINGS, trace, wording or {})
-        self.held_out = _check_held_out(held_out)
+        self.held_out = held_out_pairs(held_out, {"attribute": ATTRIBUTES, "relation": RELATIONS}, least=1)
         _check_sizes(sizes)
         self._sampler = _Sampler(sizes)
         self._phrases = _Phrases(self.wording)
@@ -300,23 +301,6 @@ class VisualAnalogy(Task[AnalogyState]):
         except (KeyError, ValueError) as error:
             raise ValueError(f"problem of {self.name}: {error}") from error
         return state
-
-
-def _check_held_out(held_out: Iterable[Sequence[str]] | None) -> frozenset[Pattern]:
-    found = set()
-    pairs = [] if isinstance(held_out, str | None) else list(held_out)
-    if not pairs:
-        raise ValueError(f"task.held_out={held_out!r}: a list of pairs of attribute and relation is expected")
-    for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise ValueError(f"task.held_out: {pair!r} is not a pair of attribute and relation")
-        attribute, relation = pair
-        for what, value, allowed in (("attribute", attribute, ATTRIBUTES), ("relation", relation, RELATIONS)):
-            if value not in allowed:
-                hint = nearest(str(value), allowed)
-                raise ValueError(f"task.held_out: no {what} {value!r}; there are {', '.join(allowed)}{hint}")
-        found.add((attribute, relation))
-    return frozenset(found)
 
 
 def _check_sizes(sizes: AnalogySizes) -> None:

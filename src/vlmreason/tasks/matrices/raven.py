@@ -5,13 +5,16 @@ angles, and values of entities that differ within a panel, are noise. Puzzles ar
 no code of the reference is used: the rules that eight panels show are unique for every attribute, and exactly one of
 eight different choices obeys them. Answer sets are RAVEN's own, which give the answer away, or those of I-RAVEN
 (arXiv 2002.06838).
+
+Pairs of an attribute, or a configuration, and a rule can be held out: then no puzzle of a configuration has one, and
+every puzzle of its level `<configuration>_held_out` has.
 """
 
 from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +29,7 @@ from vlmreason.tasks.base import (
     Score,
     choose_wording,
 )
+from vlmreason.tasks.held_out import held_out_pairs
 from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
 from vlmreason.tasks.matrices.drawing import Artist
 from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES, NumberedPuzzle
@@ -38,11 +42,12 @@ from vlmreason.tasks.matrices.panels import (
     check_panel,
 )
 from vlmreason.tasks.matrices.raven_xml import write_puzzle
-from vlmreason.tasks.matrices.rules import Solution, solve
-from vlmreason.tasks.matrices.sampler import SAMPLING, Draft, Sampler, key_of
+from vlmreason.tasks.matrices.rules import RULES, Solution, solve
+from vlmreason.tasks.matrices.sampler import GOVERNED, SAMPLING, Draft, Kind, Sampler, key_of, rules_that_fit
 from vlmreason.tasks.matrices.statements import KINDS, Statements, lines
 from vlmreason.tasks.matrices.wording import WORDINGS, MatrixWording, Phrases
 
+HELD_OUT = "_held_out"
 _CACHED = 64
 
 
@@ -63,6 +68,7 @@ class Raven(NumberedPuzzle[MatrixState]):
         wording: Mapping[str, str] | None = None,
         choices: Literal["raven", "iraven"] = "iraven",
         sampling: Literal["balanced", "reference"] = "balanced",
+        held_out: Iterable[Sequence[str]] = (),
     ) -> None:
         check_choice("task.choices", choices, CHOICES)
         check_choice("task.sampling", sampling, SAMPLING)
@@ -72,25 +78,46 @@ class Raven(NumberedPuzzle[MatrixState]):
         self.artist = Artist(sizes)
         self.phrases = Phrases(self.wording, sizes)
         self.statements = Statements(self.phrases)
+        self.held_out = held_out_pairs(
+            held_out, {"attribute or configuration": (*GOVERNED, *CONFIGURATIONS), "rule": RULES[1:]}
+        )
+        if self.held_out:
+            able = [name for name in CONFIGURATIONS if self._held_out(name).intersection(rules_that_fit(sizes, name))]
+            self.levels = (*CONFIGURATIONS, *(name + HELD_OUT for name in able))  # type: ignore[misc]
         self._samplers: dict[str, Sampler] = {}
         self.solution = functools.lru_cache(maxsize=_CACHED)(self._solve)
 
     def _solve(self, state: MatrixState) -> Solution:
         return solve(state, self.sizes)
 
-    def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> MatrixState:
+    def _held_out(self, configuration: str) -> frozenset[Kind]:
+        """What a configuration's puzzles do not follow, by attribute and rule."""
+        return frozenset(
+            (on, rule) for held, rule in self.held_out for on in (GOVERNED if held == configuration else (held,))
+        )
+
+    def _sampler(self, level: str) -> Sampler:
         if level not in self._samplers:
-            self._samplers[level] = Sampler(self.sizes, level, self.sampling)
-        sampler = self._samplers[level]
+            name = level.removesuffix(HELD_OUT)
+            kinds = self._held_out(name)
+            limits: dict[str, frozenset[Kind]] = {"without": kinds} if level == name else {"one_of": kinds}
+            try:
+                self._samplers[level] = Sampler(self.sizes, name, self.sampling, **limits)
+            except ValueError as error:
+                raise self.unreachable(level, f"task.held_out: {error}") from error
+        return self._samplers[level]
+
+    def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> MatrixState:
+        sampler = self._sampler(level)
         rules = sampler.rules(rng)
         for _ in range(MAX_ATTEMPTS):
             drafts = sampler.matrix(rng, rules, belongs)
-            state = None if drafts is None else self._choose(level, rng, drafts, sampler)
+            state = None if drafts is None else self._choose(rng, drafts, sampler)
             if state is not None:
                 return state
         raise self.unreachable(level, "no puzzle was found: there are too few different levels")
 
-    def _choose(self, level: str, rng: random.Random, drafts: list[Draft], sampler: Sampler) -> MatrixState | None:
+    def _choose(self, rng: random.Random, drafts: list[Draft], sampler: Sampler) -> MatrixState | None:
         *context, answer = zip(*(draft.panels for draft in drafts), strict=True)
         editor = Editor(rng, answer, sampler.ranges, self.sizes)
         wrong = (raven if self.choices == "raven" else iraven)(editor, changeable(drafts, sampler.ranges))
@@ -98,7 +125,7 @@ class Raven(NumberedPuzzle[MatrixState]):
             return None
         rng.shuffle(wrong)
         at = int(rng.random() * NUM_CHOICES)
-        return MatrixState(level, tuple(context), (*wrong[:at], answer, *wrong[at:]), at)
+        return MatrixState(sampler.configuration, tuple(context), (*wrong[:at], answer, *wrong[at:]), at)
 
     def key(self, state: MatrixState) -> object:
         return key_of(state.context[:3])
@@ -159,7 +186,7 @@ class Raven(NumberedPuzzle[MatrixState]):
     def own_record(self, problem: Problem[MatrixState], folder: Path) -> Mapping[str, Any]:
         """Write the two files of a puzzle as RAVEN has them, in the folder of its configuration; return their name."""
         split = problem.split if problem.split != "validation" else "val"
-        stem = folder / CONFIGURATIONS[problem.level].folder / f"RAVEN_{problem.index}_{split}"
+        stem = folder / CONFIGURATIONS[problem.state.configuration].folder / f"RAVEN_{problem.index}_{split}"
         stem.parent.mkdir(exist_ok=True)
         write_puzzle(stem, problem.state, self.artist)
         return {"id": problem.id, "files": stem.relative_to(folder).as_posix(), "answer": problem.state.answer}

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -150,13 +150,14 @@ class RavenPerception(Task[PerceptionState]):
         choices: Literal["raven", "iraven"] = "iraven",
         sampling: Literal["balanced", "reference"] = "balanced",
         configurations: tuple[str, ...] = tuple(CONFIGURATIONS),
+        held_out: Iterable[Sequence[str]] = (),
     ) -> None:
         for name in configurations:
             check_choice("task.configurations", name, CONFIGURATIONS)
         if not configurations or len(set(configurations)) < len(configurations):
             raise ValueError(f"task.configurations={list(configurations)}: different ones are expected")
         self.sizes, self.configurations = sizes, tuple(configurations)
-        self.raven = Raven(sizes, trace, None, choices, sampling)
+        self.raven = Raven(sizes, trace, None, choices, sampling, held_out)
         self.wording: PerceptionWording = choose_wording(WORDINGS, trace, wording or {})
         self._layouts = _checked(self.wording)
         self._puzzle = functools.lru_cache(maxsize=_CACHED)(self._drawn)

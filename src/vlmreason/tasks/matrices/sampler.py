@@ -3,14 +3,15 @@
 `reference` draws the rules of every component as RAVEN's generator does: uniformly among what the entry of an attribute
 allows (Number or Position seven, type three, size and color four) and the layout can carry. So in most puzzles only
 type, size and color change. `balanced` first draws one pair of an attribute and a rule other than Constant, uniformly
-among those that the configuration can carry, and a component for it; the rest is as in the reference.
+among those that the configuration can carry, and a component for it; the rest is as in the reference. Where rules are
+held out, puzzles have none of them, or one that is drawn first.
 """
 
 from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 from vlmreason.tasks.base import Belongs
@@ -31,6 +32,7 @@ from vlmreason.tasks.matrices.rules import (
 )
 
 SAMPLING = ("balanced", "reference")
+GOVERNED = ("number", "position", *ATTRIBUTES[1:])
 _UNIFORM = 0.25  # of all layouts; of the others each entity has values of its own where no rule gives them
 _TRIES = 200
 
@@ -49,18 +51,32 @@ class Draft(NamedTuple):
 
 
 class Sampler:
-    """Draws the nine panels of one configuration."""
+    """Draws the nine panels of one configuration. `without`: kinds that none of them follows. `one_of`: kinds of which
+    at least one is followed, drawn first; None: any. Raises ValueError where no rule is left that changes anything."""
 
-    def __init__(self, sizes: MatrixSizes, configuration: str, sampling: str) -> None:
-        self.sizes, self.configuration, self.sampling = sizes, configuration, sampling
+    def __init__(
+        self,
+        sizes: MatrixSizes,
+        configuration: str,
+        sampling: str,
+        without: Collection[Kind] = (),
+        one_of: Collection[Kind] | None = None,
+    ) -> None:
+        self.sizes, self.configuration = sizes, configuration
         self.ranges = [sizes.ranges(configuration, i) for i in range(len(CONFIGURATIONS[configuration].components))]
-        self.kinds = [_kinds(ranges) for ranges in self.ranges]
-        self._pairs = sorted({kind for entry in self.kinds for some in entry for kind in some if kind[1] != CONSTANT})
+        self.without, self._first = without, sampling == "balanced" or one_of is not None
+        self.kinds = [
+            [[kind for kind in kinds if kind not in without] for kinds in _kinds(ranges)] for ranges in self.ranges
+        ]
+        pairs = {kind for entry in self.kinds for kinds in entry for kind in kinds if kind[1] != CONSTANT}
+        self._pairs = sorted(pairs if one_of is None else pairs.intersection(one_of))
+        if not self._pairs:
+            raise ValueError(f"{configuration} has none of the rules that are wanted")
 
     def rules(self, rng: random.Random) -> list[list[Kind]]:
         """Draw what each component's place, type, size and color follow."""
         drawn = [[pick(rng, kinds) for kinds in entry] for entry in self.kinds]
-        if self.sampling == "balanced":
+        if self._first:
             pair = pick(rng, self._pairs)
             able = [(i, a) for i, entry in enumerate(self.kinds) for a, kinds in enumerate(entry) if pair in kinds]
             component, attribute = pick(rng, able)
@@ -107,6 +123,8 @@ class Sampler:
         for attribute, ((on, rule), rules) in enumerate(zip(kinds, ruled.rules, strict=True)):
             if len(rules) > 1 or not obeys(readings[8], attribute, rules):
                 return None  # more than one rule is shown, or one that does not go on
+            if rules and rules[0][:2] in self.without:
+                return None  # noise that looks like it
             if attribute not in noise and (not rules or rules[0].rule != rule or rules[0].on != on):
                 return None
         return Draft(panels, ruled, noise)
@@ -115,6 +133,12 @@ class Sampler:
 def key_of(row: Sequence[Panel]) -> list[list[list[Entity]]]:
     """Return a row of panels without the angles, which no rule is about."""
     return [[[(*entity[:4], 0) for entity in entities] for entities in panel] for panel in row]
+
+
+def rules_that_fit(sizes: MatrixSizes, configuration: str) -> frozenset[Kind]:
+    """Return what some component of a configuration may follow."""
+    parts = range(len(CONFIGURATIONS[configuration].components))
+    return frozenset(kind for i in parts for kinds in _kinds(sizes.ranges(configuration, i)) for kind in kinds)
 
 
 def _kinds(ranges: Sequence[tuple[int, int]]) -> list[list[Kind]]:
