@@ -22,6 +22,8 @@ WITH_STUDY = {
     for name in ("smarter_vlm", "smarter_vlm_paper", "bert_resnet50", "bert_mae", "clip_clip", "picture_net")
 }
 """Models that choose supervision and evaluation too: of commands that have both."""
+GIVEN = {"mine": ["folder=pictures"]}
+"""What a command must be given."""
 
 
 def sets_of_choices(command: str) -> list[list[str]]:
@@ -37,7 +39,7 @@ def sets_of_choices(command: str) -> list[list[str]]:
 @pytest.mark.parametrize("command", [name for name in catalog.commands() if name != "check"])
 def test_every_group_choice_composes(command: str, composed) -> None:
     for overrides in sets_of_choices(command):
-        cfg = composed(command, *overrides)
+        cfg = composed(command, *overrides, *GIVEN.get(command, ()))
         assert "hydra" not in cfg
         assert set(cfg) & {"seed", "out", "run", "problems", "plan", "config", "experiment", "action", "card", "to"}
 
