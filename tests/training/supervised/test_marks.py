@@ -14,13 +14,13 @@ from vlmreason.models.nano.model import build_nano, load_nano, read_vocabulary, 
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.structure import structure
 from vlmreason.supervision import Mark, Supervision
-from vlmreason.tasks.captions import Captioned
+from vlmreason.tasks.captions import Captioned, Captions, Slot
 from vlmreason.training.engine.keeper import RunKeeper
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.runner import Stopped, train
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised import marks
-from vlmreason.training.supervised.captions import TOKEN_RMS, CaptionData, CaptionStage, image_tokens
+from vlmreason.training.supervised.captions import TOKEN_RMS, CaptionData, CaptionStage, change, image_tokens
 from vlmreason.training.supervised.marks import SkillMarks, exact_share, first_dialogues, kind_of, kind_shares
 
 TASKS = {name: nano_task(name) for name in ("table_reading_skills", "grid_reading_skills", "panel_reading_skills")}
@@ -223,6 +223,15 @@ def test_captions_of_panels() -> None:
         assert sum(have[:3]) == len({shape[0] for shape in panel.shapes}) and sum(have[20:26]) == len(panel.lines)
     with pytest.raises(ValueError, match=r"no patch of 48 px lies within a panel"):
         task.captions(48)
+
+
+def test_tokens_that_are_all_free_keep_their_size_alone() -> None:
+    forms = {"panels": Captions((0,), (Slot("cell", 2),), free=(0, 1))}
+    micro = {"panels/classes": torch.zeros(3, 1, 1)}
+    now, before = torch.full((3, 2, 4), -1.0), torch.ones(3, 2, 4)
+    assert change(forms, now, before, micro).item() == 0 < change(forms, 3 * now, before, micro).item()
+    kept = {"panels": replace(forms["panels"], free=())}
+    assert change(kept, now, before, micro).item() == 4
 
 
 def test_kept_tokens_stay_and_free_ones_may_change(tmp_path: Path) -> None:

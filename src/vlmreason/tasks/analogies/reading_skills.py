@@ -165,8 +165,8 @@ class PanelReadingSkills(Skills[PanelReadingState]):
         slots = [Slot(name, 1 + len(values)) for name, values in of_shapes for _ in range(s.positions**2)]
         slots += [Slot("line", 1 + len(s.line_colors)) for _ in s.line_types]
         num_bits = sum(map(len, values_of(s)))
-        weights = {"slot_weight": 1 / 3, "nothing_weight": 0.3, "bits_weight": 3.0}
-        return Captions(tuple(places), tuple(slots), num_bits, **weights, free=tuple(range(across * down)))
+        everywhere = tuple(range(across * down))
+        return Captions(tuple(places), tuple(slots), num_bits, 1 / 3, 0.3, bits_weight=3.0, free=everywhere)
 
     def caption(self, state: PanelReadingState) -> tuple[list[list[int]], list[list[int]]]:
         classes = [self._classes(panel) for panel in state.panels]

@@ -196,10 +196,12 @@ def change(forms: Mapping[str, Captions], now_NPD: Tensor, before_NPD: Tensor, m
     free_NP = torch.zeros(now_NPD.shape[:2], dtype=torch.bool, device=now_NPD.device)
     for name, part in split(forms, free_NP, micro).items():
         part[:, list(forms[name].free)] = True
-    moved = (now_NPD - before_NPD)[~free_NP].float().pow(2).mean()
-    if not free_NP.any():
-        return moved
-    return moved + _FREE_SIZE * root_mean_square(now_NPD[free_NP]).log().pow(2)
+    found = now_NPD.new_zeros(())
+    if not free_NP.all():
+        found = found + (now_NPD - before_NPD)[~free_NP].float().pow(2).mean()
+    if free_NP.any():
+        found = found + _FREE_SIZE * root_mean_square(now_NPD[free_NP]).log().pow(2)
+    return found
 
 
 def split(forms: Mapping[str, Captions], tensor: Tensor, micro: Mapping[str, Tensor]) -> dict[str, Tensor]:
