@@ -37,8 +37,6 @@ class Looked:
 
 def look(folder: Path, towers: Sequence[KeptVectors], max_megapixels: float, progress: bool) -> Looked:
     """See the pictures of a folder and of all below it. Raises ValueError where there are fewer than two."""
-    if not folder.is_dir():
-        raise ValueError(f"folder={folder}: no such folder")
     files = sorted(files_below(folder), key=lambda path: path.relative_to(folder).as_posix())
     first: dict[bytes, int] = {}
     looked = Looked([], [], [], [], "")

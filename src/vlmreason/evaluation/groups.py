@@ -64,10 +64,9 @@ def by_group(
                 all_right=all_right(marks, kind),
                 values={value: _clustered(listed[value], finest) for value in sorted(listed, key=in_order)},
                 parts={
-                    value: {name: mean for name, (mean, _) in of_one.items()} for value, of_one in means[kind].items()
-                }
-                if kind in means
-                else {},
+                    value: {name: mean for name, (mean, _) in of_one.items()}
+                    for value, of_one in means.get(kind, {}).items()
+                },
             )
         )
     return found

@@ -7,6 +7,7 @@ order, by any number of processes.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -19,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from vlmreason.answers import AnswerSpace
 from vlmreason.pictures import Picture
@@ -32,6 +33,18 @@ from vlmreason.tasks.regions import Regions
 Modality = Literal["text", "image"]
 Purpose = Literal["supervised", "reinforced", "evaluated"]
 """What a prompt is for."""
+
+
+class AskedByPurpose:
+    """What tasks share whose prompts differ by what they are for: `purpose` says it, `Task.asked_in` sets it."""
+
+    purpose: Purpose = "evaluated"
+
+    def asked_in(self, purpose: Purpose) -> Self:
+        """Return the task with the prompts of a purpose."""
+        found = copy.copy(self)
+        found.purpose = purpose
+        return found
 
 
 MAX_ATTEMPTS = 20_000

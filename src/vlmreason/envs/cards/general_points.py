@@ -24,7 +24,6 @@ Problems there are, sets of values with a target, and in how many sets of values
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +50,7 @@ from vlmreason.envs.replies import read_object
 from vlmreason.pictures import Picture, blank
 from vlmreason.streams import stream
 from vlmreason.structure import check_choice, check_positive
-from vlmreason.tasks.base import MAX_ATTEMPTS, Belongs, Modality, Purpose, Score, choose_wording
+from vlmreason.tasks.base import MAX_ATTEMPTS, AskedByPurpose, Belongs, Modality, Score, choose_wording
 
 WHITE = (255, 255, 255)
 Verdict = Literal["solved", "value", "numbers", "illegal"]
@@ -139,7 +138,7 @@ class Judgement:
     as_told: bool = False
 
 
-class GeneralPoints(Env[GeneralPointsState]):
+class GeneralPoints(AskedByPurpose, Env[GeneralPointsState]):
     """`max_attempts`: turns of an episode. It is won with the first right formula; the expert gives one at once.
 
     `image`: the cards are seen as a picture, so that wrong names cost `recognition` (0 or more). `mistakes`: the
@@ -173,7 +172,6 @@ class GeneralPoints(Env[GeneralPointsState]):
     ) -> None:
         check_choice("rule_words", rule_words, ("one", "many"))
         self.rule_words = rule_words
-        self.purpose: Purpose = "evaluated"
         self.sizes = sizes
         self.wording: GeneralPointsWording = choose_wording(WORDINGS, trace, wording or {})
         self.cot = cot
@@ -244,12 +242,6 @@ class GeneralPoints(Env[GeneralPointsState]):
     def values(self, state: GeneralPointsState, rule: str = "") -> list[int]:
         """Return what the cards count, in their order; by another rule than the deal's where one is given."""
         return [value(card, rule or state.face_cards) for card in state.cards]
-
-    def asked_in(self, purpose: Purpose) -> GeneralPoints:
-        """Return the environment as a purpose has its prompts; they differ with `rule_words: many` alone."""
-        found = copy.copy(self)
-        found.purpose = purpose
-        return found
 
     @property
     def rewards(self) -> tuple[Reward, ...]:

@@ -11,7 +11,6 @@ the cell, that it is about. A slot that is stated twice with different values is
 
 from __future__ import annotations
 
-import copy
 import random
 import re
 from abc import abstractmethod
@@ -24,9 +23,9 @@ from vlmreason.segments import CAPTION, THOUGHT, Response
 from vlmreason.tasks.base import (
     MAX_ATTEMPTS,
     MAX_RESPONSE_CHARS,
+    AskedByPurpose,
     Belongs,
     Modality,
-    Purpose,
     Score,
     Task,
     choose_wording,
@@ -68,7 +67,7 @@ class CompositionState:
     target: int
 
 
-class Composition(Task[CompositionState]):
+class Composition(AskedByPurpose, Task[CompositionState]):
     """A task on scenes; subclasses say what it shows (`shows`), its questions (`questions`), trace and answer."""
 
     state_type = CompositionState
@@ -79,7 +78,6 @@ class Composition(Task[CompositionState]):
     shows: ClassVar[drawing.Shows]
     questions: ClassVar[Mapping[str, str]]
     """The template of the question of each level."""
-    purpose: Purpose = "evaluated"
 
     def __init__(self, sizes: CompositionSizes, trace: str = "terse", wording: Mapping[str, str] | None = None) -> None:
         check_sizes(sizes)
@@ -122,12 +120,6 @@ class Composition(Task[CompositionState]):
             return f"{self.wording.before}{asked}"
         captioned = self.purpose == "evaluated" or self.sizes.caption
         return f"{asked}{self.wording.caption_behind if captioned else self.wording.behind}"
-
-    def asked_in(self, purpose: Purpose) -> Composition:
-        """Return the task with the prompts of a purpose; they differ with `prompts: paper` alone."""
-        found = copy.copy(self)
-        found.purpose = purpose
-        return found
 
     def convert(self, state: CompositionState) -> str:
         return self.wording.convert
