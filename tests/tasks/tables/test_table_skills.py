@@ -109,11 +109,20 @@ def test_no_list_goes_on_from_one_row_to_the_next_as_a_task_does(level):
     assert {1, 6} <= lengths and (max(lengths) == 25) == (level != "short_list")
 
 
-@pytest.mark.parametrize("level", ["short_list", "few_marked", "short_trail"])
+@pytest.mark.parametrize("level", ["trail_to", "short_trail_to"])
+def test_a_trail_to_a_given_end_follows_marks_where_a_list_would_go_straight_on(level):
+    for problem in drawn(level, 300, READING.name):
+        cells, asked = cells_of(problem.state.reply), cells_of(problem.state.question)
+        assert asked == [cells[0], cells[-1]]
+        assert set(cells) <= set(problem.state.table.path)
+        assert all(abs(a[0] - b[0]) + abs(a[1] - b[1]) == 1 for a, b in itertools.pairwise(cells))
+
+
+@pytest.mark.parametrize("level", ["short_list", "few_marked", "short_trail", "short_trail_to"])
 def test_pictures_get_short_ones(level):
     found = [len(cells_of(problem.state.reply)) for problem in drawn(level, 300, READING.name)]
     assert max(found) == 6
-    longer = {"short_list": "list", "few_marked": "marked", "short_trail": "trail"}[level]
+    longer = {"short_list": "list", "few_marked": "marked", "short_trail": "trail", "short_trail_to": "trail_to"}[level]
     assert max(len(cells_of(problem.state.reply)) for problem in drawn(longer, 300, READING.name)) > 10
 
 

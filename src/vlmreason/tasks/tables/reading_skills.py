@@ -97,7 +97,7 @@ class TableReadingSkills(Skills[ReadingState]):
         *text_only,
         *("list", "short_list", "value", "rows", "columns", "names", "transcribe", "then_value"),
         *("few_values", "few_rows", "few_columns", "few_names"),
-        *("marked", "few_marked", "beside", "trail", "short_trail"),
+        *("marked", "few_marked", "beside", "trail", "short_trail", "trail_to", "short_trail_to"),
     )
     state_type = ReadingState
     sizes_type: ClassVar[type] = TableSizes
@@ -128,7 +128,7 @@ class TableReadingSkills(Skills[ReadingState]):
     def _table(self, level: str, rng: random.Random, belongs: Belongs) -> TableState:
         """A table with scattered marks: some where the skill needs one, few where few are to be found."""
         rows, cols = rng.randint(*self.sizes.rows), rng.randint(*self.sizes.cols)
-        every, trails = _every(rows, cols), level in ("trail", "short_trail")
+        every, trails = _every(rows, cols), level.removeprefix("short_").startswith("trail")
         for _ in range(MAX_ATTEMPTS):
             share = rng.choice(SHARES[1:] if trails or level == "beside" else SHARES)
             marked = tuple(cell for cell in every if rng.random() < share)
@@ -137,7 +137,7 @@ class TableReadingSkills(Skills[ReadingState]):
             table = self._tables._fill(rng, rows, cols, marked, belongs)
             if _holds_a_long_path(table):
                 continue
-            if not trails or _starts(table, LONGEST if level == "trail" else SHORTEST):
+            if not trails or _starts(table, SHORTEST if level.startswith("short") else LONGEST):
                 return table
         raise self.unreachable(level, f"no table of {rows} x {cols} cells has marks as the skill needs them")
 
@@ -292,10 +292,14 @@ def _starts(table: TableState, most: int) -> list[Cell]:
     return [cell for cell in table.path if len(trail_over_marks(table, cell)) <= most]
 
 
-def _trail(most: int) -> Callable[[random.Random, TableState], tuple[str, str]]:
+def _trail(most: int, to: bool = False) -> Callable[[random.Random, TableState], tuple[str, str]]:
+    """A trail from a cell on; `to`: the question names its last cell too, as that of a list does."""
+
     def reply(rng: random.Random, table: TableState) -> tuple[str, str]:
         start = rng.choice(_starts(table, most))
-        return ask(rng, VERBS["trail"], cell_name(start)), _pairs(table, trail_over_marks(table, start))
+        trail = trail_over_marks(table, start)
+        asked = ends(rng, cell_name(start), cell_name(trail[-1])) if to else cell_name(start)
+        return ask(rng, VERBS["trail"], asked), _pairs(table, trail)
 
     return reply
 
@@ -318,4 +322,6 @@ _REPLIES: Mapping[str, Callable[[random.Random, TableState], tuple[str, str]]] =
     "beside": _look_up("beside", lambda table, cell: f"{marks_beside(table, cell)};"),
     "trail": _trail(LONGEST),
     "short_trail": _trail(SHORTEST),
+    "trail_to": _trail(LONGEST, to=True),
+    "short_trail_to": _trail(SHORTEST, to=True),
 }
