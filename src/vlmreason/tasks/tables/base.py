@@ -127,14 +127,15 @@ class TableTask(Task[TableState]):
     state_type = TableState
     explained = True
     sizes_type: ClassVar[type] = TableSizes
+    wordings: ClassVar[Mapping[str, TableWording]] = WORDINGS
     kind: ClassVar[str]
     marks_text: ClassVar[bool]
 
     def __init__(self, sizes: TableSizes, trace: str = "terse", wording: Mapping[str, str] | None = None) -> None:
         self.sizes = sizes
-        self.wording: TableWording = choose_wording(WORDINGS, trace, wording or {})
+        self.wording: TableWording = choose_wording(self.wordings, trace, wording or {})
         for name, template in (wording or {}).items():
-            _check_template(name, template)
+            _check_template(name, template, self.wordings)
         names = {"short": SHORT_NAMES, "product": PRODUCT_NAMES}
         check_choice("task.row_names", sizes.row_names, names)
         self._names = names[sizes.row_names]
@@ -266,9 +267,9 @@ class TableTask(Task[TableState]):
         )
 
 
-def _check_template(name: str, template: str) -> None:
+def _check_template(name: str, template: str, wordings: Mapping[str, TableWording]) -> None:
     """A replaced template may use what one of the shipped ones uses: {cell} and the like."""
-    shipped = "".join(getattr(wording, name) for wording in WORDINGS.values())
+    shipped = "".join(getattr(wording, name) for wording in wordings.values())
     known = sorted({field for _, field, _, _ in Formatter().parse(shipped) if field})
     try:
         template.format(**dict.fromkeys(known, ""))
@@ -346,3 +347,10 @@ def read_cells(response: str) -> list[tuple[Cell, int | None]]:
         row, col = map(int, _INTEGER.findall(match.group()))
         found.append(((row, col), int(numbers[-1]) if numbers else None))
     return found
+
+
+def read_listed_cells(response: str) -> list[Cell]:
+    """Return the cells behind the last "Answer:"; [] where there is none."""
+    marks = list(_ANSWER.finditer(solution := _solution(response)))
+    listed = _CELL.findall(solution, marks[-1].end()) if marks else []
+    return [(row, col) for row, col in (map(int, _INTEGER.findall(cell)) for cell in listed)]
