@@ -79,8 +79,9 @@ class Phase:
 
     A phase of `captions` has no parts: the vision tower alone learns to say what every patch of pictures shows, and
     `num_examples` counts pictures; by `keep` its tokens stay near those of before, as a trained decoder expects them.
-    With `marks` a phase ends as soon as all are reached, and where it ends without them the next one does not begin
-    (`trainer.marks`).
+    With `match` the next tokens of every picture that is answered directly are pulled to those that the model itself
+    gives the same problem as text. With `marks` a phase ends as soon as all are reached, and where it ends without them
+    the next one does not begin (`trainer.marks`).
     """
 
     num_examples: int
@@ -97,6 +98,7 @@ class Phase:
     tasks: tuple[str, ...] | None = None  # for parts that name none, in equal shares; null: the supervision's
     pool: str | None = None  # phases of one pool share their instances; null: a pool of its own, by its name
     condition: bool = False  # whether responses begin with the line on the kind of the problem, of tasks that have one
+    match: float = 0.0  # weight of how far answers to pictures are from those to the same problems as text
     batch_size: int | None = None  # examples of one optimizer step; null: the scale's
     optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
 
@@ -243,6 +245,10 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         _check_captions(where, phase)
     elif phase.keep:
         raise ValueError(f"{where}.keep={phase.keep}: has no effect without captions")
+    if not 0 <= phase.match < math.inf:
+        raise ValueError(f"{where}.match={phase.match}: 0 or more is expected")
+    if phase.match and not any("image" in part.views for part in phase.parts.values()):
+        raise ValueError(f"{where}.match={phase.match}: has no effect, no part shows pictures in the view image")
     if phase.mark_every is not None and (not phase.marks or phase.mark_every < 1):
         raise ValueError(f"{where}.mark_every={phase.mark_every}: 1 or more is expected, in a phase with marks")
     for name, mark in phase.marks.items():

@@ -51,6 +51,13 @@ def test_a_start_that_is_accepted_at_its_end_is_shared(composed: Composed) -> No
     assert names_of.names(composed("train", *GAME, *asked, "+supervision.phases.expert.mark_every=640")) == {}
 
 
+def test_a_pull_of_views_is_part_of_it(composed: Composed) -> None:
+    pulled = names_of.names(composed("train", "supervision=match_mix_plus"))
+    weaker = names_of.names(composed("train", "supervision=match_mix_plus", "supervision.phases.match.match=0.5"))
+    without = names_of.names(composed("train", "supervision=match_mix_plus", "supervision.phases.match.match=0"))
+    assert len({one["match"] for one in (pulled, weaker, without)}) == 3
+
+
 @pytest.fixture(scope="module")
 def cfg(composed: Composed) -> dict[str, Any]:
     return composed("train")

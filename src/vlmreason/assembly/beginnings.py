@@ -64,6 +64,7 @@ def names(cfg: Config, **further: Any) -> dict[str, str]:
                 "train": phase.train,
                 "batch_size": phase.batch_size or trainer.batch_size,
                 "optimizer": dataclasses.asdict(structure(OptimizerSettings, {**vars(optimizer), **phase.optimizer})),
+                **({"match": phase.match} if phase.match else {}),
                 **({"marks": asked, "missed": trainer.marks} if asked else {}),
             }
         )

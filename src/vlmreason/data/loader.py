@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from vlmreason.data.mixture import Mixture
+from vlmreason.data.mixture import ExampleRef, Mixture
 from vlmreason.dialogue.build import Dialogue, build_dialogue
 from vlmreason.models.vlm.processor import Encoded, Processor
 from vlmreason.tasks.base import Task
@@ -33,6 +33,9 @@ Step = dict[str, Any]
 """One optimizer step: `micro_batches` (list of tensors by name) and counts: `num_targets` (response tokens),
 `num_tokens`, `num_pairs` (of tokens of one example), `num_padded` (tokens with padding), `num_images`,
 `num_examples`."""
+
+BESIDE = "beside_"
+"""Begins the names of a micro-batch's tensors of the same problems as text; "beside_rows": the rows that have one."""
 
 Cut = Literal["shapes", "cost"]
 """Micro-batches of few shapes, or of the least padding for the number of passes."""
@@ -55,7 +58,9 @@ class StepData(Dataset[Step]):
     Within a step the examples are sorted by length and cut into micro-batches of at most `micro_tokens`
     padded tokens, which changes neither the loss nor its gradient; with `packing` several share a row. With
     several processes each takes every `world_size`-th example. Pictures come in `pixel_type`: that of the model halves
-    what a step moves (gigabytes). Raises ValueError for an example longer than `max_length` tokens.
+    what a step moves (gigabytes). With `match` pictures that are answered directly have the same problem as text beside
+    them, and `num_matched` counts their response tokens. Raises ValueError for an example longer than `max_length`
+    tokens.
     """
 
     def __init__(
@@ -72,11 +77,13 @@ class StepData(Dataset[Step]):
         packing: Packing | None = None,
         pixel_type: torch.dtype = torch.float32,
         cut: Cut = "shapes",
+        match: bool = False,
     ) -> None:
+        assert not (match and packing), "rows of several dialogues are not matched"
         self.mixture, self.tasks, self.processor = mixture, tasks, processor
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
-        self.packing, self.pixel_type, self.cut = packing, pixel_type, cut
+        self.packing, self.pixel_type, self.cut, self.match = packing, pixel_type, cut, match
         self.prepared: Callable[[int], Any] | None = None
         """Gives an example by its number, where the model has seen all of them before."""
 
@@ -101,22 +108,32 @@ class StepData(Dataset[Step]):
         micro_batches = [self._typed(micro) for micro in self._collate(encoded)]
         return {
             "micro_batches": micro_batches,
-            "num_targets": sum(sum(s > 0 for s in e.segments) for e in encoded),
+            "num_targets": sum(map(_num_targets, encoded)),
             "num_tokens": sum(map(len, encoded)),
             "num_pairs": sum(len(e) ** 2 for e in encoded),
             "num_padded": sum(micro["segments"].numel() for micro in micro_batches),
             "num_images": sum(e.image is not None for e in encoded),
             "num_examples": len(encoded),
-        }
+        } | ({"num_matched": sum(_num_targets(e) for e in encoded if e.beside)} if self.match else {})
 
     def _collate(self, encoded: Sequence[Encoded]) -> list[dict[str, Tensor]]:
         processor = self.processor
         if self.packing is None and self.cut == "cost":
-            return [processor.collate(part, COST_STEP) for part in pack_by_cost(encoded, self.micro_tokens)]
+            return [self._beside(part, COST_STEP) for part in pack_by_cost(encoded, self.micro_tokens)]
         if self.packing is None:
-            return [processor.collate(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
+            return [self._beside(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
         batches = pack_rows(encoded, self.micro_tokens, one_row=self.packing == "row")
         return [processor.collate_packed(rows, LENGTH_STEP) for rows in batches]
+
+    def _beside(self, part: Sequence[Encoded], step: int) -> dict[str, Tensor]:
+        """A micro-batch, and with it that of the problems beside its examples."""
+        micro: dict[str, Tensor] = self.processor.collate(part, step)
+        beside = [(row, example.beside) for row, example in enumerate(part) if self.match and example.beside]
+        if not beside:
+            return micro
+        texts = self.processor.collate([text for _, text in beside], step)
+        micro |= {BESIDE + name: value for name, value in texts.items()}
+        return micro | {BESIDE + "rows": torch.tensor([row for row, _ in beside])}
 
     def _typed(self, micro: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -145,6 +162,8 @@ class StepData(Dataset[Step]):
             if not isinstance(encoded, Encoded):
                 raise ValueError(f"{dialogue.id}: begins has no effect on a network, which has no positions")
             encoded = dataclasses.replace(encoded, begins_at=ref.begins_at)
+        if self.match and ref.view == "image":
+            encoded = dataclasses.replace(encoded, beside=self._as_text(ref, encoded))
         if ref.begins_at + len(encoded) > self.max_length:
             later = f" behind position {ref.begins_at}" if ref.begins_at else ""
             raise ValueError(
@@ -152,6 +171,29 @@ class StepData(Dataset[Step]):
                 f"trainer.max_length={self.max_length}"
             )
         return encoded
+
+    def _as_text(self, ref: ExampleRef, encoded: Encoded) -> Encoded:
+        """The same problem as text, whose response must be the same."""
+        task = self.tasks[ref.task]
+        problem = task.sample(ref.level, ref.split, ref.index)
+        beside: Encoded = self.processor.encode(build_dialogue(task, problem, "text", ref.thought_kept, ref.condition))
+        if _targets(beside) != _targets(encoded):
+            raise ValueError(
+                f"supervision.phases.{self.mixture.phase}.match: {problem.id} is answered otherwise as text than as a "
+                "picture; only equal responses can be matched"
+            )
+        if len(beside) > self.max_length:
+            too_long = f"{problem.id} (text) has {len(beside)} tokens"
+            raise ValueError(f"{too_long}: more than trainer.max_length={self.max_length}")
+        return beside
+
+
+def _targets(encoded: Encoded) -> list[int]:
+    return [token for token, segment in zip(encoded.input_ids, encoded.segments, strict=True) if segment]
+
+
+def _num_targets(encoded: Encoded) -> int:
+    return sum(segment > 0 for segment in encoded.segments)
 
 
 def pack(examples: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:

@@ -25,12 +25,13 @@ IGNORED = -100
 @dataclass(frozen=True)
 class Encoded:
     """A dialogue in tokens; `segments` has the segment number of each token, 0 for the prompt's; `begins_at`: the
-    position of the first one."""
+    position of the first one; `beside`: the same problem as text with the same response, where it is to be matched."""
 
     input_ids: list[int]
     segments: list[int]
     image: Picture | None
     begins_at: int = 0
+    beside: Encoded | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -15,6 +15,7 @@ from vlmreason.segments import SEGMENT_IDS
 from vlmreason.training.engine import strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
+from vlmreason.training.supervised.matching import matched_losses
 
 SEGMENT_NAMES = {number: kind for kind, number in SEGMENT_IDS.items() if kind}
 
@@ -24,7 +25,7 @@ class SupervisedFineTuning(PhaseModule):
 
     A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
     step in all processes, however it is cut. `filler(step, picture)` gives an example of a step with or without a
-    picture.
+    picture. `match`: weight of the mean divergence of pictures from the same problems as text.
     """
 
     def __init__(
@@ -34,15 +35,17 @@ class SupervisedFineTuning(PhaseModule):
         num_steps: int,
         phase: PhaseSettings = PhaseSettings(),  # noqa: B008 (frozen)
         filler: Callable[[int, bool], strategies.Micro] | None = None,
+        match: float = 0.0,
     ) -> None:
         super().__init__(learner, optimizer, num_steps, phase)
-        self.filler = filler
+        self.filler, self.match = filler, match
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
         factor = self.begin_step()
         with self.computing():
-            sums = self._backward(batch)
+            found = self._backward(batch)
+        sums, (apart, num_matched) = found[:-1], found[-1].tolist()
         norm = self.clip()
         for optimizer in self.all_optimizers():
             optimizer.step()
@@ -51,13 +54,15 @@ class SupervisedFineTuning(PhaseModule):
         self.last = {
             "loss": float(sums[:, 0].sum() / sums[:, 1].sum()),
             **{f"loss_{SEGMENT_NAMES[i]}": float(s / n) for i, (s, n) in enumerate(sums.tolist()) if n},
+            **({"divergence": apart / num_matched} if num_matched else {}),
             "grad_norm": norm,
             "lr": self.settings.lr * factor,
         }
         self.seconds_in_step = time.perf_counter() - started
 
     def _backward(self, batch: dict[str, Any]) -> Tensor:
-        """Gradients of the step's loss over all processes; returns its `segment_sums`."""
+        """Gradients of the step's loss over all processes; returns its `segment_sums`, and behind them the sum and
+        number of its divergences."""
         micros = batch["micro_batches"]
         names = [name for name in batch if name.startswith("num_")]
         num_pictures = sum(map(strategies.has_picture, micros))
@@ -71,12 +76,18 @@ class SupervisedFineTuning(PhaseModule):
             num_with, num_without = (int(max(row[kind] for row in rows)) for kind in (0, 1))
             weighted = strategies.align(micros, num_with, num_without, self._filler)
         scale = self.gradient_scale() / self.counts["num_targets"]
-        sums = torch.zeros(len(SEGMENT_IDS), 2, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(len(SEGMENT_IDS) + 1, 2, dtype=torch.float64, device=self.device)
         for micro, counts in weighted:
-            losses_N, segments_N = self.learner.token_losses(micro)
-            self.manual_backward(losses_N.sum() * (scale if counts else 0.0))
+            if self.match:
+                losses_N, segments_N, apart_M = matched_losses(self.learner, micro)
+                pulled = self.match * apart_M.sum() / max(1, self.counts["num_matched"])
+                self.manual_backward(losses_N.sum() * scale + pulled * self.gradient_scale())
+                sums[-1] += torch.stack((apart_M.detach().double().sum(), sums.new_tensor(len(apart_M))))
+            else:
+                losses_N, segments_N = self.learner.token_losses(micro)
+                self.manual_backward(losses_N.sum() * (scale if counts else 0.0))
             if counts:
-                sums += segment_sums(losses_N.detach(), segments_N)
+                sums[:-1] += segment_sums(losses_N.detach(), segments_N)
         return self.sum_over_processes(sums)
 
     def _filler(self, picture: bool) -> strategies.Micro:

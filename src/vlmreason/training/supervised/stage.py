@@ -34,12 +34,15 @@ class SupervisedStage(Stage):
     ) -> None:
         """`run_task`: the task of the run, for marks that name none."""
         self.name, self.train, self.optimizer = mixture.phase, phase.train, optimizer
-        self.learner = learner
+        self.learner, self.match = learner, phase.match
+        packing = choose_packing(settings, learner)
+        if phase.match:
+            _check_match(f"supervision.phases.{self.name}.match={phase.match}", learner, settings, packing)
         self.data = StepData(
             mixture, tasks, learner.processor, phase.batch_size or settings.batch_size, settings.micro_tokens,
-            settings.max_length, packing=choose_packing(settings, learner),
+            settings.max_length, packing=packing,
             pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
-            cut=settings.cut,
+            cut=settings.cut, match=phase.match > 0,
         )  # fmt: skip
         self.num_steps = self.data.num_steps
         if phase.marks:
@@ -58,10 +61,19 @@ class SupervisedStage(Stage):
         return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
-        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, Filler(self.data))
+        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, Filler(self.data), self.match)
 
     def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
         return memory.explain(self.learner, self.train, settings, self.optimizer.name, num_devices, self.data, device)
+
+
+def _check_match(where: str, learner: object, settings: TrainerSettings, packing: Packing | None) -> None:
+    if not isinstance(learner, Learner):
+        raise ValueError(f"{where}: this model writes no tokens, a model that answers in text is expected")
+    if packing:
+        raise ValueError(f"{where}: with trainer.packing={settings.packing} dialogues share a row; allowed is off")
+    if settings.strategy in strategies.SHARDED:
+        raise ValueError(f"{where}: trainer.strategy={settings.strategy} shards the model; auto and ddp are allowed")
 
 
 def num_workers(settings: TrainerSettings) -> int:
