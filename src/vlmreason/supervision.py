@@ -74,6 +74,20 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which examples of a step are trained on: all of the parts `toward`, and the `share` of the others that scores
+    most.
+
+    By `alignment`, of an example's gradient with the mean one of the parts `toward` (equation 3, for each example), or
+    by `chance`: what choosing is to be held against. A phase's `num_examples` are those to choose from.
+    """
+
+    toward: tuple[str, ...]
+    share: float = 0.5
+    by: Literal["alignment", "chance"] = "alignment"
+
+
+@dataclass(frozen=True)
 class Phase:
     """One stretch of training with its own data, trained parts of the model, optimizer and schedule.
 
@@ -98,6 +112,7 @@ class Phase:
     tasks: tuple[str, ...] | None = None  # for parts that name none, in equal shares; null: the supervision's
     pool: str | None = None  # phases of one pool share their instances; null: a pool of its own, by its name
     condition: bool = False  # whether responses begin with the line on the kind of the problem, of tasks that have one
+    choose: Choice | None = None  # which examples of a step are trained on; null: all
     match: float = 0.0  # weight of how far answers to pictures are from those to the same problems as text
     batch_size: int | None = None  # examples of one optimizer step; null: the scale's
     optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
@@ -249,6 +264,8 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.match={phase.match}: 0 or more is expected")
     if phase.match and not any("image" in part.views for part in phase.parts.values()):
         raise ValueError(f"{where}.match={phase.match}: has no effect, no part shows pictures in the view image")
+    if phase.choose is not None:
+        _check_choice(f"{where}.choose", phase.choose, phase)
     if phase.mark_every is not None and (not phase.marks or phase.mark_every < 1):
         raise ValueError(f"{where}.mark_every={phase.mark_every}: 1 or more is expected, in a phase with marks")
     for name, mark in phase.marks.items():
@@ -279,6 +296,19 @@ def _check_captions(where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.train: vision_tower, projector or both are expected, captions reach no more")
     if not 0 <= phase.keep < math.inf:
         raise ValueError(f"{where}.keep={phase.keep}: 0 or more is expected")
+
+
+def _check_choice(where: str, choice: Choice, phase: Phase) -> None:
+    if not 0 < choice.share < 1:
+        raise ValueError(f"{where}.share={choice.share}: more than 0 and less than 1 is expected")
+    for part in choice.toward:
+        check_choice(f"{where}.toward", part, phase.parts)
+    if not choice.toward or {*choice.toward} == {*phase.parts}:
+        raise ValueError(
+            f"{where}.toward={list(choice.toward)}: some parts of the phase are expected, not none, not all"
+        )
+    if phase.match:
+        raise ValueError(f"{where}: match and choose exclude each other in a phase")
 
 
 def _check_mark(where: str, mark: Mark, phase: Phase) -> None:

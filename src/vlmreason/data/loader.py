@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import multiprocessing.util
 import signal
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -59,8 +59,8 @@ class StepData(Dataset[Step]):
     padded tokens, which changes neither the loss nor its gradient; with `packing` several share a row. With
     several processes each takes every `world_size`-th example. Pictures come in `pixel_type`: that of the model halves
     what a step moves (gigabytes). With `match` pictures that are answered directly have the same problem as text beside
-    them, and `num_matched` counts their response tokens. Raises ValueError for an example longer than `max_length`
-    tokens.
+    them, and `num_matched` counts their response tokens. Rows of the parts `toward` are marked in each micro-batch.
+    Raises ValueError for an example longer than `max_length` tokens.
     """
 
     def __init__(
@@ -78,12 +78,14 @@ class StepData(Dataset[Step]):
         pixel_type: torch.dtype = torch.float32,
         cut: Cut = "shapes",
         match: bool = False,
+        toward: Collection[str] = (),
     ) -> None:
-        assert not (match and packing), "rows of several dialogues are not matched"
+        assert not (packing and (match or toward)), "rows of several dialogues are not told apart"
         self.mixture, self.tasks, self.processor = mixture, tasks, processor
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
-        self.packing, self.pixel_type, self.cut, self.match = packing, pixel_type, cut, match
+        self.packing, self.pixel_type, self.cut = packing, pixel_type, cut
+        self.match, self.toward = match, toward
         self.prepared: Callable[[int], Any] | None = None
         """Gives an example by its number, where the model has seen all of them before."""
 
@@ -119,15 +121,17 @@ class StepData(Dataset[Step]):
     def _collate(self, encoded: Sequence[Encoded]) -> list[dict[str, Tensor]]:
         processor = self.processor
         if self.packing is None and self.cut == "cost":
-            return [self._beside(part, COST_STEP) for part in pack_by_cost(encoded, self.micro_tokens)]
+            return [self._micro(part, COST_STEP) for part in pack_by_cost(encoded, self.micro_tokens)]
         if self.packing is None:
-            return [self._beside(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
+            return [self._micro(part, LENGTH_STEP) for part in pack(encoded, self.micro_tokens)]
         batches = pack_rows(encoded, self.micro_tokens, one_row=self.packing == "row")
         return [processor.collate_packed(rows, LENGTH_STEP) for rows in batches]
 
-    def _beside(self, part: Sequence[Encoded], step: int) -> dict[str, Tensor]:
-        """A micro-batch, and with it that of the problems beside its examples."""
+    def _micro(self, part: Sequence[Encoded], step: int) -> dict[str, Tensor]:
+        """A micro-batch, with what is held against its examples: the problems beside them, or rows of it."""
         micro: dict[str, Tensor] = self.processor.collate(part, step)
+        if self.toward:
+            micro["toward"] = torch.tensor([example.toward for example in part])
         beside = [(row, example.beside) for row, example in enumerate(part) if self.match and example.beside]
         if not beside:
             return micro
@@ -164,6 +168,8 @@ class StepData(Dataset[Step]):
             encoded = dataclasses.replace(encoded, begins_at=ref.begins_at)
         if self.match and ref.view == "image":
             encoded = dataclasses.replace(encoded, beside=self._as_text(ref, encoded))
+        if self.toward and self.mixture.part_of(number) in self.toward:
+            encoded = dataclasses.replace(encoded, toward=True)
         if ref.begins_at + len(encoded) > self.max_length:
             later = f" behind position {ref.begins_at}" if ref.begins_at else ""
             raise ValueError(

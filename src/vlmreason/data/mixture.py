@@ -157,6 +157,11 @@ class Mixture:
         index, shown = source.first + instance, source.views[view]
         return ExampleRef(source.task, source.level, "train", index, shown, kept, begins_at, self._condition)
 
+    def part_of(self, number: int) -> str:
+        """Name the part of the phase that example `number` belongs to."""
+        source, _, _ = self._interleaved(number) if self._cycle else self._shuffled(number)
+        return source.part
+
     def identity(self) -> dict[str, Any]:
         """Give what decides the examples, and nothing else: equal ones make the same examples in the same order."""
         return {

@@ -25,13 +25,15 @@ IGNORED = -100
 @dataclass(frozen=True)
 class Encoded:
     """A dialogue in tokens; `segments` has the segment number of each token, 0 for the prompt's; `begins_at`: the
-    position of the first one; `beside`: the same problem as text with the same response, where it is to be matched."""
+    position of the first one; `beside`: the same problem as text with the same response, where it is to be matched;
+    `toward`: whether other examples are held against it where they are chosen from."""
 
     input_ids: list[int]
     segments: list[int]
     image: Picture | None
     begins_at: int = 0
     beside: Encoded | None = None
+    toward: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -12,9 +12,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.segments import SEGMENT_IDS
+from vlmreason.supervision import Choice
 from vlmreason.training.engine import strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
+from vlmreason.training.supervised.choosing import alignments, best, without_rows
 from vlmreason.training.supervised.matching import matched_losses
 
 SEGMENT_NAMES = {number: kind for kind, number in SEGMENT_IDS.items() if kind}
@@ -25,7 +27,8 @@ class SupervisedFineTuning(PhaseModule):
 
     A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
     step in all processes, however it is cut. `filler(step, picture)` gives an example of a step with or without a
-    picture. `match`: weight of the mean divergence of pictures from the same problems as text.
+    picture. `match`: weight of the mean divergence of pictures from the same problems as text. `choose`: which examples
+    of a step are trained on.
     """
 
     def __init__(
@@ -36,13 +39,15 @@ class SupervisedFineTuning(PhaseModule):
         phase: PhaseSettings = PhaseSettings(),  # noqa: B008 (frozen)
         filler: Callable[[int, bool], strategies.Micro] | None = None,
         match: float = 0.0,
+        choose: Choice | None = None,
     ) -> None:
         super().__init__(learner, optimizer, num_steps, phase)
-        self.filler, self.match = filler, match
+        self.filler, self.match, self.choose = filler, match, choose
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
         factor = self.begin_step()
+        batch, chosen = self._chosen(batch, self.choose) if self.choose else (batch, {})
         with self.computing():
             found = self._backward(batch)
         sums, (apart, num_matched) = found[:-1], found[-1].tolist()
@@ -55,10 +60,33 @@ class SupervisedFineTuning(PhaseModule):
             "loss": float(sums[:, 0].sum() / sums[:, 1].sum()),
             **{f"loss_{SEGMENT_NAMES[i]}": float(s / n) for i, (s, n) in enumerate(sums.tolist()) if n},
             **({"divergence": apart / num_matched} if num_matched else {}),
+            **chosen,
             "grad_norm": norm,
             "lr": self.settings.lr * factor,
         }
         self.seconds_in_step = time.perf_counter() - started
+
+    def _chosen(self, batch: dict[str, Any], choose: Choice) -> tuple[dict[str, Any], dict[str, float]]:
+        """The step without what is not chosen of it, and what is: mean score and response tokens of the examples that
+        were offered and of those that were chosen."""
+        toward = [micro["toward"] for micro in batch["micro_batches"]]
+        micros = [{k: v for k, v in micro.items() if k != "toward"} for micro in batch["micro_batches"]]
+        aligned = choose.by == "alignment" and bool(torch.cat(toward).any())  # a step without an aim: by chance
+        if aligned:
+            scores = alignments(self.learner, [parameter for _, parameter in self.trained], micros, toward)
+        else:
+            scores = [torch.rand(len(rows)).to(rows.device) for rows in toward]
+        kept = best(scores, toward, choose.share)
+        lengths_E = torch.cat([(micro["segments"] > 0).sum(dim=1) for micro in micros])
+        score_E, kept_E, offered_E = torch.cat(scores), torch.cat(kept), ~torch.cat(toward)
+        found: dict[str, float] = {}
+        for name, rows_E in (("offered", offered_E), ("chosen", offered_E & kept_E)):
+            if rows_E.any():
+                found[f"tokens_{name}"] = float(lengths_E[rows_E].double().mean())
+                if aligned:
+                    found[f"alignment_{name}"] = float(score_E[rows_E].double().mean())
+        micros = [without_rows(micro, rows_B) for micro, rows_B in zip(micros, kept, strict=True)]
+        return {**batch, "micro_batches": micros, "num_targets": int(lengths_E[kept_E].sum())}, found
 
     def _backward(self, batch: dict[str, Any]) -> Tensor:
         """Gradients of the step's loss over all processes; returns its `segment_sums`, and behind them the sum and

@@ -34,15 +34,20 @@ class SupervisedStage(Stage):
     ) -> None:
         """`run_task`: the task of the run, for marks that name none."""
         self.name, self.train, self.optimizer = mixture.phase, phase.train, optimizer
-        self.learner, self.match = learner, phase.match
+        self.learner, self.match, self.choose = learner, phase.match, phase.choose
         packing = choose_packing(settings, learner)
+        where = f"supervision.phases.{self.name}"
         if phase.match:
-            _check_match(f"supervision.phases.{self.name}.match={phase.match}", learner, settings, packing)
+            _check_rows(f"{where}.match={phase.match}", learner, settings, packing)
+        if phase.choose:
+            _check_rows(f"{where}.choose", learner, settings, packing)
+            if settings.precision == "bf16-true":
+                raise ValueError(f"{where}.choose: trainer.precision=bf16-true keeps no weights in float32")
         self.data = StepData(
             mixture, tasks, learner.processor, phase.batch_size or settings.batch_size, settings.micro_tokens,
             settings.max_length, packing=packing,
             pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
-            cut=settings.cut, match=phase.match > 0,
+            cut=settings.cut, match=phase.match > 0, toward=phase.choose.toward if phase.choose else (),
         )  # fmt: skip
         self.num_steps = self.data.num_steps
         if phase.marks:
@@ -50,6 +55,10 @@ class SupervisedStage(Stage):
             self.marks = SkillMarks(phase.marks, tasks, run_task, every)
 
     def place(self, rank: int, world_size: int) -> None:
+        if self.choose and world_size > 1:
+            raise ValueError(
+                f"supervision.phases.{self.name}.choose: examples are chosen in one process; trainer.devices=1"
+            )
         self.data.rank, self.data.world_size = rank, world_size
 
     def steps(self, first_step: int, settings: TrainerSettings) -> Iterable[Step]:
@@ -61,13 +70,14 @@ class SupervisedStage(Stage):
         return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
-        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, Filler(self.data), self.match)
+        further = (Filler(self.data), self.match, self.choose)
+        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, *further)
 
     def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
         return memory.explain(self.learner, self.train, settings, self.optimizer.name, num_devices, self.data, device)
 
 
-def _check_match(where: str, learner: object, settings: TrainerSettings, packing: Packing | None) -> None:
+def _check_rows(where: str, learner: object, settings: TrainerSettings, packing: Packing | None) -> None:
     if not isinstance(learner, Learner):
         raise ValueError(f"{where}: this model writes no tokens, a model that answers in text is expected")
     if packing:
