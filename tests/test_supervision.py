@@ -35,7 +35,7 @@ SINGLE = {
 
 def load(name: str, *overrides: str, **sizes: int) -> Supervision:
     """A strategy of conf/supervision composed as a command does it."""
-    scale = {"num_examples": 360, "num_align": 40, "num_warmup": 20, **sizes}
+    scale = {"num_examples": 360, "num_align": 40, "num_warmup": 20, "max_response_tokens": 90, **sizes}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=[f"+supervision={name}", *(f"+scale.{k}={v}" for k, v in scale.items()), *overrides])
     return structure(Supervision, OmegaConf.to_container(config.supervision, resolve=True), "supervision")

@@ -40,7 +40,9 @@ class Part:
     made of is given by `distinct`, or by `epochs`: examples / (epochs * number of views), which is
     algorithm 1's N_simple^u (epochs 1.5 for two views and 3 for one view both mean a third of the examples)
     and, for hard examples, the repetitions of appendix I.9. `begins` moves texts to positions drawn at random: a
-    model that learns absolute positions otherwise ties what it reads to where prompts happen to stand.
+    model that learns absolute positions otherwise ties what it reads to where prompts happen to stand. With `own` no
+    gold response is shown: the model writes its own to each picture, and is trained on it where it gives the problem as
+    text the same answer.
     """
 
     level: str
@@ -52,6 +54,7 @@ class Part:
     first: int | None = None  # first instance; null: after the phase's earlier parts of the same task and level
     thought_kept: float = 1.0  # share of the chain of thought's steps, 0 to 1, beside the phase's schedule
     begins: tuple[int, int] | None = None  # first and last position at which a text may begin; null: 0
+    own: int | None = None  # most tokens of responses that the model writes itself; null: responses are gold
 
 
 @dataclass(frozen=True)
@@ -266,6 +269,8 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.match={phase.match}: has no effect, no part shows pictures in the view image")
     if phase.choose is not None:
         _check_choice(f"{where}.choose", phase.choose, phase)
+    if phase.parts and all(part.own is not None for part in phase.parts.values()):
+        raise ValueError(f"{where}: a part with gold responses is expected beside those with the model's own")
     if phase.mark_every is not None and (not phase.marks or phase.mark_every < 1):
         raise ValueError(f"{where}.mark_every={phase.mark_every}: 1 or more is expected, in a phase with marks")
     for name, mark in phase.marks.items():
@@ -303,6 +308,8 @@ def _check_choice(where: str, choice: Choice, phase: Phase) -> None:
         raise ValueError(f"{where}.share={choice.share}: more than 0 and less than 1 is expected")
     for part in choice.toward:
         check_choice(f"{where}.toward", part, phase.parts)
+        if phase.parts[part].own is not None:
+            raise ValueError(f"{where}.toward: {part} has no gold responses, nothing can be held against it")
     if not choice.toward or {*choice.toward} == {*phase.parts}:
         raise ValueError(
             f"{where}.toward={list(choice.toward)}: some parts of the phase are expected, not none, not all"
@@ -353,6 +360,13 @@ def _check_part(where: str, part: Part) -> None:
             raise ValueError(f"{where}.begins: of views=[text] alone, a picture keeps its places")
         if not 0 <= part.begins[0] <= part.begins[1]:
             raise ValueError(f"{where}.begins={list(part.begins)}: first and last position are expected, 0 or more")
+    if part.own is not None:
+        if part.own < 1:
+            raise ValueError(f"{where}.own={part.own}: 1 or more tokens are expected")
+        if part.views != ("image",):
+            raise ValueError(f"{where}.own={part.own}: of views=[image] alone, whose answers are held against text")
+        if part.thought_kept != 1:
+            raise ValueError(f"{where}.thought_kept={part.thought_kept}: has no effect on responses of the model's own")
     if not 0 <= part.thought_kept <= 1:
         raise ValueError(f"{where}.thought_kept={part.thought_kept}: allowed is 0 to 1")
 

@@ -38,7 +38,7 @@ OTHERS = {
     "emt": "table_a1 table_a2 table_a4 table_a9_linear table_a9_lora beyond_categories beyond_collapse beyond_remedies "
     + "beyond_studies_meet fig2_2",
     "mmvp": "beyond_patterns fig3_4 table3_1 table3_2 table3_3 table_b2 table_b3 table_b4",
-    "beyond": "credit curriculum length_alone matching restores rl_closes_the_gap turn_groups wordings",
+    "beyond": "credit curriculum length_alone matching restores rl_closes_the_gap self_training turn_groups wordings",
 }
 SCALES = ("nano", "paper")
 ARTIFACTS = [*artifacts.names()]

@@ -60,6 +60,7 @@ class StepData(Dataset[Step]):
     several processes each takes every `world_size`-th example. Pictures come in `pixel_type`: that of the model halves
     what a step moves (gigabytes). With `match` pictures that are answered directly have the same problem as text beside
     them, and `num_matched` counts their response tokens. Rows of the parts `toward` are marked in each micro-batch.
+    Examples of the parts `own`, whose responses are not there yet, are not encoded: a step has their numbers as `own`.
     Raises ValueError for an example longer than `max_length` tokens.
     """
 
@@ -79,13 +80,14 @@ class StepData(Dataset[Step]):
         cut: Cut = "shapes",
         match: bool = False,
         toward: Collection[str] = (),
+        own: Collection[str] = (),
     ) -> None:
-        assert not (packing and (match or toward)), "rows of several dialogues are not told apart"
+        assert not (packing and (match or toward or own)), "rows of several dialogues are not told apart"
         self.mixture, self.tasks, self.processor = mixture, tasks, processor
         self.batch_size, self.micro_tokens, self.max_length = batch_size, micro_tokens, max_length
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
         self.packing, self.pixel_type, self.cut = packing, pixel_type, cut
-        self.match, self.toward = match, toward
+        self.match, self.toward, self.own = match, toward, own
         self.prepared: Callable[[int], Any] | None = None
         """Gives an example by its number, where the model has seen all of them before."""
 
@@ -106,7 +108,13 @@ class StepData(Dataset[Step]):
     def _make(self, number: int) -> Step:
         start = (self.first_step + number) * self.batch_size
         stop = min(start + self.batch_size, len(self.mixture))
-        encoded = [self.encode(i) for i in range(start + self.rank, stop, self.world_size)]
+        numbers = range(start + self.rank, stop, self.world_size)
+        own = [i for i in numbers if self.own and self.mixture.part_of(i) in self.own]
+        found = self.counted([self.encode(i) for i in numbers if i not in own])
+        return found | ({"own": own} if own else {})
+
+    def counted(self, encoded: Sequence[Encoded]) -> Step:
+        """Return examples as micro-batches, and their counts."""
         micro_batches = [self._typed(micro) for micro in self._collate(encoded)]
         return {
             "micro_batches": micro_batches,

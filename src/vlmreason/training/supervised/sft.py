@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from vlmreason.data.loader import Step
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.segments import SEGMENT_IDS
 from vlmreason.supervision import Choice
@@ -28,7 +29,8 @@ class SupervisedFineTuning(PhaseModule):
     A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
     step in all processes, however it is cut. `filler(step, picture)` gives an example of a step with or without a
     picture. `match`: weight of the mean divergence of pictures from the same problems as text. `choose`: which examples
-    of a step are trained on.
+    of a step are trained on. `own`: what the model answers to examples, by their
+    numbers, that come without a response.
     """
 
     def __init__(
@@ -40,14 +42,18 @@ class SupervisedFineTuning(PhaseModule):
         filler: Callable[[int, bool], strategies.Micro] | None = None,
         match: float = 0.0,
         choose: Choice | None = None,
+        own: Callable[[Sequence[int]], Step] | None = None,
     ) -> None:
         super().__init__(learner, optimizer, num_steps, phase)
-        self.filler, self.match, self.choose = filler, match, choose
+        self.filler, self.match, self.choose, self.own = filler, match, choose, own
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
         factor = self.begin_step()
         batch, chosen = self._chosen(batch, self.choose) if self.choose else (batch, {})
+        if "own" in batch:
+            batch, kept = self._answered(batch)
+            chosen |= kept
         with self.computing():
             found = self._backward(batch)
         sums, (apart, num_matched) = found[:-1], found[-1].tolist()
@@ -65,6 +71,15 @@ class SupervisedFineTuning(PhaseModule):
             "lr": self.settings.lr * factor,
         }
         self.seconds_in_step = time.perf_counter() - started
+
+    def _answered(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+        """The step with those of the model's own responses that are kept, and which share of them that is."""
+        assert self.own is not None
+        found = self.own(batch["own"])
+        micros = [{name: value.to(self.device) for name, value in micro.items()} for micro in found["micro_batches"]]
+        whole = {name: batch[name] + found[name] for name in batch if name.startswith("num_")}
+        kept = {"own_kept": found["num_examples"] / len(batch["own"])}
+        return whole | {"micro_batches": [*batch["micro_batches"], *micros]}, kept
 
     def _chosen(self, batch: dict[str, Any], choose: Choice) -> tuple[dict[str, Any], dict[str, float]]:
         """The step without what is not chosen of it, and what is: mean score and response tokens of the examples that

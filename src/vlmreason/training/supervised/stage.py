@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised.marks import SkillMarks
+from vlmreason.training.supervised.own_answers import OwnAnswers
 from vlmreason.training.supervised.sft import SupervisedFineTuning
 
 
@@ -43,11 +44,15 @@ class SupervisedStage(Stage):
             _check_rows(f"{where}.choose", learner, settings, packing)
             if settings.precision == "bf16-true":
                 raise ValueError(f"{where}.choose: trainer.precision=bf16-true keeps no weights in float32")
+        own = {name: part.own for name, part in phase.parts.items() if part.own is not None}
+        if own:
+            _check_rows(f"{where}.parts.{next(iter(own))}.own", learner, settings, packing)
+        self.own = OwnAnswers(learner, tasks, _most(mixture, own)) if own else None
         self.data = StepData(
             mixture, tasks, learner.processor, phase.batch_size or settings.batch_size, settings.micro_tokens,
             settings.max_length, packing=packing,
             pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
-            cut=settings.cut, match=phase.match > 0, toward=phase.choose.toward if phase.choose else (),
+            cut=settings.cut, match=phase.match > 0, toward=phase.choose.toward if phase.choose else (), own=tuple(own),
         )  # fmt: skip
         self.num_steps = self.data.num_steps
         if phase.marks:
@@ -70,11 +75,23 @@ class SupervisedStage(Stage):
         return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
-        further = (Filler(self.data), self.match, self.choose)
+        further = (Filler(self.data), self.match, self.choose, self._answer if self.own else None)
         return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, *further)
+
+    def _answer(self, numbers: Sequence[int]) -> Step:
+        """What the model answers to some examples and keeps, as micro-batches."""
+        assert self.own is not None
+        kept = self.own([self.data.mixture[number] for number in numbers])
+        return self.data.counted([self.data.processor.encode(one) for one in kept])
 
     def explain_memory(self, settings: TrainerSettings, num_devices: int, device: torch.device) -> str:
         return memory.explain(self.learner, self.train, settings, self.optimizer.name, num_devices, self.data, device)
+
+
+def _most(mixture: Mixture, own: Mapping[str, int]) -> dict[tuple[str, str], int]:
+    """Most tokens of responses of the model's own, by task and level."""
+    rows = [row for row in mixture.describe() if row["part"] in own]
+    return {(row["task"], row["level"]): own[row["part"]] for row in rows}
 
 
 def _check_rows(where: str, learner: object, settings: TrainerSettings, packing: Packing | None) -> None:
