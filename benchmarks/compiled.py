@@ -33,7 +33,8 @@ def main(num_rounds: int) -> None:
     scale = structure(Scale, yaml.safe_load((conf_dir() / "scale" / "nano.yaml").read_text()), "scale")
     task = load_task("table_readout", scale)
     dialogues = [
-        build_dialogue(task, task.sample("simple", "train", index), ("text", "image")[index % 2]) for index in range(NUM)
+        build_dialogue(task, task.sample("simple", "train", index), ("text", "image")[index % 2])
+        for index in range(NUM)
     ]
     encoded = sorted(map(learner.processor.encode, dialogues), key=lambda one: len(one.input_ids))
     batches = [learner.processor.collate(encoded[begin : begin + AT_ONCE], 8) for begin in range(0, NUM, AT_ONCE)]
@@ -51,7 +52,7 @@ def main(num_rounds: int) -> None:
     began = time.perf_counter()
     first, wall = seconds(), time.perf_counter() - began
     compiled = statistics.median(seconds() for _ in range(num_rounds))
-    print(f"as they are {NUM / plain:.1f} examples per CPU second, compiled {NUM / compiled:.1f}: {plain / compiled:.2f} times")
+    print(f"examples per CPU second: {NUM / plain:.1f}, compiled {NUM / compiled:.1f}, {plain / compiled:.2f} times")
     print(f"first compiled round: {first:.1f} CPU seconds, {wall:.1f} s in all")
 
 

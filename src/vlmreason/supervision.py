@@ -42,7 +42,7 @@ class Part:
     and, for hard examples, the repetitions of appendix I.9. `begins` moves texts to positions drawn at random: a
     model that learns absolute positions otherwise ties what it reads to where prompts happen to stand. With `own` no
     gold response is shown: the model writes its own to each picture, and is trained on it where it gives the problem as
-    text the same answer.
+    text the same thought or answer.
     """
 
     level: str

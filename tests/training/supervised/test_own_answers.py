@@ -22,7 +22,7 @@ PARTS = {
     "hard": {"level": "hard", "views": ["image"], "own": 60},
 }
 PHASE: dict[str, Any] = {"num_examples": 8, "parts": PARTS}
-REFS = [ExampleRef("table_readout", "hard", "train", index, "image", 1.0) for index in range(6)]
+REFS = [ExampleRef("table_readout", "hard", "train", index, "image", 1.0) for index in range(7)]
 
 
 def gold(index: int) -> str:
@@ -51,10 +51,11 @@ def written(text: str, finished: bool = True) -> Generation:
     return Generation(text, len(text), finished)
 
 
-def test_responses_are_kept_where_both_answers_are_the_same_right_or_wrong() -> None:
+def test_responses_are_kept_where_both_thoughts_or_both_answers_are_the_same_right_or_wrong() -> None:
     cases = [
         (gold(0), gold(0), True),
         ("(1,1) 3 Answer: 1 2 3 Sum: 6", "(2,2) 9 Answer: 1  2 3\nSum: 6", True),  # wrong, and the same
+        (gold(2), gold(2).replace("Answer:", "Answer: 9"), True),  # read alike, copied otherwise
         (gold(2), "(1,1) 3 Answer: 1 2 3 Sum: 6", False),  # right as a picture, and not as text
         ("(1,1) 3 (1,2) 4", "(1,1) 3 (1,2) 4", False),  # no answer
         ("", "", False),
@@ -65,7 +66,7 @@ def test_responses_are_kept_where_both_answers_are_the_same_right_or_wrong() -> 
     own = OwnAnswers(learner, {"table_readout": nano_task()}, {("table_readout", "hard"): 60})
     kept = own(REFS)
     assert [one.response.text for one in kept] == [picture for picture, _, same in cases if same]
-    assert [one.id for one in kept] == [f"table_readout-hard-train-{i}" for i in (0, 1)]
+    assert [one.id for one in kept] == [f"table_readout-hard-train-{i}" for i in (0, 1, 2)]
     assert all(one.view == "image" and one.image is not None and "tabular" not in one.prompt for one in kept)
     assert learner.forbidden == {True: ["Convert"], False: []}
 

@@ -1,9 +1,10 @@
 """Self-training without labels: responses of the model itself, kept where its picture and its text answers agree.
 
 The problems of a step are asked twice, as pictures and as text, with the weights as they are at this step. Where both
-responses end by themselves and their answers are the same word by word, the response to the picture is trained on. No
-gold answer is looked at. What is written depends on the weights and the problems of the step alone, so a resumed run
-writes the same.
+responses end by themselves with an answer, and their thoughts or their answers are the same word by word, the response
+to the picture is trained on: tasks score what a thought found as they score the answer, and a small model that reads
+well may copy badly. No gold answer is looked at. What is written depends on the weights and the problems of the step
+alone, so a resumed run writes the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vlmreason.data.mixture import ExampleRef
 from vlmreason.dialogue.build import Dialogue, ask
 from vlmreason.dialogue.parse import split_response
 from vlmreason.models.vlm.learner import Learner
-from vlmreason.segments import ANSWER
+from vlmreason.segments import ANSWER, THOUGHT, Response
 from vlmreason.tasks.base import Task
 
 
@@ -40,11 +41,18 @@ class OwnAnswers:
             of_texts = answers(self.learner, task, states, "text", EvaluationSettings(max_new_tokens=most))
             for problem, picture, text in zip(problems, of_pictures, of_texts, strict=True):
                 responses = [split_response(task, problem.state, one.text) for one in (picture, text)]
-                first, second = (response.text_of(ANSWER).split() for response in responses)
-                if picture.finished and text.finished and first and first == second:
+                if picture.finished and text.finished and _agree(*responses):
                     asked = ask(task, problem.state, "image")
                     kept.append(Dialogue(problem.id, "image", *asked, responses[0], task.kind_of(problem.state)))
         return kept
+
+
+def _agree(first: Response, second: Response) -> bool:
+    """Whether both have an answer, and the same one or the same thought."""
+    if not (first.text_of(ANSWER).strip() and second.text_of(ANSWER).strip()):
+        return False
+    words = [(first.text_of(kind).split(), second.text_of(kind).split()) for kind in (THOUGHT, ANSWER)]
+    return any(one and one == other for one, other in words)
 
 
 def _place(ref: ExampleRef) -> tuple[str, str]:
