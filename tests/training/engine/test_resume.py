@@ -67,6 +67,31 @@ def test_told_to_stop(
     assert outcome(tmp_path) == unbroken
 
 
+SIMPLE, HARD = {"level": "simple", "views": ["text", "image"]}, {"level": "hard", "views": ["image"]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"match": 1.0},
+        {"choose": {"toward": ["hard"]}},
+        {"choose": {"toward": ["hard"], "by": "chance"}},
+        {"parts": {"simple": SIMPLE, "hard": HARD | {"own": 8}}},
+    ],
+)
+def test_told_to_stop_where_a_step_is_made_by_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    phases = {"main": {"num_examples": 16, "parts": {"simple": SIMPLE, "hard": HARD}} | more}
+    tiny_run(tmp_path / "unbroken", phases)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "_write", signal_after(2, signal.SIGTERM))
+        with pytest.raises(Stopped):
+            tiny_run(tmp_path / "stopped", phases)
+    tiny_run(tmp_path / "stopped", phases)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "unbroken")
+
+
 def crash_at(place: str) -> Any:
     """(owner, name, replacement) that crashes at a place in the middle of a run."""
     counted = 0

@@ -52,7 +52,8 @@ class SupervisedFineTuning(PhaseModule):
         factor = self.begin_step()
         batch, chosen = self._chosen(batch, self.choose) if self.choose else (batch, {})
         if "own" in batch:
-            batch, kept = self._answered(batch)
+            with self.computing():
+                batch, kept = self._answered(batch)
             chosen |= kept
         with self.computing():
             found = self._backward(batch)
