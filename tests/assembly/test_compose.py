@@ -19,7 +19,10 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 WITH_ENV = {"supervision=expert", "evaluation=episodes"}
 WITH_STUDY = {
     f"model={name}"
-    for name in ("smarter_vlm", "smarter_vlm_paper", "bert_resnet50", "bert_mae", "clip_clip", "picture_net")
+    for name in (
+        *("smarter_vlm", "smarter_vlm_paper", "bert_resnet50", "bert_mae", "clip_clip"),
+        *("picture_net", "context_blind"),
+    )
 }
 """Models that choose supervision and evaluation too: of commands that have both."""
 GIVEN = {"mine": ["folder=pictures"]}

@@ -229,7 +229,7 @@ def build_example(cfg: Config) -> Example:
         cfg["env"]["view"] if "env" in cfg else algorithm.get("view") or (views[0] if len(views) == 1 else "image")
     )
     prompt = Prompt(*ask(task, state, view), kind=task.kind_of(state))
-    return Example(prompt, options, int(cfg.get("seed", 0)), task.kinds())
+    return Example(prompt, options, int(cfg.get("seed", 0)), task.kinds(), task.option_boxes())
 
 
 def build_adapter(cfg: Config) -> Any:

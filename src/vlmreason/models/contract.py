@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vlmreason.answers import AnswerSpace
-from vlmreason.pictures import Picture
+from vlmreason.pictures import Box, Picture
 from vlmreason.segments import Response
 
 if TYPE_CHECKING:
@@ -213,12 +213,14 @@ class Settings(Protocol):
 @dataclass(frozen=True)
 class Example:
     """What a network is made for: a prompt of its problems and the options of their answers; `seed`: of its weights;
-    `kinds`: the kinds of problems with their answers, where the task has kinds."""
+    `kinds`: the kinds of problems with their answers, where the task has kinds; `boxes`: where every picture shows the
+    options, where it does."""
 
     prompt: Prompt
     options: tuple[str, ...]
     seed: int
     kinds: Mapping[str, AnswerSpace] = field(default_factory=dict)
+    boxes: Sequence[Box] = ()
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from string import Formatter
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from vlmreason.answers import AnswerSpace
-from vlmreason.pictures import Picture
+from vlmreason.pictures import Box, Picture
 from vlmreason.segments import ANSWER, CONVERT, THOUGHT, Response, Segment, in_steps
 from vlmreason.streams import SPLITS, split_of, stream
 from vlmreason.structure import check_choice, nearest, structure
@@ -191,6 +191,10 @@ class Task(ABC, Generic[State]):
     def options(self, state: State) -> tuple[str, ...] | None:
         """Give the answers to choose from, as whole responses that `score` reads; None: an answer is written freely."""
         return None
+
+    def option_boxes(self) -> tuple[Box, ...]:
+        """Say where every picture shows the options, in their order; (): not at places of their own."""
+        return ()
 
     @abstractmethod
     def thought(self, state: State) -> list[str]:

@@ -8,10 +8,10 @@ into micro-batches. Pictures are brought to `side` pixels and not mirrored, whic
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from vlmreason.streams import stream
 from vlmreason.structure import check_positive, structure
 
 FILE, WEIGHTS = "network.json", "network.safetensors"
+K = TypeVar("K", bound="Kept")
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,11 @@ class PictureNet:
         """Return a new network over the options of a task. Raises ValueError where there is no picture."""
         if example.prompt.image is None:
             raise ValueError(f"model={self.name}: it sees pictures alone; evaluation.views=[image]")
-        return PictureLearner(Kept(self.width, self.stages, self.side, tuple(example.options)), example.seed)
+        return _learner(Kept(self.width, self.stages, self.side, tuple(example.options)), example.seed)
 
     def load(self, trained: Path | None = None) -> PictureLearner:
         """Return a network that a run has kept. Raises ValueError."""
-        if trained is None:
-            raise ValueError(f"model={self.name}: a new one is made for the options of a task, and there is none here")
-        path, weights = trained / FILE, trained / WEIGHTS
-        made = PictureLearner(structure(Kept, read_config(path), str(path)), 0)
-        with kept_weights(weights, FILE) as tensors:
-            made.model.load_state_dict(tensors)
-        return made
+        return opened(Kept, _learner, trained, self.name)
 
 
 @dataclass(frozen=True)
@@ -72,12 +67,18 @@ class Kept:
     side: int
     options: tuple[str, ...]
 
+    @property
+    def widths(self) -> list[int]:
+        """Return the channels before the first stage and behind each of them."""
+        return [self.width * 2**number for number in range(self.stages + 1)]
+
 
 @dataclass(frozen=True)
 class Shown(OneAnswer):
-    """A picture as the network sees it, (3, side, side) from -1 to 1, and the number of its class."""
+    """A picture as the network sees it, from -1 to 1, (3, side, side) or so for each of its options, and the number of
+    its class."""
 
-    pixels_CHW: Tensor
+    pixels: Tensor
     number: int
 
 
@@ -104,11 +105,10 @@ class ResidualNetwork(nn.Module):
 
     def __init__(self, kept: Kept) -> None:
         super().__init__()
-        widths = [kept.width * 2**number for number in range(kept.stages + 1)]
-        self.config = NoLanguageModel(widths[-1])
-        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.blocks = nn.Sequential(*(Block(*pair) for pair in itertools.pairwise(widths)))
-        self.head = nn.Linear(widths[-1], len(kept.options))
+        self.config = NoLanguageModel(kept.widths[-1])
+        self.stem = nn.Conv2d(3, kept.width, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block(*pair) for pair in itertools.pairwise(kept.widths)))
+        self.head = nn.Linear(kept.widths[-1], len(kept.options))
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +123,7 @@ class ResidualNetwork(nn.Module):
 
 
 class PictureLearner:
-    """The network as a model that trains, answers and chooses."""
+    """A network over pictures as a model that trains, answers and chooses. make: draws its weights from `seed`."""
 
     prefixes: Mapping[str, tuple[str, ...]] = {
         "vision_tower": ("stem.", "blocks."), "projector": ("head.",), "language_model": (),
@@ -132,12 +132,12 @@ class PictureLearner:
     packable = False
     source = None
 
-    def __init__(self, kept: Kept, seed: int) -> None:
+    def __init__(self, kept: Kept, make: Callable[[], nn.Module], pictures: Pictures, seed: int) -> None:
         self.kept = kept
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(stream(seed, "picture_net").getrandbits(63))
-            self.model = ResidualNetwork(kept)
-        self.processor = Pictures(kept)
+            self.model = make()
+        self.processor = pictures
 
     def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
         """Refuse what cannot be done here: nothing can be adapted. Raises ValueError."""
@@ -155,7 +155,7 @@ class PictureLearner:
 
     def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return cross entropy (B) and segment number (B) of the answer of each dialogue of a batch."""
-        _, logits_BK = self.model(batch["pixels_BCHW"])
+        _, logits_BK = self.model(batch["pixels"])
         losses_B = F.cross_entropy(logits_BK, batch["numbers_B"].to(logits_BK.device), reduction="none")
         return losses_B, batch["segments"][:, 0]
 
@@ -228,7 +228,22 @@ class Pictures:
 
     def collate(self, examples: Sequence[Shown], multiple: int = 1) -> dict[str, Tensor]:
         return {
-            "pixels_BCHW": torch.stack([example.pixels_CHW for example in examples]),
+            "pixels": torch.stack([example.pixels for example in examples]),
             "numbers_B": torch.tensor([example.number for example in examples]),
             "segments": torch.tensor([example.segments for example in examples]),
         }
+
+
+def _learner(kept: Kept, seed: int) -> PictureLearner:
+    return PictureLearner(kept, lambda: ResidualNetwork(kept), Pictures(kept), seed)
+
+
+def opened(kind: type[K], make: Callable[[K, int], PictureLearner], trained: Path | None, name: str) -> PictureLearner:
+    """Return the network of `model=name` that a run has kept, made by what it keeps of it. Raises ValueError."""
+    if trained is None:
+        raise ValueError(f"model={name}: a new one is made for the options of a task, and there is none here")
+    path = trained / FILE
+    made = make(structure(kind, read_config(path), str(path)), 0)
+    with kept_weights(trained / WEIGHTS, FILE) as tensors:
+        made.model.load_state_dict(tensors)
+    return made

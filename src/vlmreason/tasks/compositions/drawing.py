@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlmreason.pictures import Picture, blank, font
+from vlmreason.pictures import Box, Picture, blank, font
 from vlmreason.streams import stream
 from vlmreason.tasks.compositions.scenes import COLORS, CompositionSizes, Scene, key_of
 
@@ -25,8 +25,6 @@ SCATTERED_UNIT = 10  # px of a unit of length where shapes are scattered
 LABEL_FONT, LABEL_HEIGHT = 12, 16  # px, of labels above shapes
 Shows = Literal["all", "areas", "places"]
 """What a task asks about: areas alone, places alone, or both."""
-Box = tuple[int, int, int, int]
-"""Top, left, height, width (px)."""
 
 
 @dataclass(frozen=True)

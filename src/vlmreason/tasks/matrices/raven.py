@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vlmreason.pictures import Picture
+from vlmreason.pictures import Box, Picture
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import (
     MAX_ATTEMPTS,
@@ -30,7 +30,7 @@ from vlmreason.tasks.base import (
     choose_wording,
 )
 from vlmreason.tasks.held_out import held_out_pairs
-from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, raven
+from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, most_similar, raven
 from vlmreason.tasks.matrices.drawing import Artist
 from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES, NumberedPuzzle
 from vlmreason.tasks.matrices.panels import (
@@ -132,6 +132,17 @@ class Raven(NumberedPuzzle[MatrixState]):
 
     def draw(self, state: MatrixState) -> Picture:
         return self.artist.panels((*state.context, None, *state.choices), state.configuration)
+
+    def option_boxes(self) -> tuple[Box, ...]:
+        """Say where the eight choices are shown."""
+        side = self.sizes.panel
+        return tuple((y, x, side, side) for x, y in self.artist.places[-NUM_CHOICES:])
+
+    def floors(self, state: MatrixState) -> Mapping[str, float]:
+        """Say how likely it is right to take any choice (`random`), and one of those that share most attributes with
+        the others (`most_alike`), without a look at the matrix."""
+        alike = most_similar(state.choices)
+        return {"random": 1 / NUM_CHOICES, "most_alike": (state.answer in alike) / len(alike)}
 
     def groups(self, state: MatrixState) -> Mapping[str, str]:
         """Return the rules of each attribute, of the first component and of the second."""
