@@ -7,6 +7,7 @@ import json
 import random
 
 SPLITS = ("train", "validation", "test")
+_written = json.JSONEncoder(separators=(",", ":")).encode
 _SPLIT_ENDS = (128, 192, 256)  # of one hash byte: half of all problems are train, a quarter each the others
 
 
@@ -22,4 +23,4 @@ def split_of(task: str, key: object) -> str:
 
 
 def _digest(parts: object) -> bytes:
-    return hashlib.blake2b(json.dumps(parts, separators=(",", ":")).encode(), digest_size=16).digest()
+    return hashlib.blake2b(_written(parts).encode(), digest_size=16).digest()

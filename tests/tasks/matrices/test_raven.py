@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections import Counter
 
 import pytest
@@ -39,6 +41,29 @@ def test_the_rules_of_the_panels_leave_the_intended_answer_alone(level: str, cho
             assert all(len(rules) <= 1 for ruled in found.components for rules in ruled.rules)
             upright = {tuple(entity[:4] for part in panel for entity in part) for panel in state.choices}
             assert len(upright) == 8
+
+
+DRAWN = {
+    "raven": dict(
+        zip(LEVELS, ["658ac0f0", "7b49ec57", "1663e9e4", "7926db65", "a55a308b", "f4438570", "cb5b4524"], strict=True)
+    ),
+    "iraven": dict(
+        zip(LEVELS, ["bd60a24b", "2fcd25f2", "2462d1c5", "401cd4db", "e5ab6391", "73fad99f", "be198cbc"], strict=True)
+    ),
+}
+"""A hash of the first puzzles and traces of version 1."""
+
+
+@pytest.mark.parametrize("choices", DRAWN)
+def test_puzzles_of_a_version_stay_the_same(choices: str) -> None:
+    assert Raven.version == 1, "a new version has puzzles of its own"
+    task = task_with(choices=choices)
+    for level in LEVELS:
+        total = hashlib.blake2b(digest_size=4)
+        for index in range(20):
+            state = task.sample(level, "test", index).state
+            total.update(json.dumps(state_to_json(state)).encode() + "".join(task.thought(state)).encode())
+        assert total.hexdigest() == DRAWN[choices][level], level
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -26,7 +26,7 @@ class Artist:
 
     def __init__(self, sizes: MatrixSizes) -> None:
         self.sizes = sizes
-        self._boxes: dict[tuple[str, int], tuple[tuple[int, int, int], ...]] = {}
+        self._boxes: dict[str, list[list[tuple[int, int, int]]]] = {}
         self._sprites: dict[tuple[int, ...], tuple[Ink, NDArray[np.bool_]]] = {}
 
     def panel(self, panel: Panel, configuration: str) -> Ink:
@@ -55,8 +55,8 @@ class Artist:
         return self._framed(ink)
 
     def _framed(self, ink: Ink) -> Picture:
-        np.copyto(ink, self.sizes.frame, where=self._frames)
-        return np.repeat(ink[:, :, None], 3, axis=2)
+        ink.reshape(-1)[self._frames] = self.sizes.frame
+        return ink.repeat(3).reshape(*ink.shape, 3)
 
     @functools.cached_property
     def places(self) -> tuple[tuple[int, int], ...]:
@@ -76,19 +76,19 @@ class Artist:
         return ink
 
     @functools.cached_property
-    def _frames(self) -> NDArray[np.bool_]:
-        """The right and lower edges of all panels."""
+    def _frames(self) -> NDArray[np.intp]:
+        """The right and lower edges of all panels, as places in the picture row by row."""
         mask, side = np.zeros(self.sizes.picture[::-1], np.bool_), self.sizes.panel
         for x, y in self.places:
             mask[y + side - 1, x : x + side] = mask[y : y + side, x + side - 1] = True
-        return mask
+        return np.flatnonzero(mask)
 
     def _put(self, target: Ink, panel: Panel, configuration: str) -> None:
         line, sprites = CONFIGURATIONS[configuration].line, self._sprites
+        boxes = self._boxes.get(configuration) or self._find_boxes(configuration)
         for number, entities in enumerate(panel):
-            boxes = self._boxes.get((configuration, number)) or self._find_boxes(configuration, number)
             for slot, kind, size, color, angle in entities:
-                top, left, side = boxes[slot]
+                top, left, side = boxes[number][slot]
                 key = (kind, size, color, angle, side)
                 sprite, covered = sprites.get(key) or self._draw(key)
                 box = target[top : top + side, left : left + side]
@@ -101,16 +101,18 @@ class Artist:
         elif line == "horizontal":
             target[len(target) // 2] = self.sizes.frame
 
-    def _find_boxes(self, configuration: str, component: int) -> tuple[tuple[int, int, int], ...]:
-        """Top, left and side of the slots of a component (px), within the panel."""
-        found = []
-        for row, col, extent in self.sizes.slots(configuration, component):
-            side = round(extent * self.sizes.panel)
-            most = self.sizes.panel - side
-            top, left = (min(max(0, round(at * self.sizes.panel - side / 2)), most) for at in (row, col))
-            found.append((top, left, side))
-        self._boxes[configuration, component] = tuple(found)
-        return tuple(found)
+    def _find_boxes(self, configuration: str) -> list[list[tuple[int, int, int]]]:
+        """Top, left and side of the slots of every component (px), within the panel."""
+        found: list[list[tuple[int, int, int]]] = []
+        for component in range(len(CONFIGURATIONS[configuration].components)):
+            found.append([])
+            for row, col, extent in self.sizes.slots(configuration, component):
+                side = round(extent * self.sizes.panel)
+                most = self.sizes.panel - side
+                top, left = (min(max(0, round(at * self.sizes.panel - side / 2)), most) for at in (row, col))
+                found[-1].append((top, left, side))
+        self._boxes[configuration] = found
+        return found
 
     def _draw(self, key: tuple[int, int, int, int, int]) -> tuple[Ink, NDArray[np.bool_]]:
         """An entity in the middle of a square of `side` pixels, and which pixels it covers."""

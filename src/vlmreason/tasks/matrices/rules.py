@@ -85,7 +85,7 @@ def rules_of_places(masks: Sequence[int], num_slots: int) -> tuple[Found, ...]:
         return (Found("position", CONSTANT, 0, h),)
     found = [
         Found("position", PROGRESSION, step, turned(h, step, num_slots))
-        for step in STEPS
+        for step in (STEPS if a.bit_count() == b.bit_count() else ())
         if turned(a, step, num_slots) == b
         and turned(b, step, num_slots) == c
         and turned(d, step, num_slots) == e
@@ -109,10 +109,10 @@ def turned(mask: int, step: int, num_slots: int) -> int:
     return (mask << step | mask >> (num_slots - step)) & ((1 << num_slots) - 1)
 
 
-def rules_of(readings: Sequence[Reading], configuration: str, component: int, sizes: MatrixSizes) -> Ruled:
-    """Return what eight readings of a component show, for every attribute."""
+def rules_of(readings: Sequence[Reading], ranges: Sequence[tuple[int, int]]) -> Ruled:
+    """Return what eight readings of a component show, for every attribute; ranges: of its levels (`MatrixSizes`)."""
     masks, types, widths, colors = zip(*readings, strict=True)
-    (_, num_slots), of_types, of_sizes, of_colors = sizes.ranges(configuration, component)
+    (_, num_slots), of_types, of_sizes, of_colors = ranges
     return Ruled(
         tuple(readings),
         (
@@ -128,25 +128,26 @@ def obeys(reading: Reading, attribute: int, rules: Sequence[Found]) -> bool:
     """Tell whether a reading has what one of the rules predicts; without rules all have."""
     if not rules:
         return True
-    value = reading[attribute]
-    return any((value.bit_count() if found.on == "number" else value) == found.predicted for found in rules)
+    value = reading[attribute].bit_count() if rules[0].on == "number" else reading[attribute]  # all are on one thing
+    return value in [found.predicted for found in rules]
 
 
 def solve(state: MatrixState, sizes: MatrixSizes) -> Solution:
     """Raise ValueError where not exactly one choice obeys all rules that the panels show."""
     components = tuple(
-        rules_of([read(panel[number]) for panel in state.context], state.configuration, number, sizes)
+        rules_of([read(panel[number]) for panel in state.context], sizes.ranges(state.configuration, number))
         for number in range(len(CONFIGURATIONS[state.configuration].components))
     )
+    ruled = [
+        (number, attribute, rules)
+        for number, component in enumerate(components)
+        for attribute, rules in enumerate(component.rules)
+        if rules
+    ]
     broken = []
     for panel in state.choices:
-        breaks = []
-        for number, ruled in enumerate(components):
-            reading = read(panel[number])
-            for attribute, rules in enumerate(ruled.rules):
-                if rules and not obeys(reading, attribute, rules):
-                    breaks.append((number, attribute))
-        broken.append(tuple(breaks))
+        readings = [read(entities) for entities in panel]
+        broken.append(tuple([(i, at) for i, at, rules in ruled if not obeys(readings[i], at, rules)]))
     if broken.count(()) != 1:
         raise ValueError(f"{broken.count(())} choices obey the rules of the panels, and one is expected")
     return Solution(components, tuple(broken), broken.index(()))

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 from vlmreason.tasks.base import Belongs
-from vlmreason.tasks.matrices.panels import ATTRIBUTES, CONFIGURATIONS, Entity, MatrixSizes, Panel, members, read
+from vlmreason.tasks.matrices.panels import ATTRIBUTES, CONFIGURATIONS, MIXED, Entity, MatrixSizes, Panel, members
 from vlmreason.tasks.matrices.rules import (
     ARITHMETIC,
     CONSTANT,
@@ -113,12 +113,9 @@ class Sampler:
                 return None
             columns.append(values)
         panels = _entities(rng, masks, columns, own, ranges, len(self.sizes.angles), kinds[0][1] == CONSTANT)
-        if num_slots == 1:
-            types, widths, colors = columns
-            readings = [(1, types[i], widths[i], colors[i]) for i in range(9)]
-        else:
-            readings = [read(entities) for entities in panels]
-        ruled = rules_of(readings[:8], self.configuration, number, self.sizes)
+        types, widths, colors = (column or _shown(panels, at) for at, column in enumerate(columns, start=1))
+        readings = list(zip(masks, types, widths, colors, strict=True))
+        ruled = rules_of(readings[:8], self.ranges[number])
         noise = tuple(own) if kinds[0][1] != CONSTANT else ()
         for attribute, ((on, rule), rules) in enumerate(zip(kinds, ruled.rules, strict=True)):
             if len(rules) > 1 or not obeys(readings[8], attribute, rules):
@@ -132,7 +129,10 @@ class Sampler:
 
 def key_of(row: Sequence[Panel]) -> list[list[list[Entity]]]:
     """Return a row of panels without the angles, which no rule is about."""
-    return [[[(*entity[:4], 0) for entity in entities] for entities in panel] for panel in row]
+    return [
+        [[(slot, kind, size, color, 0) for slot, kind, size, color, _ in entities] for entities in panel]
+        for panel in row
+    ]
 
 
 def rules_that_fit(sizes: MatrixSizes, configuration: str) -> frozenset[Kind]:
@@ -264,28 +264,36 @@ def _entities(
 ) -> tuple[tuple[Entity, ...], ...]:
     """The entities of nine panels. Values of an entity's own stay along a row where its slots do (`kept`)."""
     draw = rng.random
-    if not own and masks[0] == 1 == masks[1] == masks[4] == masks[8]:
-        types, widths, colors = columns
-        return tuple(((0, types[i], widths[i], colors[i], int(draw() * num_angles)),) for i in range(9))
     panels: list[tuple[Entity, ...]] = []
-    values: dict[tuple[int, int], int] = {}
+    if not own:
+        for mask, kind, size, color in zip(masks, *columns, strict=True):
+            panels.append(tuple([(slot, kind, size, color, int(draw() * num_angles)) for slot in members(mask)]))
+        return tuple(panels)
+    spans = [(least, most - least + 1) for least, most in (ranges[attribute - 1] for attribute in own)]
+    values: dict[int, list[int]] = {}  # of a slot, its own
     for number, mask in enumerate(masks):
         entities: list[Entity] = []
         if not kept or number % 3 == 0:
             values = {}
+        levels = [column[number] if column else 0 for column in columns]
         for slot in members(mask):
-            levels = []
-            for attribute, (least, most) in enumerate(ranges, start=1):
-                if attribute not in own:
-                    levels.append(columns[attribute - 1][number])
-                    continue
-                if (slot, attribute) not in values:
-                    values[slot, attribute] = least + int(draw() * (most - least + 1))
-                levels.append(values[slot, attribute])
+            if slot not in values:
+                values[slot] = [least + int(draw() * span) for least, span in spans]
+            for attribute, level in zip(own, values[slot], strict=True):
+                levels[attribute - 1] = level
             kind, size, color = levels
             entities.append((slot, kind, size, color, int(draw() * num_angles)))
         panels.append(tuple(entities))
     return tuple(panels)
+
+
+def _shown(panels: Sequence[Sequence[Entity]], attribute: int) -> list[int]:
+    """What panels show of an attribute whose values are the entities' own."""
+    found = []
+    for entities in panels:
+        levels = {entity[attribute] for entity in entities}
+        found.append(levels.pop() if len(levels) == 1 else MIXED)
+    return found
 
 
 def pick(rng: random.Random, some: Sequence[T]) -> T:
