@@ -195,6 +195,50 @@ def test_ratios_of_numbers_per_run() -> None:
     assert "| 2.91 x (" in ledger([found])[2] and "| > 2 | 3 |" in ledger([found])[2]
 
 
+RANKED = replace(EXPERIMENT, series=tuple(entry for entry in EXPERIMENT.series if not entry.measure))
+
+
+def ranked(relation: str = "above", margin: float = 0.0) -> Claim:
+    """Over two strategies at two places of the horizontal axis, tables and grids rise together."""
+    sides = ({"panel": panel, "series": ["Mix", "Mix+"], "x": "all"} for panel in ("Tables", "Grids"))
+    left, right = sides
+    return claim(contrasts=[{"left": left, "right": right, "relation": relation, "margin": margin, "ranks": True}])
+
+
+def of_tables_and_grids(shares: Mapping[tuple[str, str, int], float]) -> Mapping[str, Result]:
+    """Runs by task, supervision and number of examples."""
+
+    def find(settings: Mapping[str, Any]) -> Found:
+        key = (settings.get("task", "tables"), settings["supervision"], settings["scale.num_examples"])
+        seed = settings["seed"]
+        return Found(make_record({("hard", "image"): marks(shares[key], seed)}, seed, run=f"{key}-{seed}"))
+
+    return {"made_up": collect("made_up", "nano", RANKED, find)}
+
+
+def test_ranks_say_whether_cells_rise_together() -> None:
+    cells = [(name, num) for name in ("mix", "mix_plus") for num in (10, 20)]
+    rising = {("tables", *cell): 0.2 * i + 0.1 for i, cell in enumerate(cells)}
+    for grids, effect, verdict in (
+        ((0.1, 0.2, 0.5, 0.9), 1.0, "holds"),
+        ((0.9, 0.5, 0.2, 0.1), -1.0, "fails"),
+        ((0.1, 0.3, 0.2, 0.9), 0.8, "holds"),
+        ((0.5, 0.5, 0.5, 0.5), 0.0, "not decided"),  # of equal cells there is no rank
+    ):
+        falling = {("grids", *cell): share for cell, share in zip(cells, grids, strict=True)}
+        found = judge(ranked(), of_tables_and_grids({**rising, **falling}))
+        assert found.effect is not None and found.effect.mean == pytest.approx(effect)
+        assert found.verdict == verdict
+    stepped = {("grids", *cell): 0.5 if i else 0.1 for i, cell in enumerate(cells)}
+    high = judge(ranked(margin=0.9), of_tables_and_grids({**rising, **stepped}))
+    assert high.verdict == "fails" and high.effect is not None and high.effect.mean == pytest.approx(0.6**0.5)
+    close = {(task, *cell): 0.1 + i / PROBLEMS for task in ("tables", "grids") for i, cell in enumerate(cells)}
+    found = judge(ranked(), of_tables_and_grids(close))
+    assert found.effect is not None and found.effect.ci_low is not None
+    assert found.effect.mean == pytest.approx(1)
+    assert found.effect.ci_low < 1, "problems are drawn, though all seeds agree"
+
+
 def test_the_mean_over_several_cells() -> None:
     both = {"panel": ["Tables", "Grids"], "x": "all"}
     found = judge(claim(at=both), result({"mix": 0.2, "mix_plus": 0.6}))
@@ -256,6 +300,8 @@ def test_shares_along_training_are_not_taken_for_certain() -> None:
     ({"of": "mean"}, "of=mean"),
     ({"ratio": 2}, "ratio: a measure in percent"),
     ({"bound": 3}, "one of right and bound"),
+    ({"ranks": True}, "ranks: left and right are as many cells, 3 or more"),
+    ({"ranks": True, "margin": 1}, "ranks: left, right and a margin between"),
     ({"relation": "within"}, "relation=within: a margin"),
     ({"relation": "over"}, "contrasts\\[0\\].relation='over': allowed are above"),
     ({"left": "text"}, "left='text': a mapping is expected"),
@@ -303,7 +349,7 @@ def test_the_ledger_between_its_markers() -> None:
         insert("# Title\n", "s2h", ["new"])
 
 
-@pytest.mark.parametrize("study", ["s2h", "rl4vlm", "sft_vs_rl", "beyond", "avr", "emt", "mmvp"])
+@pytest.mark.parametrize("study", ["s2h", "rl4vlm", "sft_vs_rl", "beyond", "avr", "emt", "mmvp", "compositional"])
 @pytest.mark.parametrize("scale", ["nano", "paper"])
 def test_claims_of_the_studies_name_cells_that_exist(scale: str, study: str) -> None:
     load = functools.cache(lambda name: artifacts.read_experiment(name, scale))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from vlmreason.files import read_plain_yaml
 from vlmreason.structure import nearest, structure
-from vlmreason.studies.estimates import Estimate, Sample, difference, estimate, minus, of_problems, of_run
+from vlmreason.studies.estimates import Estimate, Sample, correlation, difference, estimate, minus, of_problems, of_run
 from vlmreason.studies.experiment import Cell, Experiment
 from vlmreason.studies.measures import TIMES
 from vlmreason.studies.readings import Curve
@@ -50,7 +50,8 @@ class Contrast:
     Numbers are percentage points where the measure is in percent. ratio: instead of a difference, left is more or less
     than so many times right (within: neither is so many times the other), for measures that are one number per run. of:
     one number of a curve over the checkpoints of the last phase; `weighted`: mean with the horizontal axis as weight;
-    `gain`: last minus first, which is where the phase begins.
+    `gain`: last minus first, which is where the phase begins. ranks: instead of a difference, the rank correlation of
+    the cells of left with those of right, in their order, is above | below `margin`.
     """
 
     left: Side
@@ -60,6 +61,7 @@ class Contrast:
     margin: float = 0.0
     ratio: float | None = None
     of: Literal["mean", "weighted", "first", "last", "gain", "min", "max"] | None = None
+    ranks: bool = False
 
     def __post_init__(self) -> None:
         if (self.right is None) == (self.bound is None):
@@ -68,6 +70,8 @@ class Contrast:
             raise ValueError("bound: is above or below, without margin and ratio")
         if self.ratio is not None and (self.margin or self.ratio <= 0):
             raise ValueError(f"ratio={self.ratio}: a number above 0 is expected, without margin")
+        if self.ranks and (self.right is None or self.ratio is not None or abs(self.margin) >= 1):
+            raise ValueError("ranks: left, right and a margin between -1 and 1 are expected, no bound and no ratio")
         if self.relation == "within" and max(self.margin, (self.ratio or 1) - 1) <= 0:
             raise ValueError("relation=within: a margin above 0 or a ratio above 1 is expected")
 
@@ -166,7 +170,10 @@ def check(claim: Claim, experiment: Experiment) -> None:
     cells = list(experiment.cells())
     for contrast in claim.contrasts:
         sides = [side for side in (contrast.left, contrast.right) if side is not None]
-        _check_measures(contrast, [cell for side in sides for cell in _named(side, experiment, cells)])
+        named = [list(_named(side, experiment, cells)) for side in sides]
+        if contrast.ranks and (len(named[0]) != len(named[1]) or len(named[0]) < 3):
+            raise ValueError("ranks: left and right are as many cells, 3 or more")
+        _check_measures(contrast, [cell for side in named for cell in side])
 
 
 def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
@@ -196,7 +203,7 @@ def _whole(item: Any) -> Any:
     """A claim as it is written, with what its contrasts share (`at`: labels of both sides) put into each."""
     if not isinstance(item, dict):
         return item
-    keys = ("left", "right", "relation", "bound", "margin", "ratio", "of", "at")
+    keys = ("left", "right", "relation", "bound", "margin", "ratio", "of", "ranks", "at")
     shared, own = ({key: v for key, v in item.items() if (key in keys) == inside} for inside in (True, False))
     contrasts = own.get("contrasts", [{}])
     if not isinstance(contrasts, list) or not all(isinstance(contrast, dict) for contrast in contrasts):
@@ -284,14 +291,18 @@ def _cells(contrast: Contrast, result: Result, side: Side | None = None) -> list
 
 def _judged(contrast: Contrast, result: Result) -> Judged:
     sides = [side for side in (contrast.left, contrast.right) if side is not None]
-    samples = [_mean([_samples(cell, contrast) for cell in _cells(contrast, result, side)]) for side in sides]
+    by_cell = [[_samples(cell, contrast) for cell in _cells(contrast, result, side)] for side in sides]
+    samples = [_mean(side) for side in by_cell]
     cells = _cells(contrast, result)
     factor = 100 if cells[0].cell.measure.in_percent else 1
     shown = tuple(_each(estimate(side), lambda value: value * factor) for side in samples)
     num_wanted = min(len(cell.cell.seeds) for cell in cells)
     if contrast.ratio is not None:
         samples = [[replace(run, values=tuple(map(_log, run.values))) for run in side] for side in samples]
-    effect = estimate(samples[0]) if contrast.right is None else difference(*samples)
+    if contrast.ranks:
+        effect, factor = correlation(*by_cell), 1
+    else:
+        effect = estimate(samples[0]) if contrast.right is None else difference(*samples)
     effect = _each(effect, math.exp if contrast.ratio else lambda value: value * factor)
     return Judged(contrast, effect, _side(effect, contrast.limits(), num_wanted), shown, num_wanted)
 

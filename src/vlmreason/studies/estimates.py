@@ -22,6 +22,7 @@ from vlmreason.intervals import student_quantile, wilson_interval
 
 CONFIDENCE = 0.95
 NUM_SWEEPS = 20  # exact after one where no value is missing
+NUM_DRAWS = 1000  # of problems, for what has no formula
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,54 @@ def difference(left: Sequence[Sample], right: Sequence[Sample]) -> Estimate | No
     if any(a.by_problem != b.by_problem for a, b in pairs):
         return None
     return _estimate([minus(a, b) for a, b in pairs], lowest=-1.0)
+
+
+def correlation(left: Sequence[Sequence[Sample]], right: Sequence[Sequence[Sample]]) -> Estimate | None:
+    """Return the rank correlation (Spearman's) of the means of some cells with those of as many others, in their order.
+
+    It has a value for each seed that all cells have (0 where all of a side are equal). The interval is Student's over
+    seeds, no narrower than what problems drawn anew tell (percentiles). None where no seed is in all cells.
+    """
+    cells = [{run.seed: run for run in samples if set(run.values) - {None}} for samples in (*left, *right)]
+    seeds = [seed for seed in cells[0] if all(seed in cell for cell in cells)]
+    if not seeds:
+        return None
+    rng = np.random.default_rng(0)
+    sides: list[list[np.ndarray]] = []
+    least: list[int] = []  # problems of a side that all of its runs have
+    for side in (cells[: len(left)], cells[len(left) :]):
+        least.append(min(len(cell[seed].values) for cell in side for seed in seeds))
+        drawn_DP = np.vstack([np.arange(least[-1]), rng.integers(least[-1], size=(NUM_DRAWS, least[-1]))])
+        sides.append([np.stack([_means(cell[seed], drawn_DP) for cell in side], axis=1) for seed in seeds])
+    found_SD = np.array([_spearman(*both) for both in zip(*sides, strict=True)])
+    found = _estimate([of_run(seed, value) for seed, value in zip(seeds, found_SD[:, 0], strict=True)], lowest=-1.0)
+    if found is None or min(least) == 1:
+        return of_shares(found, lowest=-1.0)
+    tails = (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE)
+    low, high = map(float, np.percentile(found_SD[:, 1:].mean(axis=0), tails))
+    if found.ci_low is not None and found.ci_high is not None:
+        low, high = min(low, found.ci_low), max(high, found.ci_high)
+    return of_shares(replace(found, ci_low=low, ci_high=high), lowest=-1.0)
+
+
+def _means(run: Sample, drawn_DP: np.ndarray) -> np.ndarray:
+    """Mean of each draw of problems; one without a value counts as 0."""
+    values_DP = np.array(run.values, dtype=float)[drawn_DP]
+    there_DP = ~np.isnan(values_DP)
+    means_D: np.ndarray = np.where(there_DP, values_DP, 0.0).sum(axis=1) / np.maximum(1, there_DP.sum(axis=1))
+    return means_D
+
+
+def _spearman(left_DM: np.ndarray, right_DM: np.ndarray) -> np.ndarray:
+    """Correlation of the ranks of each row, equal values sharing theirs."""
+    centred = []
+    for values_DM in (left_DM, right_DM):
+        others_DMM = values_DM[:, None, :]
+        ranks_DM = (others_DMM < values_DM[:, :, None]).sum(2) + (others_DMM == values_DM[:, :, None]).sum(2) / 2
+        centred.append(ranks_DM - ranks_DM.mean(axis=1, keepdims=True))
+    norms_D = np.sqrt(np.square(centred[0]).sum(axis=1) * np.square(centred[1]).sum(axis=1))
+    found_D: np.ndarray = (centred[0] * centred[1]).sum(axis=1) / np.where(norms_D > 0, norms_D, 1.0)
+    return found_D
 
 
 def minus(left: Sample, right: Sample) -> Sample:
