@@ -20,7 +20,10 @@ from vlmreason.structure import structure
 from vlmreason.supervision import Supervision
 
 CONF = Path(__file__).parents[1] / "conf"
-PRETRAINING = ("nano_pretraining", "nano_reading", "nano_reading_even", "nano_scenes")
+PRETRAINING = (
+    *("nano_pretraining", "nano_reading", "nano_reading_even", "nano_scenes"),
+    *("nano_chains", "nano_no_chains"),
+)
 OF_ENVIRONMENTS = {"expert"}  # composed with one only: tests/commands/test_env_compose.py
 STRATEGIES = sorted({path.stem for path in (CONF / "supervision").glob("*.yaml")} - {*PRETRAINING} - OF_ENVIRONMENTS)
 SINGLE = {
@@ -453,6 +456,15 @@ def test_the_even_control_shows_every_length_in_both_views() -> None:
 
 
 LONG = ("list", "trail", "walk")
+
+
+def test_the_control_of_chains_lacks_them_alone() -> None:
+    chains, control = load("nano_chains"), load("nano_no_chains")
+    assert list(chains.phases) == list(control.phases) == ["captions", "skills"]
+    assert chains.phase("captions") == control.phase("captions")
+    parts = dict(chains.phase("skills").parts)
+    assert parts.pop("chain").level == "chain" and parts == control.phase("skills").parts
+    assert replace(chains.phase("skills"), parts=parts) == control.phase("skills")
 
 
 def test_levels_are_checked_against_the_tasks() -> None:
