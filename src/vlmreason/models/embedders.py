@@ -20,25 +20,29 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vlmreason.files import write_json_atomic
 from vlmreason.models.composed.loading import Place, find_part, load_part, load_whole
 from vlmreason.models.composed.towers import square
 from vlmreason.models.contract import Prompt
 from vlmreason.models.networks.encoders import digest, freeze, halves
-from vlmreason.models.networks.features import tower_states
+from vlmreason.models.networks.features import placed_states, tower_states
 from vlmreason.models.networks.store import FeatureStore, picture_key
 from vlmreason.models.vlm.hugging_face import download
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.saved import read_config
 from vlmreason.pictures import Picture
 
+_SEEN = "preprocessor_config.json"
 PIXELS = 32  # px, side of pictures that are compared as they are
 
 
 class PictureEmbedder(Protocol):
-    """What gives pictures vectors. identity: names it to the last weight, in a few characters."""
+    """What gives pictures vectors. identity: names it to the last weight, in a few characters; both: whether it gives
+    vectors of texts, too, that are compared with them."""
 
     width: int
     identity: str
+    both: bool
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """Give one vector for each prompt, (B, D) in float32. Raises ValueError where it has none."""
@@ -49,6 +53,7 @@ class Pixels:
 
     width = 3 * PIXELS**2
     identity = f"pixels-{PIXELS}"
+    both = False
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """Return pixels (B, D). Raises ValueError for a text."""
@@ -58,6 +63,8 @@ class Pixels:
 
 class TowerOf:
     """The vision tower of a model of the suite that has LLaVA's layout."""
+
+    both = False
 
     def __init__(self, base: Learner) -> None:
         """Raises ValueError for another layout."""
@@ -73,6 +80,11 @@ class TowerOf:
         """Return means over places (B, D). Raises ValueError for a text."""
         shown = [Prompt("", self._sized(_picture(prompt))) for prompt in prompts]
         return tower_states(self.base, shown).mean(dim=1).cpu()
+
+    @torch.no_grad()
+    def places(self, prompts: Sequence[Prompt], grid: int) -> Tensor:
+        """Return what the projector gets of pictures (B, F), of grid x grid places."""
+        return placed_states(self.base, [Prompt("", self._sized(_picture(one))) for one in prompts], grid).cpu()
 
     def _sized(self, picture: Picture) -> Picture:
         """A picture at the side of a model that takes one size alone."""
@@ -96,6 +108,16 @@ class Sight:
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
         seen = torch.from_numpy(np.stack([self._square(image) for image in images])).permute(0, 3, 1, 2)
         return (seen.float() / 255 - mean) / std
+
+    def save(self, directory: Path) -> None:
+        """Write it where an encoder's directory says how it sees."""
+        write_json_atomic(
+            directory / _SEEN,
+            {
+                "size": self.resized, "do_center_crop": self.crop, "crop_size": self.side, "resample": self.resample,
+                "image_mean": list(self.mean), "image_std": list(self.std),
+            },
+        )  # fmt: skip
 
     def _square(self, picture: Picture) -> Picture:
         image, way = Image.fromarray(picture), Image.Resampling(self.resample)
@@ -141,7 +163,7 @@ class HubEncoder:
     def _pictures(self, images: Sequence[Picture]) -> Tensor:
         pixels = self.sight.pixels(images).to(self.model.device)
         if self.both:
-            return _vectors(self.model.get_image_features(pixel_values=pixels))
+            return vectors_in(self.model.get_image_features(pixel_values=pixels)).float().cpu()
         out = self.model(pixel_values=pixels)
         if (pooled := getattr(out, "pooler_output", None)) is not None:
             found: Tensor = pooled.flatten(1)
@@ -155,10 +177,21 @@ class HubEncoder:
     def _texts(self, texts: Sequence[str]) -> Tensor:
         if not self.both:
             raise ValueError(f"{type(self.model).__name__}: it sees pictures alone, and has no vectors of texts")
+        found = self.model.get_text_features(**self.tokens(texts).to(self.model.device))
+        return vectors_in(found).float().cpu()
+
+    def tokens(self, texts: Sequence[str]) -> Any:
+        """Return texts as the model gets them, what is too long cut off."""
         most = int(self.model.config.text_config.max_position_embeddings)
         fill = "max_length" if self.model.config.model_type.startswith("siglip") else "longest"
-        tokens = self.tokenizer(list(texts), padding=fill, truncation=True, max_length=most, return_tensors="pt")
-        return _vectors(self.model.get_text_features(**tokens.to(self.model.device)))
+        return self.tokenizer(list(texts), padding=fill, truncation=True, max_length=most, return_tensors="pt")
+
+    def save(self, directory: Path) -> None:
+        """Write what opens again by the directory's name."""
+        self.model.save_pretrained(directory, safe_serialization=True)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(directory)
+        self.sight.save(directory)
 
 
 class KeptVectors:
@@ -208,10 +241,10 @@ def _picture(prompt: Prompt) -> Picture:
     return prompt.image
 
 
-def _vectors(found: Any) -> Tensor:
-    """What a library's model returns, as vectors."""
+def vectors_in(found: Any) -> Tensor:
+    """Return the vectors in what a library's model returns."""
     vectors: Tensor = found if isinstance(found, Tensor) else found.pooler_output
-    return vectors.float().cpu()
+    return vectors
 
 
 def _without_pooler(config: Any) -> dict[str, Any]:
@@ -225,7 +258,7 @@ def _without_pooler(config: Any) -> dict[str, Any]:
 
 def _sight(place: Place) -> Sight:
     """How pictures are shown, by preprocessor_config.json. Raises ValueError."""
-    name = "preprocessor_config.json"
+    name = _SEEN
     if place.commit is None:
         path = Path(place.id) / name
         if not path.is_file():

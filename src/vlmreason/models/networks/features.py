@@ -76,14 +76,19 @@ class FrozenFeatures:
 
     def _picture(self, prompts: Sequence[Prompt]) -> Tensor:
         """(B, D * grid * grid), or fewer places where the tower has fewer."""
-        states_BPD = tower_states(self.base, prompts)
-        side = math.isqrt(states_BPD.shape[1])
-        assert side**2 == states_BPD.shape[1]
-        states_BDHW = states_BPD.transpose(1, 2).reshape(len(prompts), -1, side, side)
-        if side > self.settings.grid:
-            states_BDHW = F.adaptive_avg_pool2d(states_BDHW, self.settings.grid)
-        flat_BF: Tensor = states_BDHW.flatten(1)
-        return flat_BF
+        return placed_states(self.base, prompts, self.settings.grid)
+
+
+def placed_states(base: Learner, prompts: Sequence[Prompt], grid: int) -> Tensor:
+    """Return `tower_states` in one row of each picture (B, D * grid * grid), means of places where there are more."""
+    states_BPD = tower_states(base, prompts)
+    side = math.isqrt(states_BPD.shape[1])
+    assert side**2 == states_BPD.shape[1]
+    states_BDHW = states_BPD.transpose(1, 2).reshape(len(prompts), -1, side, side)
+    if side > grid:
+        states_BDHW = F.adaptive_avg_pool2d(states_BDHW, grid)
+    flat_BF: Tensor = states_BDHW.flatten(1)
+    return flat_BF
 
 
 def tower_states(base: Learner, prompts: Sequence[Prompt]) -> Tensor:
