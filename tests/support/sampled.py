@@ -12,6 +12,7 @@ READ_FROM_FILES = (
     "cifar100",
     "image_folders",
     "mmvp_files",
+    "mmvp_vlm_files",
 )
 """Tasks whose problems are files of the user's: nothing to check without them (they have tests of their own)."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlmreason.assembly import build
 from vlmreason.assembly.searches import Settings, mine
 
 CONFIG = "mine"
@@ -22,6 +23,4 @@ CONFIG = "mine"
 
 def run(cfg: dict[str, Any]) -> Path:
     """Search, write the results; returns the page."""
-    from vlmreason.assembly import build
-
     return mine(build.settings(Settings, cfg))

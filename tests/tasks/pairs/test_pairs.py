@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vlmreason.evaluation.groups import by_group
 from vlmreason.streams import SPLITS
 from vlmreason.tasks.pairs.base import PATTERNS, chosen
 from vlmreason.tasks.pairs.mmvp_files import MMVPFiles
+from vlmreason.tasks.pairs.mmvp_vlm_files import FOLDERS, MMVPVLMFiles
 from vlmreason.tasks.pairs.visual_pairs import DETAILS, PairSizes, VisualPairs
 
 TASK = VisualPairs(PairSizes())
@@ -64,6 +66,15 @@ def test_pairs_count_where_both_are_right() -> None:
 )  # fmt: skip
 def test_answers_are_read(response: str, found: int | None) -> None:
     assert chosen(response, ("Open", "closed")) == found
+
+
+def test_statements_are_as_different_as_the_values() -> None:
+    """Every value of every detail has one statement, and the options keep their order."""
+    for pattern, (_, values) in DETAILS.items():
+        state = TASK.sample(pattern, "train", 0).state
+        said = {value: TASK.statements(replace(state, values=(value, state.values[0])))[0] for value in values}
+        assert len(set(said.values())) == len(values)
+        assert TASK.statements(state) == (said[state.values[0]], said[state.values[1]])
 
 
 def mmvp(folder: Path, rows: list[dict[str, Any]] | None = None, num: int = 300, **settings: Any) -> MMVPFiles:
@@ -127,3 +138,61 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "MMVP Images" / "3.jpg").unlink()
     with pytest.raises(ValueError, match=r"MMVP Images/3\.jpg"):
         task.sample("pairs", "test", 0)
+
+
+STATED = ("a dog facing left", "a dog facing right", "an open door", "a closed door")
+KINDS = ("Orientation", "Orientation", "State And Condition", "State And Condition")
+
+
+def mmvp_vlm(folder: Path, root: str = FOLDERS[0], blank: str = " ", **changes: Any) -> MMVPVLMFiles:
+    """Two pairs in the published layout; `changes`: lists of cells."""
+    cells: dict[str, Any] = {"Statement": STATED, "Question ID": (1, 2, 3, 4), "Type": KINDS} | changes
+    for number, kind in zip((1, 2, 3, 4), KINDS, strict=True):
+        place = folder / root / kind.replace(" ", blank)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(place / f"{number}.jpg")
+    with (folder / "Questions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(cells)
+        writer.writerows(zip(*cells.values(), strict=True))
+    return MMVPVLMFiles(data=str(folder / "Questions.csv"))
+
+
+@pytest.mark.parametrize(("root", "blank"), [(FOLDERS[0], "_"), (FOLDERS[1], " ")])
+def test_statements_and_pictures_are_read_by_either_name(tmp_path: Path, root: str, blank: str) -> None:
+    task = mmvp_vlm(tmp_path, root, blank)
+    states = [task.sample("pairs", "test", number).state for number in range(4)]
+    assert [task.num_problems("pairs", split) for split in SPLITS] == [0, 0, 4]
+    own = [task.statements(state)[task.right(state)] for state in states]
+    assert own == list(STATED) and {task.right(state) for state in states[::2]} == {0, 1}, "not always the first one"
+    for one, other in (states[:2], states[2:]):
+        assert task.groups(one) == task.groups(other) and task.statements(one) == task.statements(other)
+        assert task.right(one) != task.right(other) and task.prompt(one, "image") == task.prompt(other, "image")
+    assert [task.groups(state)["pattern"] for state in states] == list(KINDS)
+    assert all(task.score(state, task.answer(state)).correct for state in states)
+    assert all(task.score(state, own[number]).correct for number, state in enumerate(states))
+    assert task.draw(states[3]).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Question ID": (1, 2, 3, 5)}, "number 3 has no partner|picture 5: neither"),
+        ({"Question ID": (1, 2, 4, 4)}, "number 4 is there twice"),
+        ({"Type": ("Orientation", "Orientation", KINDS[2], "Orientation")}, "picture 4: neither"),
+        ({"Statement": (*STATED[:3], STATED[2])}, "number 3 and its partner have one statement"),
+        ({"Question ID": (1, 2, 3, "x")}, "Question ID='x': a row's number"),
+        ({"Statement": (*STATED[:3], " ")}, "Statement=' ': a text of 1 to 2000"),
+    ],
+)
+def test_statements_that_are_no_pairs_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mmvp_vlm(tmp_path, **changes).sample("pairs", "test", 0)
+
+
+def test_pairs_with_questions_alone_have_no_statements(tmp_path: Path) -> None:
+    task = mmvp(tmp_path, num=2)
+    with pytest.raises(ValueError, match="task=mmvp_files: pairs have no statements; mmvp_vlm_files and visual_pairs"):
+        task.statements(task.sample("pairs", "test", 0).state)
+    with pytest.raises(ValueError, match=r"task\.columns=\['a', 'a', 'b'\]: three names are expected"):
+        MMVPVLMFiles(columns=("a", "a", "b"))

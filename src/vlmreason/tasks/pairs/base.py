@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Score, Task
+from vlmreason.tasks.on_disk import shown
 
 LETTERS = ("a", "b")
+MAX_TEXT = 2000  # characters of a cell of a file
 PATTERNS = (
     "orientation", "feature", "state", "count", "position", "color", "structure", "text", "viewpoint",
 )  # fmt: skip
@@ -33,6 +35,13 @@ class PairTask(Task[Any]):
     @abstractmethod
     def right(self, state: Any) -> int:
         """Say which option is right, 0 or 1."""
+
+    def statements(self, state: Any) -> tuple[str, str]:
+        """Return what holds of the picture if option (a) or (b) is right, as words after "a photo of".
+
+        Raises ValueError for pairs that come with questions alone.
+        """
+        raise ValueError(f"task={self.name}: pairs have no statements; mmvp_vlm_files and visual_pairs have")
 
     def asked(self, state: Any, question: str) -> str:
         """Write question and options as the benchmark does, and how to answer."""
@@ -73,3 +82,11 @@ def chosen(response: str, options: Sequence[str]) -> int | None:
         if re.search(rf"(?<!\w){re.escape(' '.join(option.lower().split()))}(?!\w)", given)
     ]
     return named[0] if len(named) == 1 else None
+
+
+def cell(row: Any, name: str) -> str:
+    """Return the text of a row of a file. Raises ValueError for none and for more than MAX_TEXT characters."""
+    value = row[name]
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+        raise ValueError(f"{name}={shown(value)}: a text of 1 to {MAX_TEXT} characters is expected")
+    return value

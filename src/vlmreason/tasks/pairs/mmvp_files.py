@@ -16,7 +16,7 @@ from vlmreason.pictures import Picture
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Modality
 from vlmreason.tasks.on_disk import DiskTask, Rows, shown
-from vlmreason.tasks.pairs.base import LETTERS, PairTask
+from vlmreason.tasks.pairs.base import LETTERS, PairTask, cell
 
 CORRECTED: Mapping[str, frozenset[int]] = {
     "published": frozenset(),
@@ -25,7 +25,6 @@ CORRECTED: Mapping[str, frozenset[int]] = {
 }
 """Rows, from 1, whose answer is the other one than is published."""
 
-_MAX_TEXT = 2000
 _OPTIONS = re.compile(r"\(a\)\s*(.+?)\s*\(b\)\s*(.+)", re.IGNORECASE | re.DOTALL)
 
 
@@ -67,8 +66,8 @@ class MMVPFiles(PairTask, DiskTask[MMVPState]):
         self.picture_name, self.labels = picture_name, labels
 
     def read(self, row: Any) -> MMVPState:
-        question, options = (_text(row, name) for name in ("Question", "Options"))
-        index, given = _text(row, "Index"), _text(row, "Correct Answer").strip().lower()
+        question, options = (cell(row, name) for name in ("Question", "Options"))
+        index, given = cell(row, "Index"), cell(row, "Correct Answer").strip().lower()
         if not index.isascii() or not index.isdecimal() or not 1 <= int(index[:9]) <= 10**6:
             raise ValueError(f"Index={shown(index)}: a row's number from 1 on is expected")
         number, found = int(index), _OPTIONS.fullmatch(options.strip())
@@ -121,10 +120,3 @@ def _check(rows: Rows[MMVPState], places: Mapping[Hashable, Sized]) -> None:
             raise ValueError(f"{rows.path}: Index {number} has no partner, and a pair is rows 2k - 1 and 2k")
         if (partner.question, partner.choices) != (state.question, state.choices):
             raise ValueError(f"{rows.path}: Index {number} and its partner ask different things")
-
-
-def _text(row: Any, name: str) -> str:
-    value = row[name]
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_TEXT:
-        raise ValueError(f"{name}={shown(value)}: a text of 1 to {_MAX_TEXT} characters is expected")
-    return value

@@ -41,6 +41,29 @@ DETAILS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Of each pattern its question and the values of its detail."""
 
+STATEMENTS: Mapping[str, str | Mapping[str, str]] = {
+    "orientation": "an arrow that points {}",
+    "feature": {"yes": "a body with a cross on it", "no": "a body with no cross on it"},
+    "state": {"open": "a body with an open lid", "closed": "a body with a closed lid"},
+    "count": {
+        "one": "a row of one dot",
+        "two": "a row of two dots",
+        "three": "a row of three dots",
+        "four": "a row of four dots",
+    },
+    "position": {
+        "left": "a block left of a body",
+        "right": "a block right of a body",
+        "above": "a block above a body",
+        "below": "a block below a body",
+    },
+    "color": "a {} block",
+    "structure": "a {} body",
+    "text": "the letter {}",
+    "viewpoint": {"front": "a body from the front", "above": "a body from above"},
+}
+"""Of each pattern what holds of a picture with a value, for towers that compare pictures with texts."""
+
 _TURNS = {"right": 0.0, "down": 90.0, "left": 180.0, "up": 270.0}
 _SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 
@@ -133,6 +156,11 @@ class VisualPairs(PairTask):
 
     def right(self, state: PairState) -> int:
         return state.values.index(getattr(state.details, state.pattern))
+
+    def statements(self, state: PairState) -> tuple[str, str]:
+        form = STATEMENTS[state.pattern]
+        first, second = (form.format(one) if isinstance(form, str) else form[one] for one in state.values)
+        return first, second
 
     def text(self, state: PairState) -> str:
         """Return a line for each detail."""
