@@ -97,8 +97,9 @@ class Phase:
     A phase of `captions` has no parts: the vision tower alone learns to say what every patch of pictures shows, and
     `num_examples` counts pictures; by `keep` its tokens stay near those of before, as a trained decoder expects them.
     With `match` the next tokens of every picture that is answered directly are pulled to those that the model itself
-    gives the same problem as text. With `marks` a phase ends as soon as all are reached, and where it ends without them
-    the next one does not begin (`trainer.marks`).
+    gives the same problem as text; with `kl_weight` those of every response stay near what the model that the phase
+    began with gives them (as by `algorithm.kl_weight`, here over the whole vocabulary). With `marks` a phase ends as
+    soon as all are reached, and where it ends without them the next one does not begin (`trainer.marks`).
     """
 
     num_examples: int
@@ -117,6 +118,7 @@ class Phase:
     condition: bool = False  # whether responses begin with the line on the kind of the problem, of tasks that have one
     choose: Choice | None = None  # which examples of a step are trained on; null: all
     match: float = 0.0  # weight of how far answers to pictures are from those to the same problems as text
+    kl_weight: float = 0.0  # of the divergence from the phase's start (nats per response token) beside the loss
     batch_size: int | None = None  # examples of one optimizer step; null: the scale's
     optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
 
@@ -267,6 +269,10 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.match={phase.match}: 0 or more is expected")
     if phase.match and not any("image" in part.views for part in phase.parts.values()):
         raise ValueError(f"{where}.match={phase.match}: has no effect, no part shows pictures in the view image")
+    if not 0 <= phase.kl_weight < math.inf:
+        raise ValueError(f"{where}.kl_weight={phase.kl_weight}: 0 or more is expected")
+    if phase.match and phase.kl_weight:
+        raise ValueError(f"{where}: match and kl_weight exclude each other in a phase")
     if phase.choose is not None:
         _check_choice(f"{where}.choose", phase.choose, phase)
     if phase.parts and all(part.own is not None for part in phase.parts.values()):
@@ -295,6 +301,8 @@ def _check_captions(where: str, phase: Phase) -> None:
         raise ValueError(f"{where}: parts and captions exclude each other, a phase of captions reads patches alone")
     if min(phase.captions.values()) < 1:
         raise ValueError(f"{where}.captions={phase.captions}: 1 or more pictures of a step are expected for each task")
+    if phase.kl_weight:
+        raise ValueError(f"{where}.kl_weight={phase.kl_weight}: has no effect on captions; keep has")
     if phase.batch_size is not None:
         raise ValueError(f"{where}.batch_size={phase.batch_size}: has no effect, captions says what a step holds")
     if phase.train == "all" or "language_model" in phase.train:

@@ -115,6 +115,7 @@ def tiny_run(run_dir: Path, phases: Mapping[str, Mapping[str, Any]] = TWO_PHASES
         "evaluate": None,
         "learner": None,
         "shared": None,
+        "build": None,
     }
     arguments |= {key: changes.pop(key) for key in list(changes) if key in arguments}
     learner = arguments.pop("learner") or tiny_learner()

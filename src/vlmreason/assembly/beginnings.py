@@ -65,6 +65,7 @@ def names(cfg: Config, **further: Any) -> dict[str, str]:
                 "batch_size": phase.batch_size or trainer.batch_size,
                 "optimizer": dataclasses.asdict(structure(OptimizerSettings, {**vars(optimizer), **phase.optimizer})),
                 **({"match": phase.match} if phase.match else {}),
+                **({"kl_weight": phase.kl_weight} if phase.kl_weight else {}),
                 **({"own": own} if (own := {key: one.own for key, one in phase.parts.items() if one.own}) else {}),
                 **({"choose": dataclasses.asdict(phase.choose)} if phase.choose else {}),
                 **({"marks": asked, "missed": trainer.marks} if asked else {}),

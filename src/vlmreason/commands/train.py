@@ -72,7 +72,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
         with beginnings.build_beginnings(cfg, learner.source, folder) as shared:
             final = train(
                 learner, tasks, supervision, task.name, own.seed, optimizer, trainer, folder, logger, while_training,
-                stages, shared,
+                stages, shared, functools.partial(build.build_learner, cfg),
             )  # fmt: skip
     except Stopped as stopped:
         if not strategies.is_first() and not isinstance(stopped, Lost):

@@ -95,6 +95,20 @@ class Learner:
         losses_N, segments_N = self.model.token_losses(batch)
         return losses_N, segments_N
 
+    def losses_and_divergences(self, batch: Mapping[str, Tensor], start: Learner) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `token_losses` gives and, between the two, the divergence (N) of each token's distribution.
+
+        It is KL(this model || start) over the whole vocabulary, in nats; nothing is learned by `start`.
+        """
+        with torch.no_grad():
+            start_ND = _at_targets(start.model, batch)[0]
+        hidden_ND, targets_N, segments_N = _at_targets(self.model, batch)
+        pieces = _in_pieces(
+            _loss_and_divergence, self.model.lm_head, (hidden_ND, targets_N, start_ND), start.model.lm_head
+        )
+        losses_N, divergences_N = map(torch.cat, zip(*pieces, strict=True))
+        return losses_N, divergences_N, segments_N
+
     def token_scores(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TokenScores:
         """Say how likely the response tokens of a batch are when it is sampled at a temperature (`sample`).
 
@@ -290,19 +304,19 @@ class Learner:
 
 def _token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     hidden_ND, targets_N, segments_N = _at_targets(model, batch)
-    return torch.cat(_in_pieces(_cross_entropy, model.lm_head, hidden_ND, targets_N)), segments_N
+    return torch.cat(_in_pieces(_cross_entropy, model.lm_head, (hidden_ND, targets_N))), segments_N
 
 
-def _in_pieces(compute: Callable[..., Any], head: Any, hidden_ND: Tensor, targets_N: Tensor, *more: Any) -> list[Any]:
-    """`compute(head, hidden, targets, *more)` of pieces that hold about MAX_LOGITS logits.
+def _in_pieces(compute: Callable[..., Any], head: Any, of_tokens: Sequence[Tensor], *more: Any) -> list[Any]:
+    """`compute(head, *of_tokens, *more)` of pieces of these (N, ...) that hold about MAX_LOGITS logits.
 
     Where there are several, they are computed again for the gradient.
     """
     num_rows = max(_ROWS_STEP, MAX_LOGITS // head.weight.shape[0] // _ROWS_STEP * _ROWS_STEP)
-    pairs = zip(torch.split(hidden_ND, num_rows), torch.split(targets_N, num_rows), strict=True)
-    if len(targets_N) <= num_rows:
-        return [compute(head, *pair, *more) for pair in pairs]
-    return [checkpoint(compute, head, *pair, *more, use_reentrant=False) for pair in pairs]
+    parts = zip(*(torch.split(values, num_rows) for values in of_tokens), strict=True)
+    if len(of_tokens[0]) <= num_rows:
+        return [compute(head, *part, *more) for part in parts]
+    return [checkpoint(compute, head, *part, *more, use_reentrant=False) for part in parts]
 
 
 def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, never: int) -> TokenScores:
@@ -311,7 +325,7 @@ def _token_scores(model: Any, batch: Mapping[str, Tensor], temperature: float, n
     wanted_BL = targets_BL != IGNORED
     rows_N, at_N = wanted_BL.nonzero(as_tuple=True)
     at_targets = hidden_BLD[rows_N, at_N], targets_BL[rows_N, at_N]
-    scores = _in_pieces(_log_probabilities, model.lm_head, *at_targets, temperature, never)
+    scores = _in_pieces(_log_probabilities, model.lm_head, at_targets, temperature, never)
     first_B = wanted_BL.int().argmax(dim=1)
     return TokenScores(
         logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
@@ -336,7 +350,8 @@ def _following_scores(model: Any, batch: Mapping[str, Tensor], temperature: floa
         past_key_values=cache, use_cache=True,
     )[0]  # fmt: skip
     before_RMD = torch.cat([context_RD[:, None], hidden_RMD[:, :-1]], dim=1)
-    scores = _in_pieces(_log_probabilities, model.lm_head, before_RMD[wanted_RM], ids_RM[wanted_RM], temperature, never)
+    at_targets = before_RMD[wanted_RM], ids_RM[wanted_RM]
+    scores = _in_pieces(_log_probabilities, model.lm_head, at_targets, temperature, never)
     return TokenScores(
         logprobs_N=torch.cat([logprobs for logprobs, _ in scores]),
         entropies_N=torch.cat([entropies for _, entropies in scores]),
@@ -362,7 +377,8 @@ def _continuations(
     )[0]  # fmt: skip
     before_RMD = torch.cat([asked_BLD[rows_R, -1:], hidden_RMD[:, :-1]], dim=1)
     wanted_RM = mask_RM.bool()
-    scores = _in_pieces(_log_probabilities, model.lm_head, before_RMD[wanted_RM], ids_RM[wanted_RM], 1.0, never)
+    at_targets = before_RMD[wanted_RM], ids_RM[wanted_RM]
+    scores = _in_pieces(_log_probabilities, model.lm_head, at_targets, 1.0, never)
     logprobs_N = torch.cat([logprobs for logprobs, _ in scores])
     return _sums(logprobs_N, wanted_RM.nonzero()[:, 0], len(rows_R))
 
@@ -441,6 +457,17 @@ def draw(logits_BV: Tensor, number_B: Tensor, temperature: float) -> tuple[Tenso
 
 def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(_project(head, hidden_ND).float(), targets_N, reduction="none")
+
+
+def _loss_and_divergence(
+    head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, start_ND: Tensor, start_head: nn.Module
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the targets and KL(model || start), (N) each."""
+    logs_NV = F.log_softmax(_project(head, hidden_ND).float(), dim=-1)
+    with torch.no_grad():
+        start_NV = F.log_softmax(_project(start_head, start_ND).float(), dim=-1)
+    losses_N = -logs_NV.gather(1, targets_N[:, None])[:, 0]
+    return losses_N, (logs_NV.exp() * (logs_NV - start_NV)).sum(dim=-1)
 
 
 def _hidden(model: Any, batch: Mapping[str, Tensor]) -> Tensor:

@@ -108,6 +108,12 @@ class PhaseModule(L.LightningModule):
         """Return what the progress bar says of the latest step."""
         return {"loss": f"{self.last.get('loss', float('nan')):.4f}"}
 
+    def hold_start(self, make: Callable[[], Learner]) -> Learner:
+        """Return the model that the phase began with, which `make` makes, frozen and where this one is."""
+        start = make()
+        start.model.to(self.device).eval().requires_grad_(False)
+        return start
+
     def all_optimizers(self) -> list[Any]:
         found = self.optimizers(use_pl_optimizer=True)
         return found if isinstance(found, list) else [found]

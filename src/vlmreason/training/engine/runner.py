@@ -15,6 +15,7 @@ train, and the first one writes; a stop that one is asked for is a stop of all, 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -58,10 +59,12 @@ def train(
     evaluate: Evaluate | None = None,
     further: Sequence[Stage] = (),
     shared: Beginnings | None = None,
+    build: Callable[[Path | None], Learner] | None = None,
 ) -> Path:
     """Train the phases of the supervision, then `further` ones; returns the directory of the final model.
 
-    `shared`: first phases that other runs have trained, or may take from this one.
+    `shared`: first phases that other runs have trained, or may take from this one; `build`: makes the learner anew,
+    from a directory where it is given.
     Raises Stopped, ValueError, OSError.
     Everything that can be checked is checked before the first step, of all phases.
     """
@@ -73,12 +76,15 @@ def train(
     data_of_phases = mixtures(supervision, task, seed)
     for row in (row for mixture in data_of_phases.values() for row in mixture.describe()):
         tasks[str(row["task"])].sample(str(row["level"]), "train", 0)  # raises for a level the sizes do not allow
-    stages: list[Stage] = [
-        SupervisedStage(learner, data_of_phases[name], tasks, phase, optimizers[name], settings, task)
-        if phase.parts
-        else CaptionStage(learner, tasks, name, phase, optimizers[name], seed)
-        for name, phase in supervision.phases.items()
-    ]
+    stages: list[Stage] = []
+    for name, phase in supervision.phases.items():
+        before = run_dir / "checkpoints" / stages[-1].name if stages else None
+        start = functools.partial(build, before) if build else None
+        stages.append(
+            SupervisedStage(learner, data_of_phases[name], tasks, phase, optimizers[name], settings, task, start)
+            if phase.parts
+            else CaptionStage(learner, tasks, name, phase, optimizers[name], seed)
+        )
     stages += further
     names = tuple(stage.name for stage in stages)
     if shared and stages:
@@ -122,8 +128,8 @@ def train(
             float32 = settings.precision == "32-true" and settings.strategy not in strategies.SHARDED
             place = PhaseSettings(stage.name, stage.train, first_step, seed, lambda: stop.requested, narrow, float32)
             module = stage.module(place)
-            before = [other.train for other in stages if other.name in (*state.done, stage.name)]
-            changed = {parameter for train in before for parameter, _ in learner.trained_parameters(train)}
+            trains = [other.train for other in stages if other.name in (*state.done, stage.name)]
+            changed = {parameter for train in trains for parameter, _ in learner.trained_parameters(train)}
             pace = stage.pace(settings)
             keeper = RunKeeper(
                 run_dir,

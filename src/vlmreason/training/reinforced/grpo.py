@@ -109,8 +109,7 @@ class GroupRelativePolicyOptimization(Policy):
             raise ValueError(f"algorithm.groups={self.algorithm.groups}: one or more for every process is expected")
         if self.algorithm.kl_weight and self._reference is None:
             assert self._make_reference is not None
-            self._reference = self._make_reference()
-            self._reference.model.to(self.device).eval().requires_grad_(False)
+            self._reference = self.hold_start(self._make_reference)
 
     def roll_out(self) -> list[Turn]:
         settings, world = self.algorithm, strategies.group_size()

@@ -30,7 +30,8 @@ class SupervisedFineTuning(PhaseModule):
     step in all processes, however it is cut. `filler(step, picture)` gives an example of a step with or without a
     picture. `match`: weight of the mean divergence of pictures from the same problems as text. `choose`: which examples
     of a step are trained on. `own`: what the model answers to examples, by their
-    numbers, that come without a response.
+    numbers, that come without a response. `kl_weight`: of the divergence of each response token from the model that
+    `start` makes.
     """
 
     def __init__(
@@ -43,9 +44,18 @@ class SupervisedFineTuning(PhaseModule):
         match: float = 0.0,
         choose: Choice | None = None,
         own: Callable[[Sequence[int]], Step] | None = None,
+        kl_weight: float = 0.0,
+        start: Callable[[], Learner] | None = None,
     ) -> None:
         super().__init__(learner, optimizer, num_steps, phase)
         self.filler, self.match, self.choose, self.own = filler, match, choose, own
+        self.kl_weight, self._make_start = kl_weight, start
+        self._start: Learner | None = None
+
+    def on_fit_start(self) -> None:
+        if self.kl_weight:
+            assert self._make_start is not None
+            self._start = self.hold_start(self._make_start)
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
@@ -57,7 +67,7 @@ class SupervisedFineTuning(PhaseModule):
             chosen |= kept
         with self.computing():
             found = self._backward(batch)
-        sums, (apart, num_matched) = found[:-1], found[-1].tolist()
+        sums, (apart, num_apart) = found[:-1], found[-1].tolist()
         norm = self.clip()
         for optimizer in self.all_optimizers():
             optimizer.step()
@@ -66,7 +76,7 @@ class SupervisedFineTuning(PhaseModule):
         self.last = {
             "loss": float(sums[:, 0].sum() / sums[:, 1].sum()),
             **{f"loss_{SEGMENT_NAMES[i]}": float(s / n) for i, (s, n) in enumerate(sums.tolist()) if n},
-            **({"divergence": apart / num_matched} if num_matched else {}),
+            **({"divergence": apart / num_apart} if num_apart else {}),
             **chosen,
             "grad_norm": norm,
             "lr": self.settings.lr * factor,
@@ -127,6 +137,10 @@ class SupervisedFineTuning(PhaseModule):
                 pulled = self.match * apart_M.sum() / max(1, self.counts["num_matched"])
                 self.manual_backward(losses_N.sum() * scale + pulled * self.gradient_scale())
                 sums[-1] += torch.stack((apart_M.detach().double().sum(), sums.new_tensor(len(apart_M))))
+            elif self._start is not None:
+                losses_N, apart_N, segments_N = self.learner.losses_and_divergences(micro, self._start)
+                self.manual_backward((losses_N.sum() + self.kl_weight * apart_N.sum()) * scale)
+                sums[-1] += torch.stack((apart_N.detach().double().sum(), sums.new_tensor(len(apart_N))))
             else:
                 losses_N, segments_N = self.learner.token_losses(micro)
                 self.manual_backward(losses_N.sum() * (scale if counts else 0.0))

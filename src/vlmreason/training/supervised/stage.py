@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,14 +32,21 @@ class SupervisedStage(Stage):
         optimizer: OptimizerSettings,
         settings: TrainerSettings,
         run_task: str | None = None,
+        start: Callable[[], Learner] | None = None,
     ) -> None:
-        """`run_task`: the task of the run, for marks that name none."""
+        """`run_task`: the task of the run, for marks that name none; `start`: makes the learner that the phase begins
+        with. Raises ValueError for what the phase asks and the model or the run cannot do."""
         self.name, self.train, self.optimizer = mixture.phase, phase.train, optimizer
         self.learner, self.match, self.choose = learner, phase.match, phase.choose
         packing = choose_packing(settings, learner)
         where = f"supervision.phases.{self.name}"
         if phase.match:
             _check_rows(f"{where}.match={phase.match}", learner, settings, packing)
+        self.kl_weight, self.start = phase.kl_weight, start
+        if phase.kl_weight:
+            _check_rows(f"{where}.kl_weight={phase.kl_weight}", learner, settings, None)
+            if start is None:
+                raise ValueError(f"{where}.kl_weight={phase.kl_weight}: a pretraining has no model to stay near")
         if phase.choose:
             _check_rows(f"{where}.choose", learner, settings, packing)
             if settings.precision == "bf16-true":
@@ -75,8 +82,8 @@ class SupervisedStage(Stage):
         return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
-        further = (Filler(self.data), self.match, self.choose, self._answer if self.own else None)
-        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, *further)
+        further = (Filler(self.data), self.match, self.choose, self._answer if self.own else None, self.kl_weight)
+        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, *further, self.start)
 
     def _answer(self, numbers: Sequence[int]) -> Step:
         """What the model answers to some examples and keeps, as micro-batches."""
