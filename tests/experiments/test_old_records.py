@@ -51,7 +51,7 @@ def test_what_is_new_stays_as_it_is(records: list[Record]) -> None:
         assert json.dumps(again) == json.dumps(record.config)
 
 
-@pytest.mark.parametrize(("study", "num"), [("sft_vs_rl", 27), ("rl4vlm", 48)])
+@pytest.mark.parametrize(("study", "num"), [("sft_vs_rl", 27), ("rl4vlm", 48), ("s2h", 36)])
 def test_records_that_are_set_aside_count_nowhere(study: str, num: int) -> None:
     """They are kept, with the reason beside them, and no figure opens them."""
     aside = folder() / study / "results" / "set_aside"
