@@ -69,9 +69,9 @@ def test_record_of_the_reader_names_its_data() -> None:
 
 READ = {
     "table_reading_skills": {
-        "value": (0.5, 0.5), "transcribe": (None, 0.6), "list": (0.6, 0.6), "trail": (0.5, 0.5),
+        "value": (0.5, 0.5), "transcribe": (None, 0.8), "list": (0.6, 0.6), "trail": (0.6, 0.6), "trail_to": (0.8, 0.8),
     },
-    "grid_reading_skills": {"transcribe": (None, 0.9), "near": (0.8, 0.8)},
+    "grid_reading_skills": {"transcribe": (None, 0.9), "near": (0.5, 0.5), "short_trail": (0.6, 0.6)},
 }  # fmt: skip
 """Least shares of whole replies in text and picture: what the card's table has, less what 24 problems may miss."""
 
