@@ -34,7 +34,7 @@ OTHERS = {
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "
     + "fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
     "compositional": "beyond_what_pays fig3 fig4 fig5 fig7 prompts shapes sizes table2 transfer",
-    "avr": "condition elicitation grpo held_out irregular stages text_panels",
+    "avr": "condition context_blind elicitation grpo held_out irregular stages text_panels",
     "emt": "table_a1 table_a2 table_a4 table_a9_linear table_a9_lora beyond_categories beyond_collapse beyond_remedies "
     + "beyond_studies_meet fig2_2",
     "mmvp": "beyond_patterns fig3_4 table3_1 table3_2 table3_3 table_b2 table_b3 table_b4",
