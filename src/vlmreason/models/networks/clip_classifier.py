@@ -31,7 +31,7 @@ from vlmreason.structure import structure
 FILE, HEAD = "network.json", "head.safetensors"
 
 Head = Literal["texts", "linear"]
-_MARKER = re.compile(r"\s*answer\s*:\s*", re.IGNORECASE)
+_MARKER = re.compile(r"answer\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
