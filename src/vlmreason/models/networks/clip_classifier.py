@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlmreason.dialogue.build import Dialogue
 from vlmreason.files import write_json_atomic
-from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
+from vlmreason.models.contract import Choice, Example, Prompt
 from vlmreason.models.embedders import HubEncoder, Sight, vectors_in
-from vlmreason.models.networks.one_answer import NoLanguageModel, OneAnswer, kept_weights, save_weights
+from vlmreason.models.networks.one_answer import NoLanguageModel, kept_weights, save_weights
+from vlmreason.models.networks.over_options import OptionLearner, Pictures, check_shows_a_picture
 from vlmreason.models.vlm.saved import read_config
-from vlmreason.segments import ANSWER
 from vlmreason.structure import structure
 
 FILE, HEAD = "network.json", "head.safetensors"
@@ -53,8 +52,7 @@ class ClipClassifier:
 
     def untrained(self, example: Example) -> ClipLearner:
         """Return the classifier over the options of a task. Raises ValueError where there is no picture."""
-        if example.prompt.image is None:
-            raise ValueError(f"model={self.name}: it sees pictures alone; evaluation.views=[image]")
+        check_shows_a_picture(self.name, example)
         kept = Kept(self.head, self.caption, self.number_caption, tuple(example.options))
         return ClipLearner(kept, HubEncoder("model.id", self.id, self.revision))
 
@@ -83,14 +81,6 @@ class Kept:
         """Return the texts of options: of their labels, without the word that begins an answer."""
         labels = [_MARKER.sub("", option, count=1).strip().rstrip(".") for option in options]
         return [(self.number_caption if text.isdecimal() else self.caption).format(label=text) for text in labels]
-
-
-@dataclass(frozen=True)
-class Shown(OneAnswer):
-    """A picture as the tower sees it, (3, side, side), and the number of its class."""
-
-    pixels_CHW: Tensor
-    number: int
 
 
 class ComparingNetwork(nn.Module):
@@ -134,7 +124,7 @@ class ComparingNetwork(nn.Module):
         return scaled
 
 
-class ClipLearner:
+class ClipLearner(OptionLearner):
     """The network as a model that trains, answers, chooses and embeds."""
 
     prefixes: Mapping[str, tuple[str, ...]] = {
@@ -142,8 +132,6 @@ class ClipLearner:
         "projector": ("head.", "encoder.logit_"),
         "language_model": ("encoder.text_model.", "encoder.text_projection."),
     }
-    num_positions: int | None = None
-    packable = False
 
     def __init__(self, kept: Kept, encoder: HubEncoder) -> None:
         """Raises ValueError for an encoder that has no side for texts."""
@@ -153,12 +141,7 @@ class ClipLearner:
             )
         self.kept, self.encoder, self.source = kept, encoder, encoder.source
         self.model = ComparingNetwork(kept, encoder)
-        self.processor = Pictures(kept, encoder.sight)
-
-    def adapt(self, settings: AdapterSettings, seed: int, trained: Path | None = None) -> None:
-        """Refuse what cannot be done here: nothing can be adapted. Raises ValueError."""
-        if settings.name != "none" or settings.frozen:
-            raise ValueError("adapter: has no effect on a network; adapter=none, and train=[projector] for its head")
+        self.processor = SightedPictures(kept, encoder.sight)
 
     def trained_parameters(self, train: Any = "all") -> list[tuple[str, nn.Parameter]]:
         """List what a phase trains: all, or some of vision_tower, language_model (the texts') and projector (what
@@ -173,39 +156,14 @@ class ClipLearner:
             raise ValueError(f"train={list(train)}: with model.head=linear there are vision_tower and projector")
         return found
 
-    def token_losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return cross entropy (B) and segment number (B) of the answer of each dialogue of a batch."""
-        logits_BK = self.model(batch["pixels_BCHW"], self._tokens(self.kept.options))
-        losses_B = F.cross_entropy(logits_BK, batch["numbers_B"].to(logits_BK.device), reduction="none")
-        return losses_B, batch["segments"][:, 0]
-
-    @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_starts: Sequence[str] = ()
-    ) -> list[Generation]:
-        """Return the likeliest of its own options. Raises ValueError where a beginning is given."""
-        if forbidden_starts or any(prompt.prefill or prompt.pattern for prompt in prompts):
-            raise ValueError(
-                "evaluation.conversion, evaluation.prefill and evaluation.length: a network writes no text; "
-                "evaluation.conversion=free evaluation.prefill='' evaluation.length=free"
-            )
-        if not prompts:
-            return []
-        numbers = self.model(self._pixels(prompts), self._tokens(self.kept.options)).argmax(dim=1).tolist()
-        return [Generation(self.kept.options[number], 1, True) for number in numbers]
-
     @torch.no_grad()
     def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[list[Choice]]:
         """Say how likely options are: among each other by their texts, with a head among all of its classes.
 
         Raises ValueError for an option that a head does not have.
         """
-        if not prompts:
-            return []
-        if self.model.head is not None:
-            logs = F.log_softmax(self.model(self._pixels(prompts), None), dim=1).tolist()
-            number = self.processor.number
-            return [[Choice(row[number(text)], 1) for text in some] for row, some in zip(logs, options, strict=True)]
+        if self.model.head is not None or not prompts:
+            return super().choose(prompts, options)
         known = list(dict.fromkeys(text for some in options for text in some))
         logits_BK = self.model(self._pixels(prompts), self._tokens(known))
         found = []
@@ -218,10 +176,6 @@ class ClipLearner:
         """Return vectors (B, D) of pictures, or of texts, as both are compared. Raises ValueError for both at once."""
         return self.encoder.embed(prompts)
 
-    def count_tokens(self, text: str) -> int:
-        """Return 1: an answer is one token."""
-        return int(bool(text))
-
     def save(self, directory: Path) -> None:
         """Write the encoder as the hub has it, and beside it what makes it a classifier."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -230,8 +184,9 @@ class ClipLearner:
         if self.model.head is not None:
             save_weights(self.model.head, directory / HEAD)
 
-    def _pixels(self, prompts: Sequence[Prompt]) -> Tensor:
-        return torch.stack([self.processor.pixels(prompt.image) for prompt in prompts])
+    def _logits(self, pixels: Tensor) -> Tensor:
+        logits_BK: Tensor = self.model(pixels, self._tokens(self.kept.options))
+        return logits_BK
 
     def _tokens(self, options: Sequence[str]) -> Mapping[str, Tensor] | None:
         if self.model.head is not None:
@@ -240,33 +195,12 @@ class ClipLearner:
         return found
 
 
-class Pictures:
-    """What a Processor is for dialogues."""
+class SightedPictures(Pictures):
+    """Pictures as a tower sees them, (3, side, side)."""
 
     def __init__(self, kept: Kept, sight: Sight) -> None:
+        super().__init__(kept.options)
         self.sight = sight
-        self._numbers = {option: number for number, option in enumerate(kept.options)}
 
-    def number(self, option: str) -> int:
-        """Return the class of an option. Raises ValueError for one that the network does not have."""
-        if option not in self._numbers:
-            raise ValueError(f"{option[:60]!r}: this network knows {len(self._numbers)} options, and not this one")
-        return self._numbers[option]
-
-    def pixels(self, picture: Any) -> Tensor:
-        """Return a picture as the tower sees it. Raises ValueError where there is none."""
-        if picture is None:
-            raise ValueError("evaluation.views: this network sees pictures alone; [image]")
+    def _shown(self, picture: Any) -> Tensor:
         return self.sight.pixels([picture])[0]
-
-    def encode(self, dialogue: Dialogue) -> Shown:
-        """Return a dialogue whose answer is an option. Raises ValueError."""
-        answer = next(one.text for one in reversed(dialogue.response.segments) if one.kind == ANSWER)
-        return Shown(self.pixels(dialogue.image), self.number(answer))
-
-    def collate(self, examples: Sequence[Shown], multiple: int = 1) -> dict[str, Tensor]:
-        return {
-            "pixels_BCHW": torch.stack([example.pixels_CHW for example in examples]),
-            "numbers_B": torch.tensor([example.number for example in examples]),
-            "segments": torch.tensor([example.segments for example in examples]),
-        }

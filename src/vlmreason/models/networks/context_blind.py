@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from vlmreason.models.contract import Example
 from vlmreason.models.networks.one_answer import NoLanguageModel
-from vlmreason.models.networks.picture_net import Block, Kept, PictureLearner, PictureNet, Pictures, opened
+from vlmreason.models.networks.over_options import check_shows_a_picture
+from vlmreason.models.networks.picture_net import Block, Kept, PictureLearner, PictureNet, SmallPictures, opened
 from vlmreason.pictures import Box
 
 
@@ -29,8 +30,7 @@ class ContextBlind(PictureNet):
 
     def untrained(self, example: Example) -> PictureLearner:
         """Return a new network over the options of a task. Raises ValueError where its pictures do not show them."""
-        if example.prompt.image is None:
-            raise ValueError(f"model={self.name}: it sees pictures alone; evaluation.views=[image]")
+        check_shows_a_picture(self.name, example)
         if not example.boxes:
             raise ValueError(f"model={self.name}: the task shows no options at places of their own; raven does")
         sizes = (self.width, self.stages, self.side)
@@ -95,22 +95,20 @@ class OptionNetwork(nn.Module):
         return seen_BKC.mean(dim=1), logits_BK
 
 
-class Options(Pictures):
-    """As Pictures, of which the options alone are seen."""
+class Options(SmallPictures):
+    """As SmallPictures, of which the options alone are seen."""
 
     def __init__(self, kept: KeptOptions) -> None:
         super().__init__(kept)
         self.boxes = kept.boxes
 
-    def pixels(self, picture: Any) -> Tensor:
-        """Return the options of a picture, (K, 3, side, side). Raises ValueError where they do not lie within it."""
-        if picture is not None:
-            crops = [picture[top : top + high, left : left + wide] for top, left, high, wide in self.boxes]
-            if any(crop.shape[:2] != box[2:] for crop, box in zip(crops, self.boxes, strict=True)):
-                height, width = picture.shape[:2]
-                raise ValueError(f"model: options lie beyond a picture of {width} x {height} px, not of its task")
-            return torch.stack([super(Options, self).pixels(crop) for crop in crops])
-        return super().pixels(picture)
+    def _shown(self, picture: Any) -> Tensor:
+        """The options of a picture, (K, 3, side, side). Raises ValueError where they do not lie within it."""
+        crops = [picture[top : top + high, left : left + wide] for top, left, high, wide in self.boxes]
+        if any(crop.shape[:2] != box[2:] for crop, box in zip(crops, self.boxes, strict=True)):
+            height, width = picture.shape[:2]
+            raise ValueError(f"model: options lie beyond a picture of {width} x {height} px, not of its task")
+        return torch.stack([super(Options, self)._shown(crop) for crop in crops])
 
 
 def _learner(kept: KeptOptions, seed: int) -> PictureLearner:

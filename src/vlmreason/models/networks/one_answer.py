@@ -1,8 +1,8 @@
-"""What networks share whose answer is one token: the form of an example, and how weights are kept."""
+"""What networks share whose answer is one token: the form of an example, what they refuse, how weights are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlmreason.files import check_ordinary
+from vlmreason.models.contract import Prompt
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 from vlmreason.structure import first_line
 
@@ -38,6 +39,15 @@ class NoLanguageModel:
 
     def get_text_config(self) -> NoLanguageModel:
         return self
+
+
+def refuse_beginnings(prompts: Sequence[Prompt], forbidden_starts: Sequence[str]) -> None:
+    """Raise ValueError where a text to go on from, or not to begin with, is asked of a network that writes none."""
+    if forbidden_starts or any(prompt.prefill or prompt.pattern for prompt in prompts):
+        raise ValueError(
+            "evaluation.conversion, evaluation.prefill and evaluation.length: a network writes no text; "
+            "evaluation.conversion=free evaluation.prefill='' evaluation.length=free"
+        )
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

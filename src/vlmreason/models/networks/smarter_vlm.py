@@ -25,7 +25,7 @@ from vlmreason.dialogue.build import Dialogue
 from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt
 from vlmreason.models.networks.encoders import Texts, Tower, eyes
-from vlmreason.models.networks.one_answer import OneAnswer, kept_weights, save_weights
+from vlmreason.models.networks.one_answer import OneAnswer, kept_weights, refuse_beginnings, save_weights
 from vlmreason.models.networks.smarter_net import SmarterNet, by_name, counted
 from vlmreason.models.networks.smarter_settings import Sizes, SmarterSettings
 from vlmreason.models.networks.store import BATCH
@@ -111,11 +111,7 @@ class SmarterLearner:
         self, prompts: Sequence[Prompt], max_new_tokens: int = 1, forbidden_starts: Sequence[str] = ()
     ) -> list[Generation]:
         """Return the likeliest answer to each prompt. Raises ValueError where a beginning is given."""
-        if forbidden_starts or any(prompt.prefill or prompt.pattern for prompt in prompts):
-            raise ValueError(
-                "evaluation.conversion, evaluation.prefill and evaluation.length: a network writes no text; "
-                "evaluation.conversion=free evaluation.prefill='' evaluation.length=free"
-            )
+        refuse_beginnings(prompts, forbidden_starts)
         model, answers = self.model, [""] * len(prompts)
         fused_BR = self._fused_prompts(prompts)
         for kind, rows in by_name([prompt.kind for prompt in prompts]).items():
