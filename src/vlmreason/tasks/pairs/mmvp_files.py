@@ -8,15 +8,15 @@ audit these two pairs have one answer for both pictures.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from vlmreason.pictures import Picture
 from vlmreason.structure import check_choice
 from vlmreason.tasks.base import Modality
 from vlmreason.tasks.on_disk import DiskTask, Rows, shown
-from vlmreason.tasks.pairs.base import LETTERS, PairTask, cell
+from vlmreason.tasks.pairs.base import LETTERS, cell
+from vlmreason.tasks.pairs.files import PairFiles, pair_of, row_number, with_partners
 
 CORRECTED: Mapping[str, frozenset[int]] = {
     "published": frozenset(),
@@ -39,12 +39,11 @@ class MMVPState:
     image: str
 
 
-class MMVPFiles(PairTask, DiskTask[MMVPState]):
+class MMVPFiles(PairFiles):
     """data: Questions.csv. images: the folder that the pictures' names are relative to. All are for testing."""
 
     name = "mmvp_files"
     version = 1
-    levels: ClassVar[tuple[str, ...]] = ("pairs",)
     state_type = MMVPState
 
     def __init__(
@@ -68,9 +67,7 @@ class MMVPFiles(PairTask, DiskTask[MMVPState]):
     def read(self, row: Any) -> MMVPState:
         question, options = (cell(row, name) for name in ("Question", "Options"))
         index, given = cell(row, "Index"), cell(row, "Correct Answer").strip().lower()
-        if not index.isascii() or not index.isdecimal() or not 1 <= int(index[:9]) <= 10**6:
-            raise ValueError(f"Index={shown(index)}: a row's number from 1 on is expected")
-        number, found = int(index), _OPTIONS.fullmatch(options.strip())
+        number, found = row_number("Index", index), _OPTIONS.fullmatch(options.strip())
         if found is None:
             raise ValueError(f"Options={shown(options)}: (a) and (b) with words are expected")
         if given not in ("(a)", "(b)"):
@@ -79,44 +76,14 @@ class MMVPFiles(PairTask, DiskTask[MMVPState]):
         image = self.image(self.picture_name.replace("{id}", str(number)))
         return MMVPState(number, question.strip(), (found[1], found[2]), answer, image)
 
-    def split(self, state: MMVPState) -> str:
-        return "test"
-
-    def _rows(self, level: str, split: str) -> Rows[MMVPState] | None:
-        rows = super()._rows(level, split)
-        if rows is not None:
-            rows.check = lambda places: _check(rows, places)  # type: ignore[method-assign]
-        return rows
+    def _check_pairs(self, rows: Rows[MMVPState]) -> None:
+        """Raise ValueError for a row that is there twice, a picture without its partner, a pair with two questions."""
+        for _, state, partner in with_partners(rows, "Index"):
+            if (partner.question, partner.choices) != (state.question, state.choices):
+                raise ValueError(f"{rows.path}: Index {state.number} and its partner ask different things")
 
     def groups(self, state: MMVPState) -> Mapping[str, str]:
-        return {"pair": str((state.number + 1) // 2)}
-
-    def two_options(self, state: MMVPState) -> tuple[str, str]:
-        return state.choices
-
-    def right(self, state: MMVPState) -> int:
-        return state.answer
-
-    def draw(self, state: MMVPState) -> Picture:
-        return self.picture(state.image)
-
-    def text(self, state: MMVPState) -> str:
-        """Return nothing of the picture: it has no text form, and is not for views of text."""
-        return "-"
+        return {"pair": pair_of(state)}
 
     def prompt(self, state: MMVPState, modality: Modality) -> str:
         return self.asked(state, state.question)
-
-
-def _check(rows: Rows[MMVPState], places: Mapping[Hashable, Sized]) -> None:
-    """Raise ValueError for a row that is there twice, a picture without its partner, a pair with two questions."""
-    by_number: dict[int, MMVPState] = {}
-    for state in rows.rows:
-        if by_number.setdefault(state.number, state) is not state:
-            raise ValueError(f"{rows.path}: Index {state.number} is there twice")
-    for number, state in by_number.items():
-        partner = by_number.get(number + 1 if number % 2 else number - 1)
-        if partner is None:
-            raise ValueError(f"{rows.path}: Index {number} has no partner, and a pair is rows 2k - 1 and 2k")
-        if (partner.question, partner.choices) != (state.question, state.choices):
-            raise ValueError(f"{rows.path}: Index {number} and its partner ask different things")

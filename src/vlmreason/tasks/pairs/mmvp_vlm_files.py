@@ -8,14 +8,14 @@ statements fits the picture. Folders of pictures are named in two ways, and eith
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from vlmreason.pictures import Picture
 from vlmreason.tasks.base import Modality
 from vlmreason.tasks.on_disk import DiskTask, Rows, shown
-from vlmreason.tasks.pairs.base import PairTask, cell
+from vlmreason.tasks.pairs.base import cell
+from vlmreason.tasks.pairs.files import PairFiles, pair_of, row_number, with_partners
 
 FOLDERS = ("MMVP_VLM_Images", "MLLM_VLM Images")
 """Names of the folder of pictures, in which there is one for each pattern."""
@@ -33,12 +33,11 @@ class StatementState:
     image: str
 
 
-class MMVPVLMFiles(PairTask, DiskTask[StatementState]):
+class MMVPVLMFiles(PairFiles):
     """data: Questions.csv. columns: its names of number, pattern and statement. All pairs are for testing."""
 
     name = "mmvp_vlm_files"
     version = 1
-    levels: ClassVar[tuple[str, ...]] = ("pairs",)
     state_type = StatementState
 
     def __init__(
@@ -61,9 +60,7 @@ class MMVPVLMFiles(PairTask, DiskTask[StatementState]):
 
     def read(self, row: Any) -> StatementState:
         index, pattern, statement = (cell(row, name) for name in self.columns)
-        if not index.isascii() or not index.isdecimal() or not 1 <= int(index[:9]) <= 10**6:
-            raise ValueError(f"{self.columns[0]}={shown(index)}: a row's number from 1 on is expected")
-        number = int(index)
+        number = row_number(self.columns[0], index)
         return StatementState(number, pattern.strip(), (statement.strip(), ""), 0, self._image(pattern, number))
 
     def _image(self, pattern: str, number: int) -> str:
@@ -80,56 +77,26 @@ class MMVPVLMFiles(PairTask, DiskTask[StatementState]):
         except ValueError:
             raise ValueError(f"picture {number}: neither {' nor '.join(map(shown, names))} is there") from None
 
-    def split(self, state: StatementState) -> str:
-        return "test"
+    def _check_pairs(self, rows: Rows[StatementState]) -> None:
+        """Give each row the statement of its partner, every other pair in the other order.
 
-    def _rows(self, level: str, split: str) -> Rows[StatementState] | None:
-        rows = super()._rows(level, split)
-        if rows is not None:
-            rows.check = lambda places: _join(rows, places)  # type: ignore[method-assign]
-        return rows
+        Raises ValueError for a row that is there twice, one without its partner, a pair of two patterns or one
+        statement.
+        """
+        for place, state, partner in with_partners(rows, "number"):
+            own, other = state.choices[0], partner.choices[0]
+            if partner.pattern != state.pattern or own == other:
+                what = "one statement" if own == other else "two patterns"
+                raise ValueError(f"{rows.path}: number {state.number} and its partner have {what}")
+            turned = (state.number + 1) // 2 % 2 == 0
+            ordered = (own, other) if (state.number % 2 == 1) != turned else (other, own)
+            rows.rows[place] = dataclasses.replace(state, choices=ordered, answer=ordered.index(own))
 
     def groups(self, state: StatementState) -> Mapping[str, str]:
-        return {"pair": str((state.number + 1) // 2), "pattern": state.pattern}
-
-    def two_options(self, state: StatementState) -> tuple[str, str]:
-        return state.choices
-
-    def right(self, state: StatementState) -> int:
-        return state.answer
+        return {"pair": pair_of(state), "pattern": state.pattern}
 
     def statements(self, state: StatementState) -> tuple[str, str]:
         return state.choices
 
-    def draw(self, state: StatementState) -> Picture:
-        return self.picture(state.image)
-
-    def text(self, state: StatementState) -> str:
-        """Return nothing of the picture: it has no text form, and is not for views of text."""
-        return "-"
-
     def prompt(self, state: StatementState, modality: Modality) -> str:
         return self.asked(state, "Which statement fits the picture?")
-
-
-def _join(rows: Rows[StatementState], places: Mapping[Hashable, Sized]) -> None:
-    """Give each row the statement of its partner, every other pair in the other order.
-
-    Raises ValueError for a row that is there twice, one without its partner, a pair of two patterns or one statement.
-    """
-    by_number: dict[int, StatementState] = {}
-    for state in rows.rows:
-        if by_number.setdefault(state.number, state) is not state:
-            raise ValueError(f"{rows.path}: number {state.number} is there twice")
-    for place, state in enumerate(rows.rows):
-        first = state.number % 2 == 1
-        partner = by_number.get(state.number + (1 if first else -1))
-        if partner is None:
-            raise ValueError(f"{rows.path}: number {state.number} has no partner, and a pair is rows 2k - 1 and 2k")
-        own, other = state.choices[0], partner.choices[0]
-        if partner.pattern != state.pattern or own == other:
-            what = "one statement" if own == other else "two patterns"
-            raise ValueError(f"{rows.path}: number {state.number} and its partner have {what}")
-        turned = (state.number + 1) // 2 % 2 == 0
-        ordered = (own, other) if first != turned else (other, own)
-        rows.rows[place] = dataclasses.replace(state, choices=ordered, answer=ordered.index(own))
