@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
+MAX_SIDE = 8192
+"""Of a picture that a task is told to draw (px)."""
 Box = tuple[int, int, int, int]
 """Top, left, height and width of a part of a picture (px)."""
 

@@ -130,7 +130,7 @@ class Folder:
         """Say where a picture is. Raises ValueError for what is outside of the folder, by a link too, or no file."""
         path = self._path(name)
         assert self.root is not None
-        root, found = self.root.resolve(), path.resolve()
+        root, found = self.root.resolve(), resolved(path)
         if not found.is_relative_to(root):
             raise ValueError(f"leads out of {self.setting}={self.root}")
         if not self.links and found != root / path.relative_to(self.root):
@@ -148,11 +148,19 @@ class Folder:
         return self.root / pure
 
 
+def resolved(path: Path) -> Path:
+    """Say where a path leads. Raises ValueError for a link that leads back to itself."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise ValueError(f"{path.name}: a link that leads back to itself") from None
+
+
 class Rows(Generic[Row]):
     """The rows of an index by place (a split, or a level in a split) and number; it is read when one is asked for.
 
     read: a row from what stands in the file; raises ValueError, LookupError or TypeError where it cannot be used.
-    place: where a row belongs. parts: how many problems it is.
+    place: where a row belongs. parts: how many problems it is. name: what no two rows may share; None: anything.
     """
 
     def __init__(
@@ -163,9 +171,10 @@ class Rows(Generic[Row]):
         place: Callable[[Row], Hashable],
         parts: Callable[[Row], int] = lambda row: 1,
         checksums: Checksums | None = None,
+        name: Callable[[Row], Hashable] = lambda row: None,
     ) -> None:
         self.path, self.limits, self.checksums = path, limits, checksums
-        self._read, self._place, self._parts = read, place, parts
+        self._read, self._place, self._parts, self._name = read, place, parts, name
 
     def num(self, place: Hashable) -> int:
         """Count the problems of a place."""
@@ -193,12 +202,15 @@ class Rows(Generic[Row]):
     @functools.cached_property
     def rows(self) -> list[Row]:
         """Return all rows that can be used. Raises ValueError."""
-        used, faults = [], []
+        used, faults, names = [], [], dict[Hashable, int]()
         for number, data in enumerate(read_index(self.path, self.limits, self.checksums)):
             try:
                 if _depth(data) > self.limits.max_depth:
                     raise ValueError(f"lists and objects nested deeper than {self.limits.max_depth}")
-                used.append(self._read(data))
+                row = self._read(data)
+                if (name := self._name(row)) is not None and (first := names.setdefault(name, number)) != number:
+                    raise ValueError(f"{shown(name)} is record {first} already")
+                used.append(row)
             except KeyError as error:
                 faults.append(f"record {number}: no {shown(error.args[0]) if error.args else 'such key'}")
             except (ValueError, LookupError, TypeError) as error:
@@ -286,6 +298,15 @@ def shown(value: object) -> str:
     return ascii(value if not isinstance(value, str) else value[:MAX_SHOWN])[: MAX_SHOWN + 2]
 
 
+def check_text(text: str) -> str:
+    """Return a text that a file holds. Raises ValueError for one that no UTF-8 can say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{shown(text)}: no valid text (a lone surrogate)") from None
+    return text
+
+
 def held_out_split(task: str, key: object, held_out: float) -> str:
     """Return the split of a key where validation and test have this share each."""
     place = stream(task, key).random()
@@ -359,6 +380,10 @@ class DiskTask(Task[State]):
     def key(self, state: State) -> object:
         return state_to_json(state)
 
+    def row_name(self, state: State) -> Hashable:
+        """Return what no two rows of a file may have the same, as their number; here None: they may be equal."""
+        return None
+
     def image(self, name: str) -> str:
         """Check that a picture is there, by name, and return it. Raises ValueError."""
         if not isinstance(name, str):
@@ -411,7 +436,9 @@ class DiskTask(Task[State]):
             return None
         if name not in self._files:
             place = functools.partial(self._place, level, split)
-            self._files[name] = Rows(Path(name), self.limits, self.read, place, checksums=self.checksums)
+            self._files[name] = Rows(
+                Path(name), self.limits, self.read, place, checksums=self.checksums, name=self.row_name
+            )
         return self._files[name]
 
     def _place(self, level: str, split: str, state: State) -> tuple[str, str]:

@@ -148,9 +148,27 @@ def test_puzzles_that_are_none_are_named(change: dict, said: str) -> None:
         TASK.state_from_json(data | change)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "layout", "values", "choices", "said"),
+    [
+        ("counting", "sequence", (1, 2, 3, 5), (1, 2, 3, 4), "show 0 rules"),
+        ("counting", "sequence", (1, 1, 2, 3), (5, 1, 2, 4), "pattern counting has no rule sum in layout sequence"),
+        ("arithmetic", "group", (2, 2, 2), (2, 3, 4, 5), "pattern arithmetic has no rule same in layout group"),
+        ("arithmetic", "matrix", (1, 1, 1, 2, 2, 2, 3, 3), (3, 1, 2, 4), "pattern arithmetic has no rule same"),
+    ],
+)
+def test_patterns_that_cannot_carry_a_rule_are_named(pattern, layout, values, choices, said: str) -> None:
+    panels, options = (tuple((value, 1) for value in some) for some in (values, choices))
+    state = IrregularState(pattern, layout, panels, options, 0)
+    with pytest.raises(ValueError, match=f"problem of irregular: .*{said}"):
+        TASK.state_from_json(state_to_json(state))
+
+
 def test_layouts_and_sizes() -> None:
     assert {TASK.sample(level, "train", i).state.layout for level in PATTERNS for i in range(30)} == set(LAYOUTS)
     with pytest.raises(ValueError, match=r"choices=\[96, 96\]: 4 x 1 panels"):
         IrregularSizes((144, 144), 24, (24, 0), (96, 96), 160)
+    with pytest.raises(ValueError, match=r"picture=\[1000000, 144\]: allowed is up to 8192 px a side"):
+        IrregularSizes((1_000_000, 144), 24, (24, 0), (24, 96), 160)
     with pytest.raises(ValueError, match="panel=8"):
         IrregularSizes((144, 144), 8, (24, 0), (24, 96), 160)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vlmreason.evaluation.groups import by_group
-from vlmreason.tasks.base import state_to_json
+from vlmreason.tasks.base import Score, state_to_json
 from vlmreason.tasks.matrices.marvel_files import MarvelFiles, MarvelSizes
 
 
@@ -93,6 +94,18 @@ def test_variants_of_a_puzzle_are_of_one_split(tmp_path: Path) -> None:
         ({"c_perception_answer_tuple": [5, 4]}, "three numbers of panels"),
         ({"c_perception_question_tuple": 7}, "c_perception_question_tuple=7"),
         ({"id": "../../secret"}, "id='../../secret'"),
+        ({"id": 10**30}, "a whole number from 0 to 1000000000"),
+        ({"id": 1}, "1 is record 1 already"),
+        ({"f_perception_distractor": "Two. "}, "it is the answer, and not a wrong one"),
+        ({"f_perception_answer": "to  left", "f_perception_distractor": "to left"}, "it is the answer"),
+        ({"f_perception_answer": " . "}, "words without Answer: are expected"),
+        ({"f_perception_answer": "Answer: two"}, "words without Answer: are expected"),
+        ({"f_perception_answer": 2}, "f_perception_answer=2: a text"),
+        ({"c_perception_question_tuple": []}, "c_perception_question_tuple='': a text"),
+        ({"c_perception_question_tuple": ["a" * 3000] * 2}, "a text of 1 to 4000 characters"),
+        ({"c_perception_answer_tuple": [True, 4, 5]}, "three numbers of panels"),
+        ({"avr_question": "\ud800"}, "no valid text"),
+        ({"explanation": [[[[[[[["why"]]]]]]]] * 2}, "explanation="),
     ],
 )
 def test_records_that_cannot_be_used_are_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -122,3 +135,66 @@ def test_pictures_that_are_not_there_or_too_large_are_named(tmp_path: Path) -> N
         MarvelFiles(MarvelSizes(), data=str(tmp_path / "marvel_label.json")).num_problems("fine", "test")
     with pytest.raises(ValueError, match=r"task\.picture_name='x\.png'"):
         MarvelFiles(MarvelSizes(), picture_name="x.png")
+    for side in (0, 10**6):
+        with pytest.raises(ValueError, match=rf"picture=\[144, {side}\]: allowed is 1 to 8192 px a side"):
+            MarvelSizes((144, side))
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+def test_a_picture_that_would_vanish_is_named(size: tuple[int, int], tmp_path: Path) -> None:
+    task = task_of(tmp_path)
+    for path in (tmp_path / "Marvel").iterdir():
+        Image.new("L", size).save(path)
+    with pytest.raises(ValueError, match=rf"task=marvel_files: picture .*: {size[0]} x {size[1]} px"):
+        task.draw(task.sample("reasoning", "train", 0).state)
+    as_they_are = MarvelFiles(MarvelSizes(), data=task.data)
+    assert as_they_are.draw(task.sample("fine", "train", 0).state).shape[:2] == size[::-1]
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/{id}.png", "../{id}.png", "Marvel/../../{id}.png", "a\0{id}.png", "a\\{id}.png"]
+)
+def test_paths_that_leave_the_folder_are_named(name: str, tmp_path: Path) -> None:
+    task_of(tmp_path)
+    with pytest.raises(ValueError, match=r"40 of 40 records cannot be used.*a path below task\.images is expected"):
+        MarvelFiles(MarvelSizes(), data=str(tmp_path / "marvel_label.json"), picture_name=name).first("fine", "test", 1)
+
+
+def test_pictures_that_are_no_files_of_the_folder_are_named(tmp_path: Path) -> None:
+    task = task_of(tmp_path)
+    state = task.sample("reasoning", "train", 0).state
+    path = tmp_path / state.image
+    for make, said in (
+        (lambda: path.symlink_to(path), "leads back to itself"),
+        (lambda: path.symlink_to("/etc/hostname"), r"leads out of task\.images"),
+        (lambda: os.mkfifo(path), "no regular file"),
+        (lambda: path.mkdir(), "no regular file"),
+    ):
+        path.rmdir() if path.is_dir() else path.unlink()
+        make()
+        with pytest.raises(ValueError, match=f"task=marvel_files: picture 'Marvel/.*{said}"):
+            task.draw(state)
+
+
+def test_answers_are_read_as_the_records_write_them(tmp_path: Path) -> None:
+    task = task_of(tmp_path, *[{"f_perception_answer": "Yes.", "f_perception_distractor": " No "}] * 20)
+    state = task.sample("fine", "train", 0).state
+    assert task.score(state, task.answer(state)).correct and task.score(state, "Answer: yes").correct
+    assert task.score(state, "Answer: NO.") == Score(False, True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("[1, 2]", "2 of 2 records cannot be used.*record 0: an object is expected"),
+        ('{"id": 1}', "a list of records is expected"),
+        ("[]", "a list of records is expected"),
+        ("[" * 100_000, "not JSON"),
+        (f"[{'9' * 10_000}]", "not JSON"),
+        ("[[" + "[" * 40 + "]" * 40 + "]]", "nested deeper than 32"),
+    ],
+)
+def test_files_that_hold_no_records_are_named(raw: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "marvel_label.json").write_text(raw)
+    with pytest.raises(ValueError, match=said):
+        MarvelFiles(MarvelSizes(), data=str(tmp_path / "marvel_label.json")).num_problems("coarse", "train")

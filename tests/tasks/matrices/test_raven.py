@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -212,6 +213,8 @@ def test_settings_are_checked() -> None:
         task_with(choices="fair")
     with pytest.raises(ValueError, match=r"task\.sampling='even'"):
         task_with(sampling="even")
+    with pytest.raises(ValueError, match="picture=1000000: allowed is 64 to 8192"):
+        dataclasses.replace(TASK.sizes, picture=(144, 1_000_000))
     with pytest.raises(ValueError, match=r"task\.wording\.rules='same, step'"):
         Raven(TASK.sizes, wording={"rules": "same, step"})
 
@@ -253,6 +256,7 @@ def test_levels_of_what_is_held_out_are_those_of_configurations_that_can_show_it
         nothing_left.sample("center", "train", 0)
     for pairs, match in (
         ([["sise", "progression"]], "no attribute or configuration 'sise'.*did you mean 'size'"),
+        ([["type", "arithmetic"]], "no configuration can carry type arithmetic"),
         ([["size", "constant"]], "no rule 'constant'; there are progression, arithmetic, distribute three"),
         ("size", "a list of pairs of attribute or configuration and rule"),
     ):

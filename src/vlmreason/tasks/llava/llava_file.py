@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmreason.streams import SPLITS
-from vlmreason.tasks.on_disk import Folder, Limits, Rows, held_out_split, shown
+from vlmreason.tasks.on_disk import Folder, Limits, Rows, check_text, held_out_split, shown
 
 PLACEHOLDER = "<image>"
 MAX_TURNS = 1 << 20
@@ -87,7 +87,7 @@ def _parse(data: object) -> Record:
             raise ValueError(f"conversations[{number}]: from={speaker} and a text as value are expected")
         values.append(turn["value"])
     for text in (str(id), image or "", *values):
-        _check_text(text)
+        check_text(text)
     expected = [1 if image is not None else 0] + [0] * (len(values) - 1)
     if [text.count(PLACEHOLDER) for text in values] != expected:
         raise ValueError(
@@ -97,10 +97,3 @@ def _parse(data: object) -> Record:
     if not all(values[1::2]):
         raise ValueError("an answer is empty")
     return Record(str(id), image, tuple(zip(values[::2], values[1::2], strict=True)))
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{shown(text)}: no valid text (a lone surrogate)") from None

@@ -261,6 +261,8 @@ class Irregular(NumberedPuzzle[IrregularState]):
                     raise ValueError(f"a panel with value {value} and look {look}, which {state.pattern} has not")
             if len(state.choices) != NUM_CHOICES or solve(state).answer != state.answer:
                 raise ValueError(f"answer={state.answer}: the rule of the panels says another")
+            if (rule := solve(state).rule) not in rules_for(state.pattern, state.layout):
+                raise ValueError(f"pattern {state.pattern} has no rule {rule} in layout {state.layout}")
         except ValueError as error:
             raise ValueError(f"problem of {self.name}: {error}") from error
         return state

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlmreason.pictures import Picture, text_sprite
+from vlmreason.pictures import MAX_SIDE, Picture, text_sprite
 from vlmreason.streams import stream
 from vlmreason.tasks.matrices.drawing import BLACK, WHITE, Ink
 from vlmreason.tasks.matrices.irregular_rules import GROUP, NUM_CHOICES, SEQUENCE, IrregularState, Panel
@@ -34,6 +34,8 @@ class IrregularSizes:
     frame: int
 
     def __post_init__(self) -> None:
+        if max(self.picture) > MAX_SIDE:
+            raise ValueError(f"picture={list(self.picture)}: allowed is up to {MAX_SIDE} px a side")
         if not 16 <= self.panel <= min(self.picture):
             raise ValueError(f"panel={self.panel}: allowed is 16 to {min(self.picture)}")
         if not 0 <= self.frame <= 255:

@@ -165,8 +165,10 @@ def draw_values(rng: random.Random, pattern: str, layout: str, rule: str) -> lis
 
 
 def rules_for(pattern: str, layout: str) -> list[str]:
-    """Return the rules that puzzles of a pattern in a layout may have."""
+    """Return the rules that puzzles of a pattern in a layout may have; none in one that it has not."""
     known = PATTERNS[pattern]
+    if layout not in known.layouts:
+        return []
     without = {SEQUENCE: {SAME, DISTRIBUTE}, TWO_ROW: {ALTERNATE, DISTRIBUTE}, MATRIX: {ALTERNATE}}
     found = [rule for rule in known.rules if rule not in without.get(layout, set())]
     return [SAME] if layout == GROUP else found

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from vlmreason.pictures import Picture
-from vlmreason.tasks.base import MAX_RESPONSE_CHARS, Modality, Score
-from vlmreason.tasks.on_disk import DiskTask, shown
+from vlmreason.pictures import MAX_SIDE, Picture
+from vlmreason.tasks.base import ANSWER_MARKER, MAX_RESPONSE_CHARS, Modality, Score
+from vlmreason.tasks.on_disk import DiskTask, check_text, shown
 
 NUM_CHOICES = 4
 TOGETHER = "together"
@@ -36,6 +36,10 @@ class MarvelSizes:
     """picture: width and height (px) to which pictures are brought, with white borders; None: as they are."""
 
     picture: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.picture is not None and not 1 <= min(self.picture) <= max(self.picture) <= MAX_SIDE:
+            raise ValueError(f"picture={list(self.picture)}: allowed is 1 to {MAX_SIDE} px a side")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class MarvelFiles(DiskTask[MarvelState]):
         self.sizes, self.picture_name = sizes, picture_name
 
     def read(self, row: Any) -> MarvelState:
+        if not isinstance(row, dict):
+            raise ValueError("an object is expected")
         number = _whole(row, "id", 0, 10**9)
         counts = row["c_perception_answer_tuple"]
         if (
@@ -93,8 +99,11 @@ class MarvelFiles(DiskTask[MarvelState]):
         ):
             raise ValueError(f"c_perception_answer_tuple={shown(counts)}: three numbers of panels are expected")
         right, other = (_text(row, f"f_perception_{what}") for what in ("answer", "distractor"))
-        if right == other:
-            raise ValueError(f"f_perception_distractor={shown(other)}: it is the answer")
+        if not _plain(right) or not _plain(other) or ANSWER_MARKER.search(right + other):
+            said = f"f_perception_answer={shown(right)}, f_perception_distractor={shown(other)}"
+            raise ValueError(f"{said}: words without Answer: are expected")
+        if _plain(right) == _plain(other):
+            raise ValueError(f"f_perception_distractor={shown(other)}: it is the answer, and not a wrong one")
         pattern, layout = _label(row, "pattern"), _label(row, "task_configuration")
         family = hashlib.blake2b(
             json.dumps([pattern, layout, _text(row, "explanation", empty=True)]).encode(), digest_size=6
@@ -118,6 +127,9 @@ class MarvelFiles(DiskTask[MarvelState]):
         """Return the family: its puzzles are of one split."""
         return state.family
 
+    def row_name(self, state: MarvelState) -> int:
+        return state.id
+
     def num_problems(self, level: str, split: str) -> int:
         return super().num_problems(QUESTIONS[0], split) * (len(QUESTIONS) if level == TOGETHER else 1)
 
@@ -139,7 +151,11 @@ class MarvelFiles(DiskTask[MarvelState]):
         picture = self.picture(state.image)
         if self.sizes.picture is None:
             return picture
-        return np.asarray(ImageOps.pad(Image.fromarray(picture), self.sizes.picture, color="white"))
+        (height, width), most = picture.shape[:2], self.sizes.picture
+        if min(most[0] / width, most[1] / height) * min(width, height) <= 0.5:
+            said = f"{width} x {height} px, of which {most[0]} x {most[1]} px would show nothing"
+            raise ValueError(f"task={self.name}: picture {shown(state.image)}: {said}")
+        return np.asarray(ImageOps.pad(Image.fromarray(picture), most, color="white"))
 
     def text(self, state: MarvelState) -> str:
         """Return nothing of the picture: it has no text form, and is not for views of text."""
@@ -178,13 +194,18 @@ class MarvelFiles(DiskTask[MarvelState]):
         """Judge what is behind the last "Answer:": the choice, one of the two details, or all three numbers."""
         response = response[:MAX_RESPONSE_CHARS]
         marker = self.answer_marker().match(response, self.answer_start(response, 0))
-        given = response[marker.end() :].strip().lower().rstrip(".") if marker else ""
+        given = _plain(response[marker.end() :]) if marker else ""
         if state.asked == "fine":
-            return Score(given == state.fine_answers[0].lower(), given in {one.lower() for one in state.fine_answers})
+            return Score(given == _plain(state.fine_answers[0]), given in map(_plain, state.fine_answers))
         numbers = [int(number) for number in _NUMBER.findall(given)]
         if state.asked == "coarse":
             return Score(tuple(numbers) == state.counts, len(numbers) == len(state.counts))
         return Score(numbers == [state.answer], len(numbers) == 1 and 1 <= numbers[0] <= NUM_CHOICES)
+
+
+def _plain(text: str) -> str:
+    """How answers are compared."""
+    return " ".join(text.lower().split()).rstrip(". ")
 
 
 def _whole(row: Any, name: str, least: int, most: int) -> int:
@@ -198,7 +219,7 @@ def _text(row: Any, name: str, empty: bool = False) -> str:
     value = row[name]
     if not isinstance(value, str) or len(value) > _MAX_TEXT or not (value.strip() or empty):
         raise ValueError(f"{name}={shown(value)}: a text of 1 to {_MAX_TEXT} characters is expected")
-    return value.strip()
+    return check_text(value).strip()
 
 
 def _label(row: Any, name: str) -> str:
@@ -208,5 +229,6 @@ def _label(row: Any, name: str) -> str:
 
 def _question(value: Any) -> str:
     """The question of a record, or the questions of a list one after the other."""
+    name = "c_perception_question_tuple"
     parts = value if isinstance(value, list) else [value]
-    return " ".join(_text({"c_perception_question_tuple": part}, "c_perception_question_tuple") for part in parts)
+    return _text({name: " ".join([_text({name: part}, name) for part in parts])}, name)

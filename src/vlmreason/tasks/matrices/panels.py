@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from vlmreason.pictures import MAX_SIDE
 from vlmreason.structure import nearest
 
 Entity = tuple[int, int, int, int, int]
@@ -116,6 +117,7 @@ class MatrixSizes:
             ("sizes", len(self.sizes), 3, 9),
             ("colors", len(self.colors), 3, 10),
             ("angles", len(self.angles), 1, 16),
+            *(("picture", side, 64, MAX_SIDE) for side in self.picture),
             ("panel", self.panel, 16, min(self.picture)),
             ("outline", self.outline, 1, self.panel // 8),
             ("frame", self.frame, 0, 255),

@@ -29,7 +29,7 @@ from vlmreason.tasks.base import (
     Score,
     choose_wording,
 )
-from vlmreason.tasks.held_out import held_out_pairs
+from vlmreason.tasks.held_out import Pair, held_out_pairs
 from vlmreason.tasks.matrices.choices import CHOICES, Editor, changeable, iraven, most_similar, raven
 from vlmreason.tasks.matrices.drawing import Artist
 from vlmreason.tasks.matrices.kinds import REGULAR, SENTENCES, NumberedPuzzle
@@ -81,8 +81,12 @@ class Raven(NumberedPuzzle[MatrixState]):
         self.held_out = held_out_pairs(
             held_out, {"attribute or configuration": (*GOVERNED, *CONFIGURATIONS), "rule": RULES[1:]}
         )
+        fitting = {name: rules_that_fit(sizes, name) for name in CONFIGURATIONS} if self.held_out else {}
+        for pair in sorted(self.held_out):
+            if not any(_of_pair(pair, name).intersection(fit) for name, fit in fitting.items()):
+                raise ValueError(f"task.held_out: no configuration can carry {' '.join(pair)}")
         if self.held_out:
-            able = [name for name in CONFIGURATIONS if self._held_out(name).intersection(rules_that_fit(sizes, name))]
+            able = [name for name, fit in fitting.items() if self._held_out(name).intersection(fit)]
             self.levels = (*CONFIGURATIONS, *(name + HELD_OUT for name in able))  # type: ignore[misc]
         self._samplers: dict[str, Sampler] = {}
         self.solution = functools.lru_cache(maxsize=_CACHED)(self._solve)
@@ -92,9 +96,7 @@ class Raven(NumberedPuzzle[MatrixState]):
 
     def _held_out(self, configuration: str) -> frozenset[Kind]:
         """What a configuration's puzzles do not follow, by attribute and rule."""
-        return frozenset(
-            (on, rule) for held, rule in self.held_out for on in (GOVERNED if held == configuration else (held,))
-        )
+        return frozenset(kind for pair in self.held_out for kind in _of_pair(pair, configuration))
 
     def _sampler(self, level: str) -> Sampler:
         if level not in self._samplers:
@@ -219,6 +221,12 @@ class Raven(NumberedPuzzle[MatrixState]):
             check_panel(panel, state.configuration, self.sizes)
         if self.solution(state).answer != state.answer:
             raise ValueError(f"answer={state.answer}: the rules of the panels say {self.solution(state).answer}")
+
+
+def _of_pair(pair: Pair, configuration: str) -> frozenset[Kind]:
+    """What a pair that is held out keeps from a configuration, by attribute and rule."""
+    held, rule = pair
+    return frozenset((on, rule) for on in (GOVERNED if held == configuration else (held,)))
 
 
 def _share(right: list[bool]) -> float:

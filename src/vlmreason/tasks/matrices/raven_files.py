@@ -7,11 +7,12 @@ right answers, or with another one than the rules of their panels leave) are nam
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,8 @@ from vlmreason.tasks.matrices.drawing import Ink
 from vlmreason.tasks.matrices.panels import CONFIGURATIONS, NUM_CONTEXT, MatrixSizes, MatrixState
 from vlmreason.tasks.matrices.raven import Raven
 from vlmreason.tasks.matrices.raven_xml import read_images, read_puzzle
-from vlmreason.tasks.on_disk import Limits
+from vlmreason.tasks.matrices.sampler import key_of
+from vlmreason.tasks.on_disk import Limits, resolved
 
 _NAME = re.compile(r"(RAVEN_\d{1,9}_(train|val|test))\.(npz|xml)", re.ASCII)
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -61,6 +63,13 @@ class RavenFiles(Raven):
 
     def num_problems(self, level: str, split: str) -> int:
         return len(self._puzzles(level, split))
+
+    def met_in_training(self, trained: Collection[str], level: str, split: str) -> str:
+        """Compare whole puzzles, less angles and the order of choices: splits are what the files' names say."""
+        met = {_whole(state) for each in trained for state in self._puzzles(each, "train")}
+        puzzles = self._puzzles(level, split)
+        shared = sum(_whole(state) in met for state in puzzles)
+        return f"{shared} of its {len(puzzles)} puzzles in task.data are there for training too" if shared else ""
 
     def _state(self, level: str, split: str, index: int) -> MatrixState:
         puzzles = self._puzzles(level, split)
@@ -109,13 +118,15 @@ class RavenFiles(Raven):
     def _folder(self, level: str) -> Path:
         if self.data is None:
             raise ValueError(f"task.data: missing, the folder of {self.name} with {CONFIGURATIONS[level].folder} in it")
+        if not Path(self.data).is_dir():
+            raise ValueError(f"task.data={self.data}: no such folder")
         return Path(self.data) / CONFIGURATIONS[level].folder
 
     def _inside(self, stem: Path) -> Path:
         """The name of a puzzle's files. Raises ValueError where one of them is a link out of the folder."""
         assert self.data is not None
         for end in (".npz", ".xml"):
-            if not stem.with_suffix(end).resolve().is_relative_to(Path(self.data).resolve()):
+            if not resolved(stem.with_suffix(end)).is_relative_to(Path(self.data).resolve()):
                 raise ValueError(f"{stem.name}{end} leads out of task.data={self.data}")
         return stem
 
@@ -137,3 +148,9 @@ class RavenFiles(Raven):
         if image.shape == (side, side):
             return image
         return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX))
+
+
+def _whole(state: MatrixState) -> str:
+    """What makes a puzzle the same as another one."""
+    choices = key_of(state.choices)
+    return json.dumps([state.configuration, key_of(state.context), sorted(choices), choices[state.answer]])

@@ -1,17 +1,20 @@
 """RAVEN's puzzles as files: `RAVEN_<n>_<train|val|test>.npz` with panels, `.xml` of the same name with what they hold.
 
 Files come from elsewhere: arrays are read without pickles and bounded in size, XML without document types, so without
-entities, and bounded in nodes. What is written is read back equal, but for angles that are not in the list.
+entities, and bounded in nodes, each of which stands where RAVEN has it. What is written is read back equal, but for
+angles that are not in the list.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
@@ -24,6 +27,7 @@ from vlmreason.tasks.matrices.panels import (
     CONFIGURATIONS,
     NUM_CHOICES,
     NUM_CONTEXT,
+    Configuration,
     Entity,
     MatrixSizes,
     MatrixState,
@@ -37,25 +41,26 @@ NUM_PANELS = NUM_CONTEXT + NUM_CHOICES
 MAX_XML_BYTES = 2**20
 MAX_NODES = 4000  # a puzzle of nine entities a panel has less than 300
 MAX_NPZ_BYTES = 2**24  # as they are in memory: sixteen panels of 1000 px a side
+_SHOWN, _MOST_SAID = 20, 200  # characters of a file's content in a message
+_WITHIN = {"Panel": "Panels", "Struct": "Panel", "Component": "Struct", "Layout": "Component", "Entity": "Layout"}
 _COLUMNS = ("constant", "progression", "arithmetic", "distribute three", "number", "position", "type", "size", "color")
 """Of RAVEN's meta_matrix."""
 _NAMES = {"distribute three": "Distribute_Three"}
 
 
-def read_panels(path: Path) -> tuple[Panel, ...]:
-    """Read the 16 panels of an XML file. Raises ValueError for what is no puzzle of RAVEN's."""
-    reader = _Reader()
+def read_panels(path: Path, configuration: str) -> tuple[Panel, ...]:
+    """Read the 16 panels of an XML file. Raises ValueError for what is no puzzle of the configuration."""
+    raw, reader = read_bytes(path, MAX_XML_BYTES), _Reader(CONFIGURATIONS[configuration])
     parser = expat.ParserCreate()
-    parser.StartElementHandler = reader.start
+    parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
     parser.StartDoctypeDeclHandler = _refuse
     try:
-        parser.Parse(read_bytes(path, MAX_XML_BYTES), True)
-        panels = tuple(tuple(map(_component, parts)) for parts in reader.panels)
-    except (expat.ExpatError, LookupError, TypeError, ValueError, RecursionError) as error:
+        parser.Parse(raw, True)
+        if len(reader.panels) != NUM_PANELS:
+            raise ValueError(f"{NUM_PANELS} panels are expected, not {len(reader.panels)}")
+        return tuple([tuple([_component(*part) for part in parts]) for parts in reader.panels])
+    except (expat.ExpatError, LookupError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}: no puzzle in XML ({first_line(error)})") from error
-    if len(panels) != NUM_PANELS:
-        raise ValueError(f"{path.name}: {NUM_PANELS} panels are expected, not {len(panels)}")
-    return panels
 
 
 def _refuse(*_: object) -> None:
@@ -63,75 +68,130 @@ def _refuse(*_: object) -> None:
 
 
 class _Reader:
-    """Keeps of a file the layouts of components and their entities."""
+    """Keeps of a file the slots of every component and their entities."""
 
-    def __init__(self) -> None:
-        self.panels: list[list[tuple[Mapping[str, str], list[Mapping[str, str]]]]] = []
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.panels: list[list[tuple[list[Any], list[Mapping[str, str]]]]] = []
         self.num_nodes = 0
+        self._open: list[str] = []
+        self._slots: dict[int, list[Any]] = {}  # of a component, as the first panel has them
 
     def start(self, name: str, given: dict[str, str]) -> None:
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES:
             raise ValueError(f"more than {MAX_NODES} nodes")
+        above = self._open[-1] if self._open else "nothing"
+        if name in _WITHIN and above != _WITHIN[name]:
+            raise ValueError(f"{name} stands in {above[:_SHOWN]}, and {_WITHIN[name]} is expected")
+        self._open.append(name)
         if name == "Panel":
             self.panels.append([])
+        elif name == "Struct" and _given(given, "name") != self.configuration.structure:
+            raise ValueError(f"structure {given['name'][:_SHOWN]!r}, and {self.configuration.structure} is expected")
         elif name == "Layout":
-            self.panels[-1].append((given, []))
+            self.panels[-1].append((self._layout(given), []))
         elif name == "Entity":
             self.panels[-1][-1][1].append(given)
 
+    def end(self, name: str) -> None:
+        self._open.pop()
 
-def _component(part: tuple[Mapping[str, str], list[Mapping[str, str]]]) -> tuple[Entity, ...]:
-    layout, entities = part
-    slots = json.loads(layout["Position"])
+    def _layout(self, given: Mapping[str, str]) -> list[Any]:
+        """The slots of the next component. Raises ValueError where they are not those of its configuration."""
+        number, slots = len(self.panels[-1]), _json(given, "Position")
+        if number >= len(self.configuration.components):
+            raise ValueError(f"a panel with more than {len(self.configuration.components)} components")
+        num = self.configuration.components[number].grid ** 2
+        if not isinstance(slots, list) or len(slots) != num or slots != self._slots.setdefault(number, slots):
+            raise ValueError(f"a Position that is no list of the component's slots, {num} and in all panels the same")
+        return slots
+
+
+def _component(slots: list[Any], entities: list[Mapping[str, str]]) -> tuple[Entity, ...]:
     found = []
     for entity in entities:
         kind, size, color, angle = (_level(entity, name) for name in ("Type", "Size", "Color", "Angle"))
-        found.append((slots.index(json.loads(entity["bbox"])), kind, size + 1, color, angle))
+        box = _json(entity, "bbox")
+        if box not in slots:
+            raise ValueError("an Entity whose bbox is none of the slots in Position")
+        found.append((slots.index(box), kind, size + 1, color, angle))
     return tuple(sorted(found))
 
 
+def _given(given: Mapping[str, str], name: str) -> str:
+    if name not in given:
+        raise ValueError(f"a node without {name}")
+    return given[name]
+
+
+def _json(given: Mapping[str, str], name: str) -> Any:
+    try:
+        return json.loads(_given(given, name))
+    except json.JSONDecodeError:
+        raise ValueError(f"{name}={given[name][:_SHOWN]!r} is no JSON") from None
+
+
 def _level(entity: Mapping[str, str], name: str) -> int:
-    text = entity[name]
+    text = _given(entity, name)
     if not (text.isascii() and text.isdecimal() and len(text) < 4):
-        raise ValueError(f"{name}={text[:20]!r} is no level")
+        raise ValueError(f"{name}={text[:_SHOWN]!r} is no level")
     return int(text)
 
 
-def read_arrays(path: Path, *names: str) -> list[np.ndarray[Any, Any]]:
-    """Read arrays of an npz file. Raises ValueError for anything else, pickles included."""
-    check_ordinary(path)
+@contextlib.contextmanager
+def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an npz file of bounded size. Raises ValueError, naming it, for whatever goes wrong while it is read."""
     try:
+        check_ordinary(path)
+        if path.stat().st_size > MAX_NPZ_BYTES:
+            raise ValueError(f"more than {MAX_NPZ_BYTES} bytes")
         with zipfile.ZipFile(path) as whole:
             if sum(member.file_size for member in whole.infolist()) > MAX_NPZ_BYTES:
-                raise ValueError(f"more than {MAX_NPZ_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
+                raise ValueError(f"unpacked more than {MAX_NPZ_BYTES} bytes")
+            yield whole
+    except Exception as error:  # a damaged file ends in errors of zipfile, zlib, lzma, tokenize or NumPy
         raise ValueError(f"{path.name}: {first_line(error)}") from error
 
 
+def _member(whole: zipfile.ZipFile, name: str) -> IO[bytes]:
+    if f"{name}.npy" not in whole.namelist():
+        raise ValueError(f"there is no array {name}")
+    return whole.open(f"{name}.npy")
+
+
+def _check_images(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if dtype != np.uint8 or len(shape) != 3 or shape[0] != NUM_PANELS or not 0 < math.prod(shape) <= MAX_NPZ_BYTES:
+        raise ValueError(f"image is no uint8 array of {NUM_PANELS} panels, but {dtype} {shape}"[:_MOST_SAID])
+
+
 def read_target(path: Path) -> int:
-    """Read which choice is right."""
-    (target,) = read_arrays(path, "target")
-    if target.shape != () or target.dtype.kind not in "iu" or not 0 <= int(target) < NUM_CHOICES:
-        raise ValueError(f"{path.name}: target is no number from 0 to {NUM_CHOICES - 1}")
-    return int(target)
+    """Read which choice is right. Raises ValueError for a damaged file, or one whose pictures are not announced as such
+    of panels; what they hold is left to `read_images`."""
+    with _npz(path) as whole:
+        with _member(whole, "image") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("image is not in version 1.0 of NumPy's format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            _check_images(shape, dtype)
+        with _member(whole, "target") as file:
+            target = np.lib.format.read_array(file, allow_pickle=False)
+        if target.shape != () or target.dtype.kind not in "iu" or not 0 <= int(target) < NUM_CHOICES:
+            raise ValueError(f"target is no number from 0 to {NUM_CHOICES - 1}")
+        return int(target)
 
 
 def read_images(path: Path) -> np.ndarray[Any, Any]:
-    """Read the pictures of the panels, uint8 (16, height, width)."""
-    (image,) = read_arrays(path, "image")
-    if image.dtype != np.uint8 or image.ndim != 3 or len(image) != NUM_PANELS or min(image.shape) < 1:
-        raise ValueError(
-            f"{path.name}: image is no uint8 array of {NUM_PANELS} panels, but {image.dtype} {image.shape}"
-        )
-    return image
+    """Read the pictures of the panels, uint8 (16, height, width). Raises ValueError."""
+    with _npz(path) as whole, _member(whole, "image") as file:
+        images: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+        _check_images(images.shape, images.dtype)
+        return images
 
 
 def read_puzzle(stem: Path, configuration: str, sizes: MatrixSizes) -> MatrixState:
     """Read a puzzle from the two files of a name. Raises ValueError where they hold none with the one right answer."""
-    panels, target = read_panels(stem.with_suffix(".xml")), read_target(stem.with_suffix(".npz"))
+    panels, target = read_panels(stem.with_suffix(".xml"), configuration), read_target(stem.with_suffix(".npz"))
     state = MatrixState(configuration, panels[:NUM_CONTEXT], panels[NUM_CONTEXT:], target)
     try:
         for panel in panels:
