@@ -34,6 +34,8 @@ MEANING = {
     "shortcut": "responses that leave the path and join it again further on, in %",
     "skipped per shortcut": "cells of the path in between",
     "direct": "shortcuts on which no move leads away from the end",
+    "one level off": "wrong answers of one level that are next to the right one",
+    "adds up": "three numbers of panels of which the last is the sum of the others, right or not, in %",
 }
 """What the rows of the table are, by how they begin."""
 

@@ -295,7 +295,7 @@ class Task(ABC, Generic[State]):
     def finding(self, state: State, response: str, thought: str) -> Finding:
         """Say what went wrong in a response whose trace is `thought` (appendix K).
 
-        By `find` in the module `failures` of the task's family. Raises ValueError where there is none.
+        By `find` in its module of `failures` (`family`). Raises ValueError where there is none.
         """
         found: Finding = self.family("failures").find(self, state, response, thought)
         return found
@@ -309,19 +309,22 @@ class Task(ABC, Generic[State]):
     def regions(self, state: State) -> Regions:
         """Say where in the picture the things are that the trace speaks of.
 
-        By `regions` in the module `regions` of the task's family. Raises ValueError where there is none.
+        By `regions` in its module of `regions` (`family`). Raises ValueError where there is none.
         """
         found: Regions = self.family("regions").regions(self, state)
         return found
 
     @classmethod
     def family(cls, name: str) -> Any:
-        """Import the module `name` in the folder of the class that is `explained`, or of one below it.
+        """Import the module `name` of a task: `<module>_<name>` beside that of its class, which is about it alone, else
+        `name` in the folder of the class that is `explained`, or of one below it.
 
         So a family keeps what is its own in its folder, and no list elsewhere names it. Raises ValueError.
         """
-        for kind in cls.__mro__ if cls.explained else ():
-            module = f"{kind.__module__.rpartition('.')[0]}.{name}"
+        kinds = [kind for kind in cls.__mro__ if issubclass(kind, Task) and kind is not Task]
+        modules = [f"{kind.__module__}_{name}" for kind in kinds]
+        modules += [f"{kind.__module__.rpartition('.')[0]}.{name}" for kind in kinds if cls.explained]
+        for module in modules:
             if module != f"{__package__}.{name}" and importlib.util.find_spec(module) is not None:
                 return importlib.import_module(module)
         raise ValueError(f"task={cls.name}: its family has no {name}")

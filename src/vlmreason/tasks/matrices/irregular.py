@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from vlmreason.files import write_bytes_atomic
 from vlmreason.pictures import Picture, png_bytes
@@ -122,6 +122,16 @@ WORDINGS: Mapping[str, IrregularWording] = {
 }
 
 
+class Right(NamedTuple):
+    """Which statements of a trace are right: values of the panels that are given and of the choices, the rule, and the
+    value that it leaves."""
+
+    context: list[bool]
+    choices: list[bool]
+    rule: bool
+    prediction: bool
+
+
 class Irregular(NumberedPuzzle[IrregularState]):
     name = "irregular"
     version = 1
@@ -223,22 +233,25 @@ class Irregular(NumberedPuzzle[IrregularState]):
         response = response[:MAX_RESPONSE_CHARS]
         start = self.answer_start(response, 0)
         given = self.given(response, start)
-        correct = given == state.answer
-        solution, (context, choices) = solve(state), self._values(state)
-        lines = response[:start].splitlines()
-        before, _, behind = _line(lines, self.wording.seen).partition("?")
-        words = [word for word in _WORD.findall(before) if word != "and"]
-        listed = _WORD.findall(_line(lines, self.wording.options))
-        right = [*_matches(words, context), *_matches(listed, choices)]
-        end = " ".join(_WORD.findall(behind))
-        named = [rule for rule, word in self.rules.items() if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", end)]
-        rule = named == [solution.rule]
-        predicted = end.rpartition(" ")[2] == self.value(state.pattern, solution.predicted)
-        process = all(right) and rule and predicted
-        parts = {"values": sum(right) / len(right), "rule": float(rule), "prediction": float(predicted)}
+        correct, right = given == state.answer, self.right(state, response[:start])
+        values = [*right.context, *right.choices]
+        process = all(values) and right.rule and right.prediction
+        parts = {"values": sum(values) / len(values), "rule": float(right.rule), "prediction": float(right.prediction)}
         parts |= {"process": float(process), "proven": float(correct and process)}
         parts["kind"] = float(self.says_kind(state, response))
         return Score(correct, given is not None, parts)
+
+    def right(self, state: IrregularState, trace: str) -> Right:
+        """Tell statement by statement what a trace, untrusted text, has right."""
+        solution, (context, choices) = solve(state), self._values(state)
+        lines = trace.splitlines()
+        before, _, behind = _line(lines, self.wording.seen).partition("?")
+        words = [word for word in _WORD.findall(before) if word != "and"]
+        listed = _WORD.findall(_line(lines, self.wording.options))
+        end = " ".join(_WORD.findall(behind))
+        named = [rule for rule, word in self.rules.items() if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", end)]
+        predicted = end.rpartition(" ")[2] == self.value(state.pattern, solution.predicted)
+        return Right(_matches(words, context), _matches(listed, choices), named == [solution.rule], predicted)
 
     def own_record(self, problem: Problem[IrregularState], folder: Path) -> Mapping[str, Any]:
         """Return a record as MARVEL has it; its picture goes to `Marvel/<index>.png`."""

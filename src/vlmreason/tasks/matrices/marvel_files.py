@@ -192,15 +192,21 @@ class MarvelFiles(DiskTask[MarvelState]):
 
     def score(self, state: MarvelState, response: str) -> Score:
         """Judge what is behind the last "Answer:": the choice, one of the two details, or all three numbers."""
-        response = response[:MAX_RESPONSE_CHARS]
-        marker = self.answer_marker().match(response, self.answer_start(response, 0))
-        given = _plain(response[marker.end() :]) if marker else ""
+        given, numbers = self._given(response), self.numbers(response)
         if state.asked == "fine":
             return Score(given == _plain(state.fine_answers[0]), given in map(_plain, state.fine_answers))
-        numbers = [int(number) for number in _NUMBER.findall(given)]
         if state.asked == "coarse":
             return Score(tuple(numbers) == state.counts, len(numbers) == len(state.counts))
         return Score(numbers == [state.answer], len(numbers) == 1 and 1 <= numbers[0] <= NUM_CHOICES)
+
+    def numbers(self, response: str) -> list[int]:
+        """Read the numbers that a response answers, in their order."""
+        return [int(number) for number in _NUMBER.findall(self._given(response))]
+
+    def _given(self, response: str) -> str:
+        response = response[:MAX_RESPONSE_CHARS]
+        marker = self.answer_marker().match(response, self.answer_start(response, 0))
+        return _plain(response[marker.end() :]) if marker else ""
 
 
 def _plain(text: str) -> str:

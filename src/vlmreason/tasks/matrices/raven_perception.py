@@ -284,22 +284,29 @@ class RavenPerception(Task[PerceptionState]):
 
         Of a question that is answered several times the last answer counts. The order of answers does not.
         """
+        given = self.given(state, response)
+        parsed = any(answer is not None for answer in given.values())
+        right = {number: answer == self.reply(state, number) for number, answer in given.items()}
+        if state.asked is not None:
+            return Score(right[state.asked], parsed)
+        of_kinds: dict[str, list[bool]] = {}
+        for number, is_right in right.items():
+            of_kinds.setdefault(state.questions[number][0], []).append(is_right)
+        parts = {kind: sum(of_kind) / len(of_kind) for kind, of_kind in of_kinds.items()}
+        return Score(all(right.values()), parsed, parts | {"questions": sum(right.values()) / len(right)})
+
+    def given(self, state: PerceptionState, response: str) -> Mapping[int, str | None]:
+        """Read what a response answers to each question that is asked, by its number; None: nothing."""
         response = response[:MAX_RESPONSE_CHARS]
         if state.asked is not None:
             marker = self.answer_marker().match(response, self.answer_start(response, 0))
-            given = _plain(response[marker.end() :]) if marker else ""
-            return Score(given == self.reply(state, state.asked), bool(given))
-        given_lines, right = response.splitlines(), dict[str, list[bool]]()
-        parsed = False
-        for number, (kind, _, _) in enumerate(state.questions):
+            return {state.asked: (_plain(response[marker.end() :]) or None) if marker else None}
+        lines, found = response.splitlines(), dict[int, str | None]()
+        for number in range(len(state.questions)):
             head = self.wording.said.partition("{answer}")[0].format(question=self.question(state, number))
-            line = next((line for line in reversed(given_lines) if line.startswith(head)), None)
-            parsed |= line is not None
-            found = line is not None and _plain(line[len(head) :]) == self.reply(state, number)
-            right.setdefault(kind, []).append(found)
-        parts = {kind: sum(of_kind) / len(of_kind) for kind, of_kind in right.items()}
-        every = [one for of_kind in right.values() for one in of_kind]
-        return Score(all(every), parsed, parts | {"questions": sum(every) / len(every)})
+            line = next((line for line in reversed(lines) if line.startswith(head)), None)
+            found[number] = None if line is None else _plain(line[len(head) :])
+        return found
 
     def state_from_json(self, data: object) -> PerceptionState:
         state = super().state_from_json(data)
