@@ -99,7 +99,9 @@ class Phase:
     With `match` the next tokens of every picture that is answered directly are pulled to those that the model itself
     gives the same problem as text; with `kl_weight` those of every response stay near what the model that the phase
     began with gives them (as by `algorithm.kl_weight`, here over the whole vocabulary). With `marks` a phase ends as
-    soon as all are reached, and where it ends without them the next one does not begin (`trainer.marks`).
+    soon as all are reached, and where it ends without them the next one does not begin (`trainer.marks`). With `even`
+    the decoder's matrices are brought to this root mean square at the end, while it computes the same
+    (`models.vlm.evenness`).
     """
 
     num_examples: int
@@ -119,6 +121,7 @@ class Phase:
     choose: Choice | None = None  # which examples of a step are trained on; null: all
     match: float = 0.0  # weight of how far answers to pictures are from those to the same problems as text
     kl_weight: float = 0.0  # of the divergence from the phase's start (nats per response token) beside the loss
+    even: float | None = None  # root mean square of the decoder's matrices at the end; null: as they are trained
     batch_size: int | None = None  # examples of one optimizer step; null: the scale's
     optimizer: dict[str, Any] = field(default_factory=dict)  # keys of the optimizer that differ in this phase
 
@@ -271,6 +274,8 @@ def _check_phase(supervision: Supervision, where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.match={phase.match}: has no effect, no part shows pictures in the view image")
     if not 0 <= phase.kl_weight < math.inf:
         raise ValueError(f"{where}.kl_weight={phase.kl_weight}: 0 or more is expected")
+    if phase.even is not None and not 0 < phase.even < math.inf:
+        raise ValueError(f"{where}.even={phase.even}: more than 0 is expected")
     if phase.match and phase.kl_weight:
         raise ValueError(f"{where}: match and kl_weight exclude each other in a phase")
     if phase.choose is not None:
@@ -305,6 +310,8 @@ def _check_captions(where: str, phase: Phase) -> None:
         raise ValueError(f"{where}.kl_weight={phase.kl_weight}: has no effect on captions; keep has")
     if phase.batch_size is not None:
         raise ValueError(f"{where}.batch_size={phase.batch_size}: has no effect, captions says what a step holds")
+    if phase.even is not None:
+        raise ValueError(f"{where}.even={phase.even}: has no effect on captions, the decoder does not train")
     if phase.train == "all" or "language_model" in phase.train:
         raise ValueError(f"{where}.train: vision_tower, projector or both are expected, captions reach no more")
     if not 0 <= phase.keep < math.inf:

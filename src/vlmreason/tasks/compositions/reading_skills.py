@@ -154,7 +154,7 @@ class ShapeReadingSkills(Skills[ShapeReadingState]):
         return write_scene(state.scene)
 
     def captions(self, patch: int) -> Captions:
-        """Return the form: every cell is a patch, with a kind, a colour and sides, or blank, or outside of the grid."""
+        """Return the form: every cell is a patch, free, with a kind, a colour and sides, blank, or outside the grid."""
         across, down = num_patches(self.sizes.picture, patch, f"task={self.name}")
         if self.sizes.cell != patch or self.sizes.unit:
             raise ValueError(f"task={self.name}: a cell is no patch of {patch} px, so patches have no captions")
@@ -162,7 +162,8 @@ class ShapeReadingSkills(Skills[ShapeReadingState]):
         sides = [Slot(f"side {number}", 1 + self.sizes.dimension[1]) for number in range(1, num_sides + 1)]
         kinds, colors = Slot("kind", 1 + len(self.sizes.kinds)), Slot("color", 1 + len(self.sizes.colors))
         slots = (Slot("cell", 2), kinds, colors, *sides)
-        return Captions(tuple(range(across * down)), slots, slot_weight=0.5, nothing_weight=0.3)
+        places = tuple(range(across * down))
+        return Captions(places, slots, slot_weight=0.5, nothing_weight=0.3, free=places)
 
     def caption(self, state: ShapeReadingState) -> tuple[list[list[int]], list[list[int]]]:
         scene, s = state.scene, self.sizes

@@ -159,7 +159,7 @@ class MatrixReadingSkills(Skills[MatrixReadingState]):
         return "\n".join(f"{name}: {self._phrases.panel(panel, state.configuration)}" for name, panel in listed)
 
     def captions(self, patch: int) -> Captions:
-        """Return the form: a panel is one patch, with its configuration and each entity in slots of its own."""
+        """Return the form: a panel is one patch, free, with its configuration and each entity in slots of its own."""
         s = self.sizes
         across, _ = num_patches(s.picture, patch, f"task={self.name}")
         if s.panel != patch or any(x % patch or y % patch for x, y in self.artist.places):
@@ -168,7 +168,7 @@ class MatrixReadingSkills(Skills[MatrixReadingState]):
         slots = [Slot("configuration", 1 + len(s.configurations))]
         slots += [Slot(name, 1 + num) for most in self._most_slots for _ in range(most) for name, num in numbers]
         at = tuple(y // patch * across + x // patch for x, y in self.artist.places)
-        return Captions(at, tuple(slots), slot_weight=1 / 3, nothing_weight=0.3)
+        return Captions(at, tuple(slots), slot_weight=1 / 3, nothing_weight=0.3, free=at)
 
     def caption(self, state: MatrixReadingState) -> tuple[list[list[int]], list[list[int]]]:
         number = 1 + self.sizes.configurations.index(state.configuration)

@@ -166,8 +166,9 @@ class RunKeeper(Callback):
             trainer.should_stop = True
 
     def end_phase(self, trainer: L.Trainer, module: PhaseModule, last: bool) -> RunState:
-        """Export the model of the phase and note that it is done; agree on whether to stop."""
+        """Finish and export the model of the phase and note that it is done; agree on whether to stop."""
         self.writer.wait()
+        self.stage.finish()
         directories = [self.run_dir / "checkpoints" / name for name in (self.phase, *(["final"] if last else []))]
         with strategies.gathered(module.model) as first:
             if first:

@@ -193,6 +193,14 @@ class Stage(ABC):
     evaluates_start = False  # before its first step, beside every so many steps
     marks: Marks | None = None
 
+    @property
+    def changed(self) -> Parts:
+        """Return what of the model is not as before once the phase is over."""
+        return self.train
+
+    def finish(self) -> None:  # noqa: B027 (most stages do nothing)
+        """Do to the model, before it is saved, what comes after the last step."""
+
     def pace(self, settings: TrainerSettings) -> TrainerSettings:
         """Return the run's settings with the phase's own intervals in their place."""
         return settings

@@ -128,8 +128,8 @@ def train(
             float32 = settings.precision == "32-true" and settings.strategy not in strategies.SHARDED
             place = PhaseSettings(stage.name, stage.train, first_step, seed, lambda: stop.requested, narrow, float32)
             module = stage.module(place)
-            trains = [other.train for other in stages if other.name in (*state.done, stage.name)]
-            changed = {parameter for train in trains for parameter, _ in learner.trained_parameters(train)}
+            changes = [other.changed for other in stages if other.name in (*state.done, stage.name)]
+            changed = {parameter for train in changes for parameter, _ in learner.trained_parameters(train)}
             pace = stage.pace(settings)
             keeper = RunKeeper(
                 run_dir,

@@ -9,13 +9,14 @@ import torch
 
 from vlmreason.data.loader import AHEAD, LENGTH_STEP, Packing, Step, StepData, step_loader
 from vlmreason.data.mixture import Mixture
-from vlmreason.models.contract import Preparing
+from vlmreason.models.contract import AdapterSettings, Preparing
+from vlmreason.models.vlm.evenness import check_even, even_sizes
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.supervision import Phase
 from vlmreason.tasks.base import Task
 from vlmreason.training.engine import memory, precision, strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
-from vlmreason.training.engine.phase import PhaseModule, PhaseSettings, Stage
+from vlmreason.training.engine.phase import Parts, PhaseModule, PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised.marks import SkillMarks
 from vlmreason.training.supervised.own_answers import OwnAnswers
@@ -61,10 +62,21 @@ class SupervisedStage(Stage):
             pixel_type=precision.computed(settings.precision, precision.is_half(learner.model)),
             cut=settings.cut, match=phase.match > 0, toward=phase.choose.toward if phase.choose else (), own=tuple(own),
         )  # fmt: skip
-        self.num_steps = self.data.num_steps
+        self.num_steps, self.even = self.data.num_steps, phase.even
+        if phase.even is not None:
+            _check_rows(f"{where}.even={phase.even}", learner, settings, None)
+            _check_evening(f"{where}.even={phase.even}", learner)
         if phase.marks:
             every = phase.mark_every and max(1, phase.mark_every // self.data.batch_size)
             self.marks = SkillMarks(phase.marks, tasks, run_task, every)
+
+    @property
+    def changed(self) -> Parts:
+        return self.train if self.even is None else "all"
+
+    def finish(self) -> None:
+        if self.even is not None:
+            even_sizes(self.learner.model, self.even)
 
     def place(self, rank: int, world_size: int) -> None:
         if self.choose and world_size > 1:
@@ -108,6 +120,15 @@ def _check_rows(where: str, learner: object, settings: TrainerSettings, packing:
         raise ValueError(f"{where}: with trainer.packing={settings.packing} dialogues share a row; allowed is off")
     if settings.strategy in strategies.SHARDED:
         raise ValueError(f"{where}: trainer.strategy={settings.strategy} shards the model; auto and ddp are allowed")
+
+
+def _check_evening(where: str, learner: Learner) -> None:
+    if learner.adapter != AdapterSettings():
+        raise ValueError(f"{where}: all of the model is scaled, so no adapter and nothing frozen is allowed")
+    try:
+        check_even(learner.model)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def num_workers(settings: TrainerSettings) -> int:
