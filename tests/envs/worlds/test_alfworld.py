@@ -1,15 +1,18 @@
-"""ALFWorld against a game that was recorded from the package, and against the package where it is installed."""
+"""ALFWorld on hand-made games and the package's own text engine; where it is not installed, on a recording of one."""
 
 import importlib.util
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from support.alfworld_games import GAMES, MISSING, RECORDED, WHY, write_game, write_games
 
+from vlmreason.envs.episodes import Episodes
 from vlmreason.envs.worlds import alfworld
 from vlmreason.envs.worlds.alfworld import ALFWorld, ALFWorldSizes, read_task, task_type
 from vlmreason.envs.worlds.alfworld_engines import Seen, conditions_met
@@ -22,14 +25,14 @@ CONF = yaml.safe_load((Path(__file__).parents[3] / "conf" / "env" / "alfworld.ya
 GAME = RECORD["game"]
 
 
+DOWNLOADED = Path(os.environ.get("ALFWORLD_DATA") or Path.home() / ".cache" / "alfworld")
+with_package = pytest.mark.skipif(bool(MISSING), reason=WHY)
+
+
 class Recorded:
     """Plays the game; what was not recorded changes nothing."""
 
-    opened = 0
-    closed = 0
-
-    def __init__(self, path):
-        type(self).opened += 1
+    def __init__(self):
         self.actions = []
 
     def seen(self):
@@ -49,11 +52,33 @@ class Recorded:
         return np.full((40, 60, 3), 7 * len(self.actions), dtype=np.uint8)
 
     def close(self):
+        pass
+
+
+class Counted:
+    """An engine that tells how many are opened and closed."""
+
+    opened = 0
+    closed = 0
+
+    def __init__(self, engine):
+        type(self).opened += 1
+        self.engine = engine
+        self.reset, self.step, self.frame = engine.reset, engine.step, engine.frame
+
+    def close(self):
         type(self).closed += 1
+        self.engine.close()
 
 
 def sizes(scale="paper"):
     return structure(ALFWorldSizes, CONF[scale])
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """The package makes the folder of its games when it is imported."""
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -62,18 +87,16 @@ def data(tmp_path):
         for number in range(12):
             name = GAME.split("/")[2] if number else "pick_two_obj_and_place-Pen-None-Desk-300"
             trial = tmp_path / "json_2.1.1" / folder / f"{name}{number}" / "trial_T1"
-            trial.mkdir(parents=True)
-            (trial / "game.tw-pddl").write_text(json.dumps({"solvable": number != 5}))
+            write_game(trial, RECORDED, solvable=number != 5)
     for name in ("pick_and_place_with_movable_recep-A-B-C-1", "look_at_obj_in_light-AppleSliced-None-Lamp-1"):
-        trial = tmp_path / "json_2.1.1" / "train" / name / "trial_T1"
-        trial.mkdir(parents=True)
-        (trial / "game.tw-pddl").write_text('{"solvable": true}')
+        write_game(tmp_path / "json_2.1.1" / "train" / name / "trial_T1", RECORDED)
     return tmp_path
 
 
-def make(data, **keys):
+def make(data, recorded=bool(MISSING), **keys):
+    """The environment on the engine of the package, or where it is not installed on the recording."""
     env = ALFWorld(sizes(), **({"trace": "verbose", "data": str(data)} | keys))
-    env.open = Recorded
+    env.open = lambda path: Counted(Recorded() if recorded else env._open_package(path))
     return env
 
 
@@ -106,9 +129,9 @@ def test_the_expert_does_the_task(data, cot):
 
 def test_one_engine_serves_an_episode_and_another_one_repeats_it(data):
     env = make(data)
-    before = Recorded.opened
+    before = Counted.opened
     turns = list(play(env, env.start("standard", "train", 0)))
-    assert Recorded.opened == before + 1
+    assert Counted.opened == before + 1
     for state, outcome in turns:  # all over again, in an order that no live engine stands at
         assert env.turn(state, env.expert(state), random.Random(0)) == outcome
     fresh = make(data)
@@ -120,9 +143,9 @@ def test_one_engine_serves_an_episode_and_another_one_repeats_it(data):
 def test_not_more_than_so_many_engines_are_kept(data, monkeypatch):
     monkeypatch.setattr(alfworld, "_MAX_ENGINES", 3)
     env = make(data)
-    opened, closed = Recorded.opened, Recorded.closed
+    opened, closed = Counted.opened, Counted.closed
     states = [env.start("standard", "train", index) for index in range(8)]
-    assert len(env._live) == 3 and Recorded.opened - opened == 8 and Recorded.closed - closed == 5
+    assert len(env._live) == 3 and Counted.opened - opened == 8 and Counted.closed - closed == 5
     assert env.turn(states[0], env.expert(states[0]), random.Random(0)).parsed
 
 
@@ -180,7 +203,7 @@ def test_pictures(data):
     after = env.turn(state, env.expert(state), random.Random(0)).state
     panel = env.draw(state)
     assert panel.shape == (300, 300, 3) and (panel != env.draw(after)).any()
-    thor = make(data, engine="thor")
+    thor = make(data, recorded=True, engine="thor")
     assert (thor.draw(state) == 0).all() and (thor.draw(after) == 7).all() and thor.draw(after).shape == (300, 300, 3)
     assert thor.turn(state, env.expert(state), random.Random(0)).state == after
 
@@ -256,14 +279,52 @@ def test_conditions_of_tasks(kind, facts, met):
     assert conditions_met(kind, TARGETS, TYPES + facts) == met
 
 
-def test_with_the_package():
+@with_package
+def test_the_recording_is_what_the_engine_tells(data):
+    """But for what the planner would do next where several plans are as short as each other."""
+    engine, recorded = make(data)._open_package(data / GAME.replace("-1/", "-11/")), Recorded()
+    for actions in map(json.loads, RECORD["nodes"]):
+        seen, known = engine.reset(), recorded.reset()
+        assert seen == known
+        for action in actions:
+            seen, known = engine.step(action), recorded.step(action)
+        assert replace(seen, best=None) == replace(known, best=None)
+        assert (seen.best is None) == (known.best is None)
+
+
+@with_package
+def test_the_expert_wins_a_game_of_each_kind(tmp_path):
+    env = ALFWorld(sizes(), data=str(write_games(tmp_path, num=1)))
+    goals, kinds = {"pick_and_place_simple": 1, "look_at_obj_in_light": 2, "pick_two_obj_and_place": 2}, set()
+    for index in range(len(GAMES)):
+        turns = list(play(env, env.start("standard", "train", index)))
+        kind = task_type(turns[0][0])
+        outcomes = [outcome for _, outcome in turns]
+        assert outcomes[-1].success and sum(outcome.reward for outcome in outcomes) == 50 + goals.get(kind, 3)
+        assert all(outcome.rewards["inadmissible"] == 0 for outcome in outcomes) and 3 < len(turns) < 15
+        score = Episodes(env).score(turns[0][0], Episodes(env).answer(turns[0][0]))
+        assert score.correct and score.parts["step_accuracy"] == 1
+        kinds.add(kind)
+    assert kinds == set(alfworld.TASK_TYPES)
+
+
+@with_package
+def test_without_the_planner_there_is_no_expert_and_the_same_game(tmp_path):
+    write_games(tmp_path, num=1)
+    env, plain = ALFWorld(sizes(), data=str(tmp_path)), ALFWorld(sizes(), data=str(tmp_path), planner=False)
+    state, same = (one.start("unseen", "test", 0) for one in (env, plain))
+    assert same.best is None and same.admissible == state.admissible and same.observation == state.observation
+    with pytest.raises(ValueError, match="planner=true"):
+        plain.expert(same)
+
+
+def test_with_downloaded_games():
     """An expert's episode of a downloaded game, and the same one repeated by another object."""
-    if importlib.util.find_spec("alfworld") is None:
-        pytest.skip("the package alfworld is not installed")
-    root = Path(os.environ.get("ALFWORLD_DATA") or Path.home() / ".cache" / "alfworld")
-    if not (root / "json_2.1.1" / "train").is_dir():
+    if MISSING:
+        pytest.skip(WHY)
+    if not (DOWNLOADED / "json_2.1.1" / "train").is_dir():
         pytest.skip("the games of alfworld are not downloaded")
-    env, other = ALFWorld(sizes()), ALFWorld(sizes())
+    env, other = (ALFWorld(sizes(), data=str(DOWNLOADED)) for _ in range(2))
     turns = list(play(env, env.start("standard", "train", 0)))
     assert turns[-1][1].success and turns[-1][1].rewards["goal"] == 50
     state, outcome = turns[len(turns) // 2]
