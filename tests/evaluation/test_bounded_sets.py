@@ -58,6 +58,24 @@ def test_evaluation_while_training_counts_those_that_there_are():
     assert f"67 % ({100 * low:.0f} to {100 * high:.0f})" in shown
 
 
+class Sorted(Bounded):
+    """Problems with two kinds of groups, of which one is followed."""
+
+    followed = ("parity",)
+
+    def groups(self, state):
+        return {"parity": "odd" if sum(state.values) % 2 else "even", "first": str(state.values[0])}
+
+
+def test_evaluation_while_training_tells_followed_groups_apart():
+    assert Episodes(Sorted()).followed == ("parity",), "of whole episodes those of the environment"
+    found = measure(FakeLearner(by_parity), Sorted(), settings())
+    assert {name: value for name, value in found.items() if ":" in name} == {
+        "parity:even/simple/text": 0, "problems:parity:even/simple/text": 1,
+        "parity:odd/simple/text": 1, "problems:parity:odd/simple/text": 2,
+    }  # fmt: skip
+
+
 def test_fewer_than_asked_is_said_once(tmp_path):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")

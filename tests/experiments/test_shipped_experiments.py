@@ -30,7 +30,8 @@ FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
 OTHERS = {
     "smart101": "table1 table2 table3 table4 beyond_qf beyond_asked",
-    "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 table4_1 table4_2 table4_3 table_c1",
+    "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 fig_c12 table4_1 table4_2 table4_3 table_c1 "
+    + "table4_2_alfworld table4_3_alfworld",
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "
     + "fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
     "compositional": "beyond_what_pays fig3 fig4 fig5 fig7 prompts shapes sizes table2 transfer",

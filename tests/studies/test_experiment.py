@@ -77,7 +77,7 @@ def test_a_number_of_the_paper_finds_its_place_at_another_scale() -> None:
         ({"measure": {"what": "likelihood:action"}}, "there are thought, answer"),
         ({"measure": {"at": 0.5}}, "measure.at=0.5"),
         ({"measure": {"training": "curve", "along": "compute"}}, "draw=lines: what=accuracy is drawn otherwise"),
-        ({"measure": {"training": "best", "what": "tokens"}}, "measure.training=best: of what=accuracy or part:NAME"),
+        ({"measure": {"training": "best", "what": "tokens"}}, "measure.training=best: of what=accuracy, part:NAME"),
         ({"draw": "curves", "measure": {"training": "curve"}}, "measure.along=examples: allowed are updates"),
         ({"measure": {"along": "env_steps"}}, "measure.along=env_steps: allowed are step"),
         ({"window": 4}, "window=4: 0 or an odd number from 5"),

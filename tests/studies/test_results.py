@@ -208,6 +208,20 @@ def test_a_curve_of_training_is_that_of_the_last_phase() -> None:
     assert sample(record, best, 0).values == (0.9,) and not sample(record, best, 0).by_problem
 
 
+def test_a_curve_of_a_group_knows_how_many_problems_the_group_has() -> None:
+    training = make_training([0.3, 0.6], before=1)
+    own = {"kind:clean/hard/image": [0.2, 0.25, 0.75], "problems:kind:clean/hard/image": [8, 8, 8]}
+    record = make_record(MARKS, training=training | {"columns": training["columns"] | own})
+    found = along(record, along="env_steps", what="by:kind:clean")
+    assert (found.y, found.num) == ((0.25, 0.75), 8)
+    best = sample(
+        record, read_measure({"what": "by:kind:clean", "training": "best", "level": "hard", "view": "image"}), 0
+    )
+    assert best.values == (0.75,) and (0.75 - best.below, 0.75 + best.above) == pytest.approx(wilson_interval(6, 8))
+    with pytest.raises(NotThereError, match="kind:heat: no evaluation while training"):
+        along(record, along="env_steps", what="by:kind:heat")
+
+
 def test_a_phase_without_an_evaluation_at_its_start_begins_where_the_one_before_ended() -> None:
     training = make_training([0.0, 0.6, 0.9], before=3)
     columns = {name: column[:3] + column[4:] for name, column in training["columns"].items()}

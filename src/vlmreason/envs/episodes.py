@@ -34,7 +34,7 @@ class Episodes(Task[Any]):
         if isinstance(self.env, ActionEnv) and self.env.penalty is None:
             self.env.penalty = 0.0
         self.name, self.version, self.levels = env.name, env.version, env.levels  # type: ignore[misc]
-        self.state_type = env.state_type  # type: ignore[misc]
+        self.state_type, self.followed = env.state_type, env.followed  # type: ignore[misc]
 
     def turn(self, state: Any, response: str) -> Outcome[Any]:
         """Return what a response leads to; nothing is drawn at random."""

@@ -115,27 +115,33 @@ def measure(model: Model, task: Task[Any], settings: EvaluationSettings) -> dict
     """Return accuracy per level and view in memory, nothing is written; for curves while training.
 
     Keys are `accuracy/<level>/<view>` and the task's parts in the same form; where there are fewer problems than
-    asked for, `problems/<level>/<view>` counts them. On the validation split, whatever `settings.split` says, so that
-    nothing chosen by these curves has seen a test problem.
+    asked for, `problems/<level>/<view>` counts them. Of groups that the task wants `followed`, `<kind>:<value>` stands
+    in place of `accuracy`, and `problems:<kind>:<value>` says how many they are. On the validation split, whatever
+    `settings.split` says, so that nothing chosen by these curves has seen a test problem.
     """
     found: dict[str, float] = {}
     for level in task.levels if settings.levels is None else settings.levels:
         for view in settings.views:
             numbers = task.first(level, "validation", settings.num)
             problems = [task.sample(level, "validation", index) for index in numbers]
-            num_correct, sums = 0, dict[str, list[float]]()
+            num_correct, sums, rights = 0, dict[str, list[float]](), dict[str, list[bool]]()
             for start in range(0, len(problems), settings.batch_size):
                 batch = problems[start : start + settings.batch_size]
                 states = [problem.state for problem in batch]
                 for state, answer in zip(states, answers(model, task, states, view, settings), strict=True):
                     score = task.score(state, answer.text)
                     num_correct += score.correct
+                    for kind, group in task.groups(state).items() if task.followed else ():
+                        rights.setdefault(f"{kind}:{group}", []).append(score.correct)
                     for name, value in score.parts.items():
                         sums.setdefault(name, []).append(value)
             found[f"accuracy/{level}/{view}"] = num_correct / len(problems)
             if len(problems) < settings.num:
                 found[f"problems/{level}/{view}"] = len(problems)
             found |= {f"{name}/{level}/{view}": sum(values) / len(values) for name, values in sums.items()}
+            for group in sorted(group for group in rights if group.partition(":")[0] in task.followed):
+                found[f"{group}/{level}/{view}"] = sum(rights[group]) / len(rights[group])
+                found[f"problems:{group}/{level}/{view}"] = len(rights[group])
     return found
 
 

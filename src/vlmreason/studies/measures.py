@@ -67,7 +67,7 @@ MEASURES: tuple[Entry, ...] = (
         for kind in KINDS
     ),
     Entry("all_of:*", "all of a {name} right", "problems", readings.all_of, "%"),  # a value per group
-    Entry("by:*", "accuracy, {name}", "problems", readings.by, "%"),
+    Entry("by:*", "accuracy, {name}", "problems", readings.by, "%", while_training=True),
     Entry("floor:*", "right by the answer: {name}", "problems", None, "%", source="problems"),  # Task.floors
     Entry("part_by:*", "{name}", "run", readings.part_by),  # of a group, as skill:counting:option
     Entry("weighted:*", "accuracy weighted by {name}", "problems", readings.weighted, "%"),
@@ -153,8 +153,8 @@ def of_kind(kind: str) -> list[str]:
 class Measure(Asked):
     """What is read off a run: a figure (`what`: a name of MEASURES) of some problems, and how it is shown.
 
-    training: of accuracy and parts, what the evaluations while the last phase trained have instead of the one at the
-        end: `curve`, or `best`, its highest point.
+    training: of accuracy, parts and groups, what the evaluations while the last phase trained have instead of the one
+        at the end: `curve`, or `best`, its highest point.
     along: for curves, what is on the horizontal axis: a name of PLACES, of checkpoints also one of the gradients'; of
         training also `<name>@<level>`: what the same evaluations have of it, as `accuracy@standard`.
     at: for curves, one place along the run instead of all: share of the last phase's steps, 0 to 1.
@@ -169,7 +169,9 @@ class Measure(Asked):
     def __post_init__(self) -> None:
         entry = find(self.what)
         if self.training and (not entry.while_training or self.task):
-            raise ValueError(f"measure.training={self.training}: of what=accuracy or part:NAME on the run's own task")
+            raise ValueError(
+                f"measure.training={self.training}: of what=accuracy, part:NAME, by:KIND:VALUE on its own task"
+            )
         if self.how == "choose" and self.conversion != "auto":
             raise ValueError(f"measure.conversion={self.conversion}: has no effect with measure.how=choose")
         if self.length != "auto" and (entry.source != "evaluation" or self.how == "choose" or self.training):
@@ -341,7 +343,7 @@ def _training_curve(record: Record, measure: Measure, seed: int) -> Curve:
     if not points:
         raise NotThereError(f"{measure.what} along {measure.along}: not among the evaluations while training")
     xs, ys, places = zip(*points, strict=True)
-    num = readings.num_while_training(record, measure.level, measure.view)
+    num = readings.num_while_training(record, measure)
     return Curve(record.run, seed, xs, ys, 0, places, num)
 
 

@@ -300,10 +300,12 @@ def column(record: Record, name: str, level: str | None, view: str | None) -> li
     raise NotThereError(f"{name}: no evaluation while training of level={level}, view={view}")
 
 
-def num_while_training(record: Record, level: str | None, view: str | None) -> int:
-    """Count the problems of each evaluation while training: as many as were wanted, or those that there are."""
+def num_while_training(record: Record, asked: Asked) -> int:
+    """Count the problems of each evaluation while training, of a group its own: those that there are, or the number
+    wanted."""
+    name = f"problems:{asked.name}" if asked.what.startswith("by:") else "problems"
     try:
-        return int(column(record, "problems", level, view)[-1] or record.training["num"])
+        return int(column(record, name, asked.level, asked.view)[-1] or record.training["num"])
     except NotThereError:
         return int(record.training["num"])
 

@@ -101,6 +101,7 @@ class Task(ABC, Generic[State]):
     converted_as: ClassVar[str] = CONVERT  # the kind of the segment in which the text form is written first
     own_file: ClassVar[str] = ""  # name of the list of records in sets of its family on disk; "": there are none
     reads_files: ClassVar[bool] = False  # problems are a file of the user's: there are none without one
+    followed: ClassVar[tuple[str, ...]] = ()  # kinds of its groups that evaluations while training tell apart
     undivided: ClassVar[str] = ""  # why all splits have the same problems, where these are too few to be divided
 
     def shown(self, level: str, views: tuple[str, ...]) -> tuple[str, ...]:

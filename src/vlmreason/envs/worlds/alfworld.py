@@ -136,6 +136,7 @@ class ALFWorld(ActionEnv[ALFWorldState]):
     state_type = ALFWorldState
     sizes_type = ALFWorldSizes
     reads_files = True
+    followed = ("kind",)
 
     def __init__(
         self,
@@ -249,6 +250,10 @@ class ALFWorld(ActionEnv[ALFWorldState]):
     def key(self, state: ALFWorldState) -> object:
         return state.game
 
+    def groups(self, state: ALFWorldState) -> Mapping[str, str]:
+        kind = _kind(state.game)
+        return {} if kind is None else {"kind": kind}
+
     def actions(self, state: ALFWorldState) -> Sequence[str]:
         return state.admissible
 
@@ -333,11 +338,15 @@ class ALFWorld(ActionEnv[ALFWorldState]):
 
 def task_type(state: ALFWorldState) -> str:
     """Return which of the six types of tasks a game is of, from its path. Raises ValueError where it names none."""
-    for folder in state.game.split("/"):
-        for kind in TASK_TYPES:
-            if folder.startswith(f"{kind}-"):
-                return kind
-    raise ValueError(f"game={state.game!r}: its path names none of {', '.join(TASK_TYPES)}")
+    kind = _kind(state.game)
+    if kind is None:
+        raise ValueError(f"game={state.game!r}: its path names none of {', '.join(TASK_TYPES)}")
+    return kind
+
+
+def _kind(game: str) -> str | None:
+    folders = game.split("/")
+    return next((kind for kind in TASK_TYPES if any(folder.startswith(f"{kind}-") for folder in folders)), None)
 
 
 def read_task(observation: str) -> str:
