@@ -31,7 +31,7 @@ def changeable(drafts: Sequence[Draft], ranges: Sequence[Sequence[tuple[int, int
         (_, num_slots), *levels = ranges[number]
         if num_slots > 1:
             found.append((number, _NUMBER))
-            if draft.ruled.rules[0][0].on == "position":
+            if draft.place == "position":
                 found.append((number, PLACE))
         for attribute, (least, most) in enumerate(levels, start=1):
             if least < most and attribute not in draft.noise:

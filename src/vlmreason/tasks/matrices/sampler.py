@@ -23,9 +23,6 @@ from vlmreason.tasks.matrices.rules import (
     PROGRESSION,
     RULES,
     STEPS,
-    Ruled,
-    obeys,
-    rules_of,
     rules_of_levels,
     rules_of_places,
     turned,
@@ -43,10 +40,11 @@ Kind = tuple[str, str]
 
 
 class Draft(NamedTuple):
-    """Of one component nine panels, what the first eight show, and of which attributes the values are noise."""
+    """Of one component nine panels, whether its place follows a rule of number or of position, and of which attributes
+    the values are noise."""
 
     panels: tuple[tuple[Entity, ...], ...]
-    ruled: Ruled
+    place: str
     noise: tuple[int, ...]
 
 
@@ -113,18 +111,13 @@ class Sampler:
                 return None
             columns.append(values)
         panels = _entities(rng, masks, columns, own, ranges, len(self.sizes.angles), kinds[0][1] == CONSTANT)
-        types, widths, colors = (column or _shown(panels, at) for at, column in enumerate(columns, start=1))
-        readings = list(zip(masks, types, widths, colors, strict=True))
-        ruled = rules_of(readings[:8], self.ranges[number])
-        noise = tuple(own) if kinds[0][1] != CONSTANT else ()
-        for attribute, ((on, rule), rules) in enumerate(zip(kinds, ruled.rules, strict=True)):
-            if len(rules) > 1 or not obeys(readings[8], attribute, rules):
-                return None  # more than one rule is shown, or one that does not go on
-            if rules and rules[0][:2] in self.without:
-                return None  # noise that looks like it
-            if attribute not in noise and (not rules or rules[0].rule != rule or rules[0].on != on):
-                return None
-        return Draft(panels, ruled, noise)
+        noise = tuple(own) if kinds[0][1] != CONSTANT else ()  # else they stay along a row, as their rule says
+        for attribute in noise:
+            shown = _shown(panels, attribute)
+            rules = rules_of_levels(ATTRIBUTES[attribute], shown[:8], *ranges[attribute - 1])
+            if len(rules) > 1 or (rules and (shown[8] != rules[0].predicted or rules[0][:2] in self.without)):
+                return None  # it looks like several rules, one that does not go on, or one that is held out
+        return Draft(panels, kinds[0][0], noise)
 
 
 def key_of(row: Sequence[Panel]) -> list[list[list[Entity]]]:
