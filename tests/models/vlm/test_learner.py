@@ -228,3 +228,8 @@ def test_numbers_draw_by_the_probabilities() -> None:
         shares_V = torch.bincount(token_B, minlength=6) / 10_000
         torch.testing.assert_close(shares_V, probability_V, rtol=0, atol=2e-4)
         torch.testing.assert_close(logprob_B.exp(), probability_V[token_B])
+
+
+def test_numbers_below_the_normal_format_count_as_zero() -> None:
+    """Processors take ten times as long for them, and sharp attention makes many."""
+    assert not (torch.tensor([2.0**-140]) * 0.5).view(torch.int32).any()

@@ -20,6 +20,10 @@ from vlmreason.models.vlm import adapters
 from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 
+torch.set_flush_denormal(True)
+# Sharp attention makes many numbers below 1e-38, for which a processor takes ten times as long: they count as zero.
+# Said here, before the first operation of several threads: those that begin later go by it.
+
 LLAVA = {
     "vision_tower": ("model.vision_tower.",),
     "projector": ("model.multi_modal_projector.",),
