@@ -77,7 +77,7 @@ WALLS = {
 """Rooms that a room does without although they lie below it, or beside it: a command or `assembly` joins them."""
 
 MEGABYTE = 1_000_000
-BASES = tuple(f"src/vlmreason/models/nano/{name}/" for name in ("base", "reader", "scenes"))
+BASES = tuple(f"src/vlmreason/models/nano/{name}/" for name in ("base", "first"))
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".cfg", ""}
 
 

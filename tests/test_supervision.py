@@ -21,7 +21,7 @@ from vlmreason.supervision import Supervision
 
 CONF = Path(__file__).parents[1] / "conf"
 PRETRAINING = (
-    *("nano_pretraining", "nano_reading", "nano_reading_even", "nano_scenes"),
+    *("nano_pretraining", "nano_reading", "nano_reading_even"),
     *("nano_chains", "nano_no_chains"),
 )
 OF_ENVIRONMENTS = {"expert"}  # composed with one only: tests/commands/test_env_compose.py

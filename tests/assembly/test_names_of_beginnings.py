@@ -93,7 +93,7 @@ SAME = {
 LORA = {"name": "lora", "frozen": [], "parts": ["language_model"], "r": 2, "alpha": 4, "dropout": 0.0}
 OTHER = {
     "seed": 1, "optimizer.lr": 0.5, "optimizer.weight_decay": 0.5, "trainer.precision": "bf16-mixed", "adapter": LORA,
-    "model.name": "nano_scenes", "scale.batch_size": 8, "scale.micro_tokens": 999, "scale.max_length": 999,
+    "model.name": "nano_first", "scale.batch_size": 8, "scale.micro_tokens": 999, "scale.max_length": 999,
     "scale.trace": "verbose", "task.trace": "verbose", "task.sizes.rows": [4, 4], "task.wording": {"step": "{cell}"},
     "supervision.phases.align.num_examples": 600, "supervision.phases.align.optimizer": {"lr": 0.5},
     "supervision.phases.align.batch_size": 8, "supervision.phases.align.thought": "remove",

@@ -13,7 +13,7 @@ from vlmreason.studies.library import another_base
 NANO: dict[str, Any] = {"name": "nano", "checkpoint": None}
 
 
-@pytest.mark.parametrize("model", [NANO, {"name": "cnn", "base": {"name": "nano"}}, {"name": "nano_scenes"}])
+@pytest.mark.parametrize("model", [NANO, {"name": "cnn", "base": {"name": "nano"}}])
 def test_a_record_of_another_base_is_marked(model: dict[str, Any]) -> None:
     config = {"task": {"name": "t"}, "supervision": {"name": "mix"}, "seed": 0, "model": model}
     of_first = make_record({("hard", "image"): "10"}, config=config)

@@ -56,12 +56,12 @@ def test_an_interleaved_mixture_has_the_tokens_of_both(folders: dict[str, str], 
 
 
 def test_shipped_bases_mix() -> None:
-    learner = NanoMixture({"first": "nano", "second": "nano_scenes"}, Fusion(kind="additive", alpha=0.25)).load()
+    learner = NanoMixture({"first": "nano", "second": "nano_first"}, Fusion(kind="additive", alpha=0.25)).load()
     batch = learner.processor.collate([learner.processor.encode(d) for d in dialogues(3)])
     assert learner.token_losses(batch)[0].isfinite().all()
-    assert {"nano", "nano_scenes"} <= set(BASES)
+    assert {"nano", "nano_first"} <= set(BASES)
 
 
 def test_a_tower_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match=r"model\.towers\.second=nanoo: nano, nano_scenes, nano_reader or a folder"):
+    with pytest.raises(ValueError, match=r"model\.towers\.second=nanoo: nano, nano_first or a folder"):
         NanoMixture({"first": "nano", "second": "nanoo"}, Fusion(kind="additive", alpha=0.5)).load()

@@ -43,24 +43,16 @@ def test_size(name: str) -> None:
     assert 1_000_000 <= num_parameters <= 5_000_000
 
 
-def test_record_names_its_data() -> None:
-    record = json.loads((BASES["nano"] / "record.json").read_text())
+def test_record_of_the_first_names_its_data() -> None:
+    record = json.loads((BASES["nano_first"] / "record.json").read_text())
     assert record["seed"] == 0
     assert record["curves"][-1]["phase"] == list(record["phases"])[-1]
     assert set(record["tasks"]) == {"table_skills", "grid_skills", "figure_skills"}
-    assert (BASES["nano"] / "README.md").is_file()
+    assert (BASES["nano_first"] / "README.md").is_file()
 
 
-def test_record_of_scenes_names_its_data() -> None:
-    record = json.loads((BASES["nano_scenes"] / "record.json").read_text())
-    assert record["seed"] == 0
-    assert record["curves"][-1]["stage"] == list(record["stages"])[-1]
-    assert record["tasks"] == ["grid_skills"]
-    assert (BASES["nano_scenes"] / "README.md").is_file()
-
-
-def test_record_of_the_reader_names_its_data() -> None:
-    record = json.loads((BASES["nano_reader"] / "record.json").read_text())
+def test_record_names_its_data() -> None:
+    record = json.loads((BASES["nano"] / "record.json").read_text())
     assert record["curves"][-1]["phase"] == list(record["phases"])[-1] == "together"
     pretraining: Any = OmegaConf.load(places.conf_dir() / "supervision" / "nano_pretraining.yaml")
     assert list(record["phases"]) == list(pretraining.phases)
@@ -78,24 +70,23 @@ READ = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "skill"), [(task, skill) for task, skills in READ.items() for skill in skills])
-def test_the_reader_has_the_skills_of_its_card(task: str, skill: str) -> None:
-    card = (BASES["nano_reader"] / "README.md").read_text()
+def test_the_base_has_the_skills_of_its_card(task: str, skill: str) -> None:
+    card = (BASES["nano"] / "README.md").read_text()
     [row] = [line for line in card.splitlines() if line.startswith(f"| {task} | {skill} |")]
     shown = [cell.strip() for cell in row.split("|")][3:5]
     for view, least, percent in zip(("text", "image"), READ[task][skill], shown, strict=True):
         if least is not None:
             assert float(percent) / 100 >= least
-            assert exact_share(base("nano_reader"), nano_task(task), skill, view, 24) >= least - 0.2
+            assert exact_share(base(), nano_task(task), skill, view, 24) >= least - 0.2
 
 
 def test_bases_differ_in_weights_only() -> None:
-    nano, scenes = base("nano"), base("nano_scenes")
-    assert nano.processor.tokenizer.get_vocab() == scenes.processor.tokenizer.get_vocab()
-    assert any(not torch.equal(p, q) for p, q in zip(nano.model.parameters(), scenes.model.parameters(), strict=True))
+    nano, first = base("nano"), base("nano_first")
+    assert any(not torch.equal(p, q) for p, q in zip(nano.model.parameters(), first.model.parameters(), strict=True))
 
 
 def test_an_unknown_base_is_named() -> None:
-    with pytest.raises(ValueError, match=r"model\.name='tables' without .* nano, nano_scenes, nano_reader"):
+    with pytest.raises(ValueError, match=r"model\.name='tables' without .* nano, nano_first"):
         Nano("tables").load()
 
 
@@ -130,7 +121,7 @@ def test_vocabulary_knows_every_word(name: str) -> None:
 
 
 def test_words_of_the_reading_skills_take_reserved_entries() -> None:
-    old = base().processor.tokenizer.get_vocab()
+    old = base("nano_first").processor.tokenizer.get_vocab()
     new = build_tokenizer([*read_vocabulary(), *read_words()], NanoSettings.num_tokens).get_vocab()
     assert {entry: row for entry, row in old.items() if not entry.startswith("<reserved_")}.items() <= new.items()
     assert len(new) == len(old) and all(
@@ -138,21 +129,11 @@ def test_words_of_the_reading_skills_take_reserved_entries() -> None:
     )
 
 
-def test_skills_are_learned() -> None:
+def test_skills_of_the_first_are_learned() -> None:
     """What the card claims: values, rows, walks, trails and neighbours, in both modalities; not names of rows."""
     torch.manual_seed(0)
     tables = nano_task("table_skills")
-    found = skill_accuracy(base(), {tables.name: tables}, num=16)
+    found = skill_accuracy(base("nano_first"), {tables.name: tables}, num=16)
     for skill in ("value", "row", "walk", "beside", "trail", "marked"):
         for view in ("text", "image"):
             assert found[f"table_skills/{skill}/{view}"] > 0.85, found
-
-
-def test_skills_of_scenes_are_learned() -> None:
-    """What its card claims: things with their places, neighbours, ways, trails; not long orders."""
-    torch.manual_seed(0)
-    grids = nano_task("grid_skills")
-    found = skill_accuracy(base("nano_scenes"), {grids.name: grids}, num=16)
-    for skill in ("holds", "things", "around", "toward", "trail"):
-        for view in ("text", "image"):
-            assert found[f"grid_skills/{skill}/{view}"] > 0.85, found

@@ -37,7 +37,7 @@ def dialogues(num: int, split: str = "train") -> list[Dialogue]:
 
 
 def settings(sizes: Sizes = SMALL, features: Path | None = None) -> SmarterVlm:
-    vision: dict[str, Eye | None] = {"tables": Eye("nano"), "scenes": None}
+    vision: dict[str, Eye | None] = {"tables": Eye("nano"), "first": None}
     return SmarterVlm("smarter_vlm", vision, Reader("nano", tokens=48), sizes, 6, features and str(features))
 
 

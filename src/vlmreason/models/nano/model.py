@@ -3,7 +3,7 @@
 LLaVA's architecture (vision tower, two-layer projector, decoder) with a two-layer SigLIP tower, one patch per
 table cell, and a four-layer Llama decoder; `LlavaForConditionalGeneration.from_pretrained` opens it without
 this package, or one that is `placed` where `vlmreason.models.nano.placed` has been imported. The pretrained bases
-lie inside the package: `nano` for tables, `nano_scenes` for grids, `nano_reader` where names and lists matter.
+lie inside the package: `nano`, and `nano_first`, which it was continued from.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def tower_states(base: Learner, prompts: Sequence[Prompt]) -> Tensor:
     if pixels is None or pixels.ndim != 4 or not isinstance(layer, int) or not hasattr(inner, "vision_tower"):
         raise ValueError(
             f"model_type={config.model_type}: the features of its pictures have no fixed places; models of LLaVA's "
-            "layout with one tower have (nano, nano_scenes, llava_1_5_7b)"
+            "layout with one tower have (nano, nano_first, llava_1_5_7b)"
         )
     tower = inner.vision_tower
     states_BPD: Tensor = tower(pixels.to(tower.device, tower.dtype), output_hidden_states=True).hidden_states[layer]

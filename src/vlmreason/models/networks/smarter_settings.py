@@ -13,7 +13,7 @@ RESIDUALS = ("qf", "attention", "fusion", "decoder")
 
 @dataclass(frozen=True)
 class Eye:
-    """A frozen vision tower: `nano` or `nano_scenes` (the shipped ones), a hub's id or a directory.
+    """A frozen vision tower: `nano` or `nano_first` (the shipped ones), a hub's id or a directory.
 
     side (px): pictures are resized to side x side; mean, std: of pixels in [0, 1]; the shipped ones have their own.
     """
@@ -27,7 +27,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class Reader:
-    """A frozen text encoder: `nano`, `nano_scenes` (the decoders of the shipped models), a hub's id or a directory.
+    """A frozen text encoder: `nano`, `nano_first` (the decoders of the shipped models), a hub's id or a directory.
 
     tokens: of a question that are read, its first ones; padded: whether shorter ones are filled up, as SigLIP is used.
     """

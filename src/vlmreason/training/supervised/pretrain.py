@@ -37,7 +37,7 @@ def check_vocabulary(learner: Learner, tasks: Iterable[Task[Any]]) -> None:
             if unknown := set(pieces(text)) - known:
                 raise ValueError(
                     f"task={task.name}: the vocabulary has no {sorted(unknown)[0]!r}; `vlmreason pretrain` "
-                    "makes a base that has the words of its skills, model=nano_reader has those of reading skills"
+                    "makes a base that has the words of its skills, model=nano has those of reading skills"
                 )
 
 
