@@ -21,7 +21,6 @@ from vlmreason.assembly import algorithms, build, catalog, compose, errors, plan
 from vlmreason.commands.train import Settings
 from vlmreason.data.mixture import mixtures
 from vlmreason.report.figures import draw
-from vlmreason.report.figures.pixels import pixels
 from vlmreason.report.writing import markdown
 from vlmreason.studies import artifacts, library, needs, results
 from vlmreason.studies.experiment import Cell, Experiment, PaperNumber
@@ -305,15 +304,6 @@ def test_curves_and_tables_share_runs(composing: None) -> None:
     for name in ("fig5_9", "fig5_10", "fig_d5", "fig_d6", "fig_d7", "fig_d9"):
         assert len(hashes(f"sft_vs_rl/{name}") & rules) == 1, name
     assert len(hashes("beyond/rl_closes_the_gap") & hashes("s2h/fig5")) == 2
-
-
-def test_of_a_run_in_two_studies_the_fuller_record_is_drawn(tmp_path: Path) -> None:
-    """The records of `beyond` are without the pixels of figure 28, which only `s2h` draws."""
-    with initialize_config_dir(str(places.conf_dir()), version_base="1.3"):
-        found = planning.open_library("nano", ["s2h", "beyond"], tmp_path)
-        result = library.collect("s2h/fig28", "nano", found, {})
-    drawn = pixels(result, found.records, lambda record: build.build_task(record.config))
-    assert sum("problem table_readout" in note for note in drawn.notes) == 2
 
 
 def test_floors_are_counted_without_any_run(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from support.studies import ARTIFACT, STUDY, make_record, use_study, write_study
 from vlmreason.__main__ import main
 from vlmreason.assembly import build
 from vlmreason.studies import library
+from vlmreason.studies.library import _newest_and_fullest
 from vlmreason.studies.records import Record, read_record, read_records
 
 SMALL = {
@@ -323,3 +324,12 @@ def test_a_record_whose_cells_have_another_form_is_damaged(key: str, tmp_path: P
         Record(data, tmp_path)
     with pytest.raises(ValueError, match="damaged record"):
         make_record({("hard", "image"): "10"}, analyses={"failures": {"results": 5}})
+
+
+def test_of_a_run_in_two_studies_the_fuller_record_is_kept() -> None:
+    """As where one of them draws the pixels that a model looked at and the other one does not."""
+    less = make_record({("hard", "image"): "10"})
+    fuller = make_record({("hard", "image"): "10"}, analyses={"attribution": {"results": []}})
+    for records in ([less, fuller], [fuller, less]):
+        [kept] = _newest_and_fullest(records)
+        assert kept is fuller
