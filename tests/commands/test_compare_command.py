@@ -78,8 +78,8 @@ def test_records_are_compared_too(tmp_path: Path, program: Callable[..., Done]) 
     rows = json.loads(done.out.splitlines()[0])
     right = {cell["view"]: cell["right"] for run in (first,) for e in json.loads(run.read_text())["evaluations"]
              for cell in e["cells"] if e["own"] and cell["level"] == "hard"}  # fmt: skip
-    assert [row["num"] for row in rows] == [200] * 4
-    assert rows[3]["first"] == right["image"].count("1") / 200 < rows[3]["second"]
+    assert [row["num"] for row in rows] == [500] * 4
+    assert rows[3]["first"] == right["image"].count("1") / 500 < rows[3]["second"]
     assert (tmp_path / "records.html").stat().st_size > 10_000
 
 

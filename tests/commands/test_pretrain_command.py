@@ -64,7 +64,7 @@ def test_a_base_is_made_in_two_parts_as_in_one(
 
 
 def test_words_that_the_vocabulary_lacks_are_named(tmp_path: Path, program: Any) -> None:
-    done = program("skills", "num=1")
+    done = program("skills", "num=1", "model=nano_first")
     assert done.code == 2 and "task=table_reading_skills: the vocabulary has no " in done.err
     done = program("skills", "num=1", f"card={tmp_path / 'none.md'}")
     assert done.code == 2 and "none.md: no such file; the README.md of a base is expected" in done.err
