@@ -19,7 +19,6 @@ from support.studies import ARTIFACT, STUDY, make_record, use_study, write_study
 from vlmreason.__main__ import main
 from vlmreason.assembly import build
 from vlmreason.studies import library
-from vlmreason.studies.library import _newest_and_fullest
 from vlmreason.studies.records import Record, read_record, read_records
 
 SMALL = {
@@ -331,5 +330,5 @@ def test_of_a_run_in_two_studies_the_fuller_record_is_kept() -> None:
     less = make_record({("hard", "image"): "10"})
     fuller = make_record({("hard", "image"): "10"}, analyses={"attribution": {"results": []}})
     for records in ([less, fuller], [fuller, less]):
-        [kept] = _newest_and_fullest(records)
+        [kept] = library._newest_and_fullest(records)
         assert kept is fuller

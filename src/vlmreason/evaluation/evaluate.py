@@ -132,16 +132,17 @@ def measure(model: Model, task: Task[Any], settings: EvaluationSettings) -> dict
                     score = task.score(state, answer.text)
                     num_correct += score.correct
                     for kind, group in task.groups(state).items() if task.followed else ():
-                        rights.setdefault(f"{kind}:{group}", []).append(score.correct)
+                        if kind in task.followed:
+                            rights.setdefault(f"{kind}:{group}", []).append(score.correct)
                     for name, value in score.parts.items():
                         sums.setdefault(name, []).append(value)
             found[f"accuracy/{level}/{view}"] = num_correct / len(problems)
             if len(problems) < settings.num:
                 found[f"problems/{level}/{view}"] = len(problems)
             found |= {f"{name}/{level}/{view}": sum(values) / len(values) for name, values in sums.items()}
-            for group in sorted(group for group in rights if group.partition(":")[0] in task.followed):
-                found[f"{group}/{level}/{view}"] = sum(rights[group]) / len(rights[group])
-                found[f"problems:{group}/{level}/{view}"] = len(rights[group])
+            for name, marks in sorted(rights.items()):
+                found[f"{name}/{level}/{view}"] = sum(marks) / len(marks)
+                found[f"problems:{name}/{level}/{view}"] = len(marks)
     return found
 
 
