@@ -50,8 +50,6 @@ def run(cfg: dict[str, Any]) -> Path | None:
         settings = NanoSettings(placed=True, start="composed")
     learner = Learner(*build_nano(settings, words, own.seed))
     check_vocabulary(learner, tasks.values())
-    if own.layout == "placed":
-        learner.model.set_attn_implementation("sdpa")  # a tenth faster than eager; what is saved does not know
     folder = runs.open_run(cfg)
     logger = build.build_logger(cfg, folder)
     if trainer.progress and strategies.is_first():

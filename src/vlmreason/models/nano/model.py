@@ -130,7 +130,7 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
-        config, attn_implementation="eager", dtype=torch.float32
+        config, attn_implementation="sdpa", dtype=torch.float32
     )
     if s.start == "composed":
         start.begin(model, tokenizer.get_vocab())
@@ -162,7 +162,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
     with saved.sentences(directory):
         loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             directory,
-            attn_implementation="eager",
+            attn_implementation="sdpa",
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,

@@ -110,6 +110,8 @@ def train(
     if settings.gradient_checkpointing:
         learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         learner.model.disable_input_require_grads()  # else frozen towers are passed backward for nothing
+    if settings.compile:
+        _compile(learner)
     half = precision.is_half(learner.model)
     logger = make_logger()
     if shared and taken and isinstance(logger, Logger):
@@ -176,6 +178,15 @@ def train(
         checkpoint.restore(dict(learner.model.named_parameters()))
         save_whole(learner, final)
     return final
+
+
+def _compile(learner: Learner) -> None:
+    """Compile the layers of the language model; those of towers are small beside it, and watched by hooks."""
+    starts = learner.prefixes["language_model"]
+    own = {id(module) for name, module in learner.model.named_modules() if name.startswith(starts)}
+    for block in strategies.blocks(learner.model):
+        if id(block) in own:
+            block.compile(dynamic=True)
 
 
 def _trainer(

@@ -19,7 +19,8 @@ class TrainerSettings:
 
     Counts of steps are optimizer steps; 0 switches evaluation while training off; `evaluate_num` is its number of
     problems per level and view. `micro_tokens` bounds the padded tokens of one forward pass. `num_threads`: of the
-    CPU; null: all. `devices`: processes per machine. `timeout_minutes`: how long one waits for the others.
+    CPU; null: all. `compile`: whether TorchInductor compiles the layers of the language model. `devices`: processes per
+    machine. `timeout_minutes`: how long one waits for the others.
     `peak_tflops`: of one device; null: known from its name, else there is no utilisation. `reuse`: whether first phases
     are shared with other runs (training/engine/beginnings.py). `progress`: whether the run says where it stands.
     `cut`: how steps become micro-batches, in few shapes, for which a processor keeps its kernels, or with the least
@@ -37,6 +38,7 @@ class TrainerSettings:
     num_workers: int | str = speed(1)
     num_threads: int | None = speed(None)
     gradient_checkpointing: bool = speed(False, rounds=True)
+    compile: bool = speed(False, rounds=True)
     peak_tflops: float | None = speed(None)
     log_every: int = 10
     checkpoint_every: int = speed(50)

@@ -171,7 +171,7 @@ def shard(model: nn.Module, device: torch.device, precision: str, keep_whole: bo
             param_dtype=torch.bfloat16 if precision == "bf16-mixed" else None, reduce_dtype=torch.float32
         )
         after: dict[str, Any] = {"reshard_after_forward": False} if keep_whole else {}
-        for block in _blocks(model):
+        for block in blocks(model):
             fully_shard(block, mesh=mesh, mp_policy=policy, **after)
         fully_shard(model, mesh=mesh, mp_policy=policy, **after)
         for method in ("token_losses", "token_scores", "continuations", "last_context"):
@@ -182,8 +182,8 @@ def shard(model: nn.Module, device: torch.device, precision: str, keep_whole: bo
         module.reshard()
 
 
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of vision towers and language model: what its own code names, else the lists of modules."""
+def blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of vision towers and language model: what its own code names, else the lists of modules."""
     names = {name for module in model.modules() for name in (getattr(module, "_no_split_modules", None) or ())}
     lists = {id(child) for module in model.modules() if isinstance(module, nn.ModuleList) for child in module}
     found = [m for m in model.modules() if id(m) in lists and type(m).__name__ in names]
