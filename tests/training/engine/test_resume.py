@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 from support.tiny import TWO_PHASES, outcome, tiny_learner, tiny_run
 
@@ -208,6 +210,23 @@ def test_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
     tiny_run(tmp_path / "without")
     assert outcome(tmp_path / "without") != outcome(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="TorchInductor needs a C++ compiler, g++ is not here")
+def test_compiled_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: dict[str, bytes]) -> None:
+    tiny_run(tmp_path / "whole", compile=True)
+    whole = outcome(tmp_path / "whole")
+    assert whole != unbroken, "nothing was compiled: rounding differs where layers are"
+    losses = [[json.loads(line)["loss"] for line in run["metrics.jsonl"].splitlines()] for run in (whole, unbroken)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "_write", signal_after(7, signal.SIGINT))
+        with pytest.raises(Stopped, match="stopped in phase main"):
+            tiny_run(tmp_path / "broken", compile=True)
+    torch.compiler.reset()
+    tiny_run(tmp_path / "broken", compile=True)
+    assert outcome(tmp_path / "broken") == whole
 
 
 def test_finished_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
