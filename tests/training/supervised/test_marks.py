@@ -255,6 +255,20 @@ def test_kept_tokens_stay_and_free_ones_may_change(tmp_path: Path) -> None:
     assert held[0] < 0.3 * loose[0] and held[0] < 0.3 * held[1]
 
 
+def test_tokens_tell_their_own_place(tmp_path: Path) -> None:
+    mark = {"task": "panel_reading_skills", "measure": "own place", "share": 0.4, "num": 8}
+    phase = {
+        "num_examples": 1600,
+        "train": ["vision_tower", "projector"],
+        "captions": {"panel_reading_skills": 8},
+        "marks": {"where": mark},
+        "mark_every": 80,
+    }
+    run(tmp_path, {"captions": phase})
+    shares = [line["mark/where"] for line in lines(tmp_path) if "mark/where" in line]
+    assert shares[0] < 0.25 and shares[-1] >= 0.4, "of 12 places"
+
+
 def test_kept_tokens_are_those_of_the_beginning_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phases = {"captions": {**PHASES["captions"], "keep": 5.0, "marks": {}, "mark_every": None}}
     run(tmp_path / "whole", phases)

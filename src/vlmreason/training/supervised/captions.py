@@ -4,7 +4,8 @@ A tower that is taught through a decoder alone throws away what the decoder cann
 look up cells; read linearly, names and digits are learned in seconds. The readers, one per task, are thrown away at the
 end. Before a decoder is trained a penalty on the size of the image tokens, (log(rms / 0.1))^2, leaves them as large as
 embeddings of text, so that no weight has to be scaled afterwards. Behind one, `keep` holds the tokens near those that
-it has learned to read: what the tower threw away comes back where the decoder does not look. A phase trains in one
+it has learned to read: what the tower threw away comes back where the decoder does not look. Every token tells its
+place too, else those that are not kept lose it, and a decoder finds no panel by its number. A phase trains in one
 process.
 """
 
@@ -74,28 +75,34 @@ class CaptionData(Dataset[Step]):
 
 
 class Readers(nn.Module):
-    """For each task a linear reader of its slots and bits, on tokens brought to a size of 1."""
+    """For each task a linear reader of its slots, its bits and the token's place, on tokens brought to a size of 1."""
 
     def __init__(self, forms: Mapping[str, Captions], width: int, seed: int) -> None:
         super().__init__()
         self.forms = forms
-        sizes = {name: sum(slot.num_classes for slot in form.slots) + form.num_bits for name, form in forms.items()}
+        sizes = {name: sum(_sizes(form)) for name, form in forms.items()}
         self.readers = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
         generator = torch.Generator().manual_seed(seed)
         for reader in self.readers.values():
             nn.init.normal_(reader.weight, std=_READER_STD, generator=generator)  # type: ignore[arg-type]
             nn.init.zeros_(reader.bias)  # type: ignore[arg-type]
 
-    def forward(self, name: str, tokens_NPD: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return logits of each slot (N, places, classes) and of the bits (N, places, bits); tokens have size 1."""
+    def forward(self, name: str, tokens_NPD: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return logits of each slot (N, places, classes), of the bits (N, places, bits) and of the place (N, places,
+        places); tokens have size 1."""
         form = self.forms[name]
         found: Tensor = self.readers[name](tokens_NPD[:, list(form.places)])
-        sizes = [*(slot.num_classes for slot in form.slots), form.num_bits]
-        *slots, bits = torch.split(found, sizes, dim=-1)
-        return slots, bits
+        *slots, bits, place = torch.split(found, _sizes(form), dim=-1)
+        return slots, bits, place
 
 
-def caption_loss(form: Captions, slots: list[Tensor], bits: Tensor, classes: Tensor, wanted: Tensor) -> Tensor:
+def _sizes(form: Captions) -> list[int]:
+    return [*(slot.num_classes for slot in form.slots), form.num_bits, len(form.places)]
+
+
+def caption_loss(
+    form: Captions, slots: list[Tensor], bits: Tensor, place: Tensor, classes: Tensor, wanted: Tensor
+) -> Tensor:
     """Return the loss of one task's pictures: mean cross entropies, weighed as the form says."""
     weights = torch.where(classes > 0, 1.0, form.nothing_weight)
     losses = [
@@ -105,7 +112,8 @@ def caption_loss(form: Captions, slots: list[Tensor], bits: Tensor, classes: Ten
     loss = torch.stack([one.mean() for one in losses]).sum() * form.slot_weight
     if form.num_bits:
         loss = loss + F.binary_cross_entropy_with_logits(bits, wanted) * form.bits_weight
-    return loss
+    at = torch.arange(place.shape[1], device=place.device).expand(place.shape[:2])
+    return loss + F.cross_entropy(place.flatten(0, 1), at.flatten())
 
 
 class Captioning(PhaseModule):
@@ -143,9 +151,9 @@ class Captioning(PhaseModule):
                 loss = (rms / size).log().pow(2)
             else:
                 loss = self.keep * change(self.readers.forms, tokens_NPD / size, before_NPD / size, micro)
-            for name, (slots, bits) in read(self.readers, tokens_NPD / size, micro).items():
+            for name, found in read(self.readers, tokens_NPD / size, micro).items():
                 form, classes, wanted = self.readers.forms[name], micro[f"{name}/classes"], micro[f"{name}/bits"]
-                loss = loss + caption_loss(form, slots, bits, classes, wanted)
+                loss = loss + caption_loss(form, *found, classes, wanted)
             self.manual_backward(loss)
         self.sum_over_processes(torch.zeros(1, dtype=torch.float64, device=self.device))
         norm = self.clip()
@@ -210,7 +218,9 @@ def split(forms: Mapping[str, Captions], tensor: Tensor, micro: Mapping[str, Ten
     return dict(zip(forms, parts, strict=True))
 
 
-def read(readers: Readers, tokens_NPD: Tensor, micro: Mapping[str, Tensor]) -> dict[str, tuple[list[Tensor], Tensor]]:
+def read(
+    readers: Readers, tokens_NPD: Tensor, micro: Mapping[str, Tensor]
+) -> dict[str, tuple[list[Tensor], Tensor, Tensor]]:
     """Return what the readers say of pictures task by task, in the order of the forms."""
     return {name: readers(name, part) for name, part in split(readers.forms, tokens_NPD, micro).items()}
 
@@ -243,7 +253,7 @@ class CaptionMarks(Marks):
         module.model.eval()
         size = size_of(module.tokens_before(micro["pixel_values"]))
         tokens_NPD = image_tokens(module.learner, micro["pixel_values"]) / size
-        slots, bits = module.readers(name, tokens_NPD)
+        slots, bits, place = module.readers(name, tokens_NPD)
         module.model.train()
         classes_NPS, wanted = micro[f"{name}/classes"], micro[f"{name}/bits"] > 0.5
         right_NPS = torch.stack([logits.argmax(dim=-1) for logits in slots], dim=-1) == classes_NPS
@@ -255,6 +265,7 @@ class CaptionMarks(Marks):
             found[group] = right_NPS[..., at][classes_NPS[..., at] > 0]
         if form.num_bits:
             found[CAPTION_MEASURES[2]] = ((bits > 0) == wanted).all(-1)
+        found[CAPTION_MEASURES[3]] = place.argmax(dim=-1) == torch.arange(place.shape[1], device=place.device)
         return {key: float(value.float().mean()) for key, value in found.items()}
 
     def missing(self, found: Mapping[str, float]) -> list[str]:
