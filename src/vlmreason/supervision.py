@@ -25,8 +25,8 @@ TOKEN_KINDS = ("cell", "digit", "mark", "word", "end")
 """Coordinates of a cell; a single digit; one of a marked cell in LaTeX; all else that is written; the end."""
 
 CAPTION_MEASURES = ("places", "pictures", "bits", "own place")
-"""Places right in all slots, pictures right in all places, places right in all bits, tokens that tell their own place. A
-slot's name is a measure too, of where something is."""
+"""Places right in all slots, pictures right in all places, places right in all bits, tokens that tell their own place.
+A slot's name is a measure too, of where something is."""
 
 INTERNALIZE = (0.3, 0.4, 0.3)
 """Shares of a phase with the whole chain of thought, with ever less of it, with none (appendix I.7.2)."""
