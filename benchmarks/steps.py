@@ -22,6 +22,7 @@ from vlmreason.models.nano.model import Nano
 from vlmreason.places import conf_dir
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
+from vlmreason.training.engine.runner import compile_layers
 
 NUM = 512
 
@@ -57,8 +58,7 @@ def main(num_rounds: int, model: str, name: str) -> None:
         learner.model.set_attn_implementation("sdpa")
         rounds.append((kept, eager, seconds()))
     kept, eager, plain = map(statistics.median, zip(*rounds, strict=True))
-    for layer in learner.model.model.language_model.layers:
-        layer.compile(dynamic=True)
+    compile_layers(learner)
     began = time.perf_counter()
     first, wall = seconds(), time.perf_counter() - began
     compiled = statistics.median(seconds() for _ in range(num_rounds))

@@ -16,7 +16,7 @@ import torch
 
 from vlmreason.models.composed.fusion import Fusion
 from vlmreason.models.composed.towers import ComposedPictures, Fit, Tower, describe, vision_config
-from vlmreason.models.nano.model import BASE, load_nano
+from vlmreason.models.nano.model import ATTENTION, BASE, load_nano
 from vlmreason.models.vlm import saved
 from vlmreason.models.vlm.chat_template import TemplateSettings, read_template
 from vlmreason.models.vlm.hugging_face import download
@@ -114,7 +114,7 @@ class NanoComposed:
         nano, processor = load_nano(BASE)
         template = TemplateSettings(**vars(processor.template))
         if trained is not None:
-            return open_composed(trained, template, "float32", "eager")
+            return open_composed(trained, template, "float32", ATTENTION)
         old: Any = processor.pictures
         tower = Tower(
             "nano_base", old.side, (old.pixel_mean,) * 3, (old.pixel_std,) * 3, layer=nano.config.vision_feature_layer
@@ -123,7 +123,7 @@ class NanoComposed:
         config = compose_config(
             described, Fusion().on(described), nano.config.text_config, old.placeholder_id, "stretch"
         )
-        config._attn_implementation = "eager"
+        config._attn_implementation = ATTENTION
         model = ComposedForConditionalGeneration(config)
         renamed = {
             name.replace("vision_tower.", "vision_tower.0.").replace("projector.", "projector.adapters.0."): tensor

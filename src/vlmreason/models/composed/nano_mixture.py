@@ -15,7 +15,7 @@ from typing import Any
 from vlmreason.models.composed.fusion import Fusion
 from vlmreason.models.composed.loading import join, open_composed
 from vlmreason.models.composed.towers import Tower, describe
-from vlmreason.models.nano.model import BASES, load_nano
+from vlmreason.models.nano.model import ATTENTION, BASES, load_nano
 from vlmreason.models.vlm.chat_template import TemplateSettings
 from vlmreason.models.vlm.learner import Learner
 
@@ -37,12 +37,12 @@ class NanoMixture:
         base, processor = load_nano(_folder(self.language_model, "model.language_model"))
         template = TemplateSettings(**vars(processor.template))
         if trained is not None:
-            return open_composed(trained, template, "float32", "eager")
+            return open_composed(trained, template, "float32", ATTENTION)
         seen = {name: load_nano(_folder(id, f"model.towers.{name}")) for name, id in self.towers.items()}
         described = describe({name: _described(self.towers[name], *one) for name, one in seen.items()})
         fusion, placeholder = self.fusion.on(described), processor.pictures.placeholder_id
         config = compose_config(described, fusion, base.config.text_config, placeholder, "stretch")
-        config._attn_implementation = "eager"
+        config._attn_implementation = ATTENTION
         model = ComposedForConditionalGeneration(config)
         model.assemble([one.model.vision_tower for one, _ in seen.values()], base.model.language_model, base.lm_head)
         return join(model, processor.tokenizer, template)

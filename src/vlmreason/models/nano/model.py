@@ -28,6 +28,9 @@ from vlmreason.models.vlm.tokenization import ASSISTANT, EOS, IMAGE, PAD, USER, 
 VOCABULARY, WORDS = (Path(__file__).parent / name for name in ("vocabulary.json", "words.json"))
 """The pieces that the shipped bases know; words of the reading skills, which take reserved entries."""
 
+ATTENTION = "sdpa"
+"""How attention is computed in all models that are made of shipped bases: trained, loaded and mixed alike."""
+
 
 @dataclass(frozen=True)
 class Nano:
@@ -130,7 +133,7 @@ def build_nano(settings: NanoSettings, texts: Iterable[str], seed: int) -> tuple
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
-        config, attn_implementation="sdpa", dtype=torch.float32
+        config, attn_implementation=ATTENTION, dtype=torch.float32
     )
     if s.start == "composed":
         start.begin(model, tokenizer.get_vocab())
@@ -162,7 +165,7 @@ def load_nano(directory: Path = BASE) -> tuple[Any, Processor]:
     with saved.sentences(directory):
         loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             directory,
-            attn_implementation="sdpa",
+            attn_implementation=ATTENTION,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,

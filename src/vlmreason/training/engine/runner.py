@@ -111,7 +111,7 @@ def train(
         learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         learner.model.disable_input_require_grads()  # else frozen towers are passed backward for nothing
     if settings.compile:
-        _compile(learner)
+        compile_layers(learner)
     half = precision.is_half(learner.model)
     logger = make_logger()
     if shared and taken and isinstance(logger, Logger):
@@ -180,7 +180,7 @@ def train(
     return final
 
 
-def _compile(learner: Learner) -> None:
+def compile_layers(learner: Learner) -> None:
     """Compile the layers of the language model; those of towers are small beside it, and watched by hooks."""
     starts = learner.prefixes["language_model"]
     own = {id(module) for name, module in learner.model.named_modules() if name.startswith(starts)}
