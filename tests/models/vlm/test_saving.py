@@ -37,7 +37,7 @@ def test_loads_as_it_was(saved: Path) -> None:
 def test_opens_without_this_package(saved: Path) -> None:
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-    model = AutoModelForImageTextToText.from_pretrained(saved, local_files_only=True, attn_implementation="eager")
+    model = AutoModelForImageTextToText.from_pretrained(saved, local_files_only=True, attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(saved, local_files_only=True)
     encoded = shared_learner().processor.encode(dialogues(2)[1])
     batch = shared_learner().processor.collate([encoded])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.families import TINY, memorable, write_tiny
 from support.tiny import TRAINER, dialogues, outcome, tiny_learner, tiny_run
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlmreason.data.loader import LENGTH_STEP, StepData
@@ -29,7 +30,10 @@ def family(name: str, directory: Path) -> Learner:
 
 
 def measured(learner: Learner, examples: list[Any], train: Any) -> tuple[float, float]:
-    """Operations of a step by the formula and as torch counts them, each example in a pass of its own."""
+    """Operations of a step by the formula and as torch counts them, each example in a pass of its own.
+
+    Attention is computed by plain products: torch counts none of those in its fused kernel for processors.
+    """
     encoded = [learner.processor.encode(dialogue) for dialogue in examples]
     trained = learner.trained_parameters(train)
     own = {name for name, _ in trained}
@@ -38,7 +42,7 @@ def measured(learner: Learner, examples: list[Any], train: Any) -> tuple[float, 
     learner.model.train()
     counter = FlopCounter(learner, trained)
     num_targets = 0
-    with FlopCounterMode(display=False) as torchs:
+    with FlopCounterMode(display=False) as torchs, sdpa_kernel(SDPBackend.MATH):
         for example in encoded:
             losses_N, _ = learner.token_losses(learner.processor.collate([example]))
             losses_N.sum().backward()
