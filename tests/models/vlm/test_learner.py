@@ -10,7 +10,7 @@ from support.tiny import SIZES, dialogues, prompts, shared_learner, tiny_learner
 
 from vlmreason.models.contract import PARTS, Generation, Prompt
 from vlmreason.models.vlm import learner as learner_module
-from vlmreason.models.vlm.learner import Learner, draw
+from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import IGNORED
 from vlmreason.segments import VIEWS, Response, Segment
 
@@ -55,7 +55,7 @@ def test_answers_begin_where_those_of_patterns_do(learner: Learner, view: str) -
     together = learner.generate(mixed, long)
     assert together == [learner.generate([prompt], long)[0] for prompt in mixed]
     assert together[3:] == learner.generate(free[3:], long)
-    ids = learner._generate(placed, long, do_sample=False, logits_processor=[learner._answer_places(placed)]).tolist()
+    ids = learner._generate(placed, long, [learner._answer_places(placed)]).tolist()
     for row, one in zip(ids, some, strict=True):
         at, opening = processor.answer_place(one.response, prefill)
         assert one.response.text_of("answer").startswith(processor.coder.decode([opening]).strip())
@@ -216,18 +216,6 @@ def test_losses_in_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> N
         logits_NV, targets_N, _ = learner.target_logits(batch)
         torch.testing.assert_close(losses_N, torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none"))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
-
-
-def test_numbers_draw_by_the_probabilities() -> None:
-    """Numbers that cover 0 to 1 evenly draw each token as often as it is likely, and never one that is not."""
-    logits_V = torch.tensor([-torch.inf, 0.3, 1.2, -torch.inf, -2.0, -torch.inf])
-    number_B = (torch.arange(10_000, dtype=torch.float64)) / 10_000
-    for temperature in (1.0, 0.4):
-        token_B, logprob_B = draw(logits_V.expand(10_000, -1), number_B, temperature)
-        probability_V = torch.softmax(logits_V / temperature, 0)
-        shares_V = torch.bincount(token_B, minlength=6) / 10_000
-        torch.testing.assert_close(shares_V, probability_V, rtol=0, atol=2e-4)
-        torch.testing.assert_close(logprob_B.exp(), probability_V[token_B])
 
 
 def test_numbers_below_the_normal_format_count_as_zero() -> None:

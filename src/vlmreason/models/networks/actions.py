@@ -26,7 +26,8 @@ from vlmreason.files import write_json_atomic
 from vlmreason.models.contract import AdapterSettings, Choice, Example, Generation, Prompt, Sample, TokenScores
 from vlmreason.models.networks.features import ActorSettings, FrozenFeatures
 from vlmreason.models.networks.one_answer import NoLanguageModel, OneAnswer, kept_weights, save_weights
-from vlmreason.models.vlm.learner import Learner, draw, random_numbers
+from vlmreason.models.vlm.generation import draw, random_numbers
+from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.saved import read_config
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 from vlmreason.streams import stream

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, LogitsProcessor
+from transformers import DynamicCache
 
 from vlmreason.models.contract import PARTS, AdapterSettings, Choice, Generation, Prompt, Sample, Source, TokenScores
 from vlmreason.models.vlm import adapters
+from vlmreason.models.vlm.generation import AnswersAt, Drawer, Steering, random_numbers, write
 from vlmreason.models.vlm.processor import IGNORED, Encoded, Processor
 from vlmreason.segments import ANSWER, SEGMENT_IDS
 
@@ -137,19 +136,16 @@ class Learner:
         `forbidden_starts`: the first tokens of these texts may not begin a response. Raises ValueError where the
         longest prompt leaves no room for `max_new_tokens` in the model's context.
         """
-        placed = [self._answer_places(prompts)] if any(prompt.pattern for prompt in prompts) else None
+        placed = [self._answer_places(prompts)] if any(prompt.pattern for prompt in prompts) else []
         forbidden = [self.processor.first_token(text) for text in forbidden_starts]
-        rows = self._generate(
-            prompts, max_new_tokens, do_sample=False,
-            begin_suppress_tokens=forbidden or None, logits_processor=placed,
-        )  # fmt: skip
+        rows = self._generate(prompts, max_new_tokens, placed, {"begin_suppress_tokens": forbidden or None})
         return [self._generation(prompt, row) for prompt, row in zip(prompts, rows.tolist(), strict=True)]
 
-    def _answer_places(self, prompts: Sequence[Prompt]) -> LogitsProcessor:
+    def _answer_places(self, prompts: Sequence[Prompt]) -> AnswersAt:
         """Where the answers of responses begin that are written to patterns."""
         place = self.processor.answer_place
         places = [(-1, 0) if one.pattern is None else place(one.pattern, one.prefill) for one in prompts]
-        return _AnswersAt(torch.tensor(places, device=self.model.device), self.processor.eos_ids)
+        return AnswersAt(torch.tensor(places, device=self.model.device), self.processor.eos_ids)
 
     @torch.inference_mode()
     def sample(
@@ -157,8 +153,8 @@ class Learner:
     ) -> list[Sample]:
         """Return responses drawn at random, each by its own seed, whatever else is in the batch. Raises ValueError as
         `generate`."""
-        drawer = _Drawer(random_numbers(seeds, max_new_tokens).to(self.model.device), temperature)
-        ids_BL = self._generate(prompts, max_new_tokens, do_sample=False, logits_processor=[drawer])
+        drawer = Drawer(random_numbers(seeds, max_new_tokens).to(self.model.device), temperature)
+        ids_BL = self._generate(prompts, max_new_tokens, [drawer])
         drawn = zip(prompts, ids_BL.tolist(), drawer.logprobs(), strict=True)
         return [self.as_sample(prompt, ids, logprobs) for prompt, ids, logprobs in drawn]
 
@@ -231,8 +227,11 @@ class Learner:
         one = self._generation(prompt, ids)
         return Sample(one.text, one.num_tokens, one.finished, ids[: one.num_tokens], logprobs[: one.num_tokens])
 
-    def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, **options: Any) -> Tensor:
-        """Generated tokens (B, L), padded behind their ends."""
+    def _generate(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, steering: Sequence[Steering],
+        first: Mapping[str, Any] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Generated tokens (B, L), padded behind their ends; `first`: settings of the first token's generation."""
         processor, model = self.processor, self.model
         batch = {k: v.to(model.device) for k, v in processor.collate_prompts(prompts).items()}
         start = batch["input_ids"].shape[1]
@@ -244,14 +243,11 @@ class Learner:
             )
         was_training = model.training
         model.eval()
-        ids_BL: Tensor = model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=processor.pad_id,
-            eos_token_id=processor.eos_ids,
+        ids_BL = write(
+            model, batch, max_new_tokens, processor.eos_ids, processor.pad_id, steering,
+            shrinks=processor.pictures.sequential, first=first,
             suppress_tokens=[processor.pictures.placeholder_id],
-            **options,
-        )[:, start:]
+        )  # fmt: skip
         model.train(was_training)
         return ids_BL
 
@@ -408,55 +404,6 @@ def _log_probabilities(
     logs_NV = F.log_softmax(logits_NV, dim=-1)
     entropies_N = -(logs_NV.detach().exp() * logs_NV.detach()).sum(dim=-1)
     return logs_NV.gather(1, targets_N[:, None])[:, 0], entropies_N
-
-
-class _AnswersAt(LogitsProcessor):
-    """Lets the answer of a response begin at its place: not before, where it could not end either, and then at once."""
-
-    def __init__(self, places_B2: Tensor, end_ids: Sequence[int]) -> None:
-        """`places_B2`: number of tokens before the answer (less than 0: anywhere), and the token that begins it."""
-        self.places_B, self.openings_B = places_B2.unbind(1)
-        self.end_ids, self.step = list(end_ids), 0
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        before_B, now_B = self.places_B > self.step, self.places_B == self.step
-        self.step += 1
-        never_BV = torch.zeros_like(scores, dtype=torch.bool)
-        never_BV[:, self.end_ids] = True
-        opening_BV = torch.zeros_like(never_BV).scatter(1, self.openings_B[:, None], True)
-        never_BV = (never_BV | opening_BV) & before_B[:, None] | ~opening_BV & now_B[:, None]
-        return scores.masked_fill(never_BV, -math.inf)
-
-
-class _Drawer(LogitsProcessor):
-    """Draws the tokens that generation takes, and keeps their log-probabilities."""
-
-    def __init__(self, numbers_BL: Tensor, temperature: float) -> None:
-        self.numbers_BL, self.temperature = numbers_BL, temperature
-        self._logprobs: list[Tensor] = []
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        token_B, logprob_B = draw(scores, self.numbers_BL[:, len(self._logprobs)], self.temperature)
-        self._logprobs.append(logprob_B)
-        return torch.full_like(scores, -math.inf).scatter(1, token_B[:, None], 0.0)
-
-    def logprobs(self) -> list[list[float]]:
-        """Return by response the log-probabilities of all tokens that were drawn."""
-        found: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
-        return found
-
-
-def random_numbers(seeds: Sequence[int], num: int) -> Tensor:
-    """Return (B, num) from 0 to 1 (float64), each row by its own seed."""
-    return torch.from_numpy(np.stack([np.random.default_rng(seed).random(num) for seed in seeds]))
-
-
-def draw(logits_BV: Tensor, number_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return what numbers from 0 to 1 (float64) draw at a temperature: its place and log-probability, (B) each."""
-    logs_BV = F.log_softmax(logits_BV.float() / temperature, dim=-1)
-    sums_BV = logs_BV.double().exp().cumsum(dim=-1)
-    found_B1 = torch.searchsorted(sums_BV, number_B[:, None] * sums_BV[:, -1:], right=True)
-    return found_B1[:, 0], logs_BV.gather(1, found_B1)[:, 0]
 
 
 def _cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
