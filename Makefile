@@ -29,7 +29,7 @@ test-slurm: $(VENV)/.installed-dev  ## sweeps on a real SLURM of one node (root;
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src
+	$(BIN)/mypy src benchmarks
 
 benchmark: $(VENV)/.installed-dev  ## speed and memory of data, training and generation
 	$(PIP) -q -e ".[benchmark]"

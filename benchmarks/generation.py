@@ -23,6 +23,7 @@ from vlmreason.models.vlm.learner import Learner
 from vlmreason.places import conf_dir
 from vlmreason.scale import Scale
 from vlmreason.structure import structure
+from vlmreason.tasks.base import Modality
 
 REPEATS = 3
 NEW_TOKENS = 200
@@ -37,7 +38,7 @@ def prompts(num: int) -> list[Prompt]:
     made = []
     for index in range(num):
         state = task.sample(task.levels[index // 2 % len(task.levels)], "validation", index).state
-        view = ("text", "image")[index % 2]
+        view: Modality = "image" if index % 2 else "text"
         made.append(Prompt(task.prompt(state, view), task.draw(state) if view == "image" else None))
     return made
 

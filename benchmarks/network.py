@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def filled(folder: Path, name: str, width: int, first: float | None = None) -> F
     return store
 
 
-def learner(form: str, folder: Path) -> SmarterLearner:
+def learner(form: Any, folder: Path) -> SmarterLearner:
     """Make the published network on features of the width that this form reads."""
     kinds = {
         f"{kind}": AnswerSpace(tuple(map(str, range(CLASSES))), 10 if kind < SEQUENCES else 1) for kind in range(KINDS)
@@ -101,7 +102,8 @@ def measure(form: str, precision: str, num_steps: int, folder: Path) -> tuple[fl
         times.append(time.process_time())
         with half:
             losses_B, _ = made.token_losses(collated)
-        losses_B.mean().backward()
+        loss: Any = losses_B.mean()
+        loss.backward()
         times.append(time.process_time())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -121,7 +123,7 @@ def main() -> None:
     print("qf      precision   reading  gradients  optimizer  step (ms)  on the clock  epoch (s)")
     with tempfile.TemporaryDirectory() as folder:
         for form, precision in itertools.product(forms, precisions):
-            *parts, clock = measure(form, precision, int((sys.argv[3:4] or [12])[0]), Path(folder))
+            *parts, clock = measure(form, precision, int((sys.argv[3:4] or ["12"])[0]), Path(folder))
             step = sum(parts)
             shown = [1e3 * value for value in (*parts, step, clock)]
             print(f"{form:6}  {precision:10}{shown[0]:9.0f}{shown[1]:11.0f}{shown[2]:11.0f}{shown[3]:11.0f}", end="")

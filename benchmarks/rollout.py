@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from drawing import machine
@@ -36,13 +37,13 @@ def scale(name: str) -> Scale:
     return structure(Scale, OmegaConf.to_container(OmegaConf.load(conf_dir() / "scale" / f"{name}.yaml")), "scale")
 
 
-def load_env(name: str, size: str) -> Env:
+def load_env(name: str, size: str) -> Env[Any]:
     env = load_task(name, scale(size))
     assert isinstance(env, Env)
     return env
 
 
-def steps_per_second(env: Env, num: int = 400) -> float:
+def steps_per_second(env: Env[Any], num: int = 400) -> float:
     """Turns of expert and random play with prompt and picture, per second of CPU time."""
     rates, episode = [], 0
     for _ in range(REPEATS):
@@ -59,7 +60,7 @@ def steps_per_second(env: Env, num: int = 400) -> float:
     return statistics.median(rates)
 
 
-def rollout_rate(learner: Learner, env: Env, parallel: int, num: int) -> float:
+def rollout_rate(learner: Learner, env: Env[Any], parallel: int, num: int) -> float:
     """Turns per second of wall time of `parallel` episodes side by side."""
     slots = Slots(Rollouts(env, env.levels[:1], "image", {}, 40, 0.5, 0, 128), parallel)
     started = time.perf_counter()

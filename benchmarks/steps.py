@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from typing import Any
 
 import torch
 import yaml
@@ -44,7 +45,8 @@ def main(num_rounds: int, model: str, name: str) -> None:
     def seconds() -> float:
         began = time.process_time()
         for batch in batches:
-            learner.token_losses(batch)[0].sum().backward()
+            loss: Any = learner.token_losses(batch)[0].sum()
+            loss.backward()
             learner.model.zero_grad()
         return time.process_time() - began
 

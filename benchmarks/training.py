@@ -86,11 +86,11 @@ def build(setting: Setting, folder: Path) -> None:
         vocab_size=4096, special_tokens=list(SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     raw.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         additional_special_tokens=list(SPECIALS[1:]), chat_template=TEMPLATE,
     )  # fmt: skip
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIALS}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIALS}
     head = setting.text["hidden_size"] // setting.text["num_attention_heads"]
     sections = [head // 2 - 2 * (3 * head // 16), 3 * head // 16, 3 * head // 16]
     config = Qwen2_5_VLConfig(
@@ -207,7 +207,9 @@ def trl(setting: Setting, folder: Path, scratch: Path) -> dict[str, Any]:
             self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.video_token_id = -1
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+            ProcessorMixin.__init__(  # type: ignore[no-untyped-call]
+                self, image_processor, tokenizer, chat_template=chat_template
+            )
 
     class Clock(TrainerCallback):
         marks: tuple[float, ...] = ()

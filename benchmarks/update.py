@@ -23,7 +23,7 @@ def measure() -> dict[str, float]:
     """CPU seconds of an update by part."""
     import torch
 
-    from vlmreason.assembly import build, compose
+    from vlmreason.assembly import algorithms, build, compose
     from vlmreason.models.nano.model import BASE, load_nano
     from vlmreason.models.vlm.learner import Learner
     from vlmreason.training.engine.phase import PhaseSettings
@@ -32,7 +32,7 @@ def measure() -> dict[str, float]:
     build.quieten()
     settings = {"scale": "nano", "env": "number_line", "algorithm": "ppo", "scale.max_response_tokens": 20, "seed": 0}
     cfg = compose.Composer().config(settings)
-    module: Any = build.build_stages(cfg, Learner(*load_nano(BASE)), Path())[0].module(PhaseSettings("ppo"))
+    module: Any = algorithms.build_stages(cfg, Learner(*load_nano(BASE)), Path())[0].module(PhaseSettings("ppo"))
     module.setup("fit")
     optimizers = module.configure_optimizers()
     module.all_optimizers = lambda: optimizers

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 POLICIES = ("PASSIVE", "ACTIVE", "")  # "": OpenMP's own
 
@@ -41,7 +42,8 @@ def side(num_steps: int) -> None:
     for number in range(num_steps + 1):
         if number == 1:  # the first one warms up
             started, used = time.perf_counter(), time.process_time()
-        learner.token_losses(batch)[0].mean().backward()
+        loss: Any = learner.token_losses(batch)[0].mean()
+        loss.backward()
     wall, cpu = time.perf_counter() - started, time.process_time() - used
     print(json.dumps({"examples_per_s": len(some) * num_steps / wall, "cpu_s_per_step": cpu / num_steps}))
 
