@@ -248,12 +248,29 @@ def test_the_mean_over_several_cells() -> None:
     assert not found.missing and len(found.runs) == 6
 
 
-def test_a_claim_of_another_scale_has_no_runs() -> None:
+def test_a_claim_of_another_scale_is_not_decided_at_this_one() -> None:
     elsewhere = claim(scale="paper", at={"panel": "Cubes", "x": 20})
     numbers = result({"mix": 0.1, "mix_plus": 0.9})
-    assert judge(elsewhere, numbers).verdict == "no runs"
+    assert judge(elsewhere, numbers).verdict == "not at this scale"
     with pytest.raises(ValueError, match="panel='Cubes'"):
         judge(replace(elsewhere, scale="nano"), numbers)
+
+
+def test_cells_with_the_papers_number_alone_decide_nothing_at_this_scale() -> None:
+    grids = replace(EXPERIMENT.panels[1], paper_only=True)
+    numbers = result(
+        {"mix": 0.1, "mix_plus": 0.9}, experiment=replace(EXPERIMENT, panels=(EXPERIMENT.panels[0], grids))
+    )
+    assert judge(claim(), numbers).verdict == "holds"
+    at_grids = {"panel": "Grids", "x": 20}
+    for own in ({"at": at_grids}, {"at": {"panel": ["Tables", "Grids"], "x": 20}}, {"contrasts": [{}, {"at": at_grids}]}):
+        found = judge(claim(**own), numbers)
+        assert found.verdict == "not at this scale" and not found.missing
+    either = claim(contrasts=[{}, {"at": at_grids}], hold="any")
+    assert judge(either, numbers).verdict == "holds"
+    lines = ledger([judge(claim(at=at_grids), numbers)])
+    assert lines[2].endswith("| **not at this scale** |")
+    assert "0 hold, 0 fail, 0 not decided, 0 without runs, 1 not at this scale." in lines
 
 
 def test_numbers_of_curves_are_of_the_last_phase() -> None:

@@ -32,11 +32,12 @@ def ledger(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """Write `11 hold, 3 fail, 5 not decided, 9 without runs.`"""
+    """Write `11 hold, 3 fail, 5 not decided, 9 without runs.`, and how many are of another scale."""
     number = Counter(verdict.verdict for verdict in verdicts)
     return (
         f"{number['holds']} hold, {number['fails']} fail, {number['not decided']} not decided, "
-        f"{number['no runs']} without runs."
+        f"{number['no runs']} without runs"
+        + (f", {elsewhere} not at this scale." if (elsewhere := number["not at this scale"]) else ".")
     )
 
 

@@ -5,7 +5,8 @@ labels of its axes, in one contrast or several: left against right, or left agai
 difference paired by seed and problem with its 95 % interval (vlmreason.studies.estimates). A contrast holds where the
 interval lies entirely on the claimed side, fails where it lies entirely on the other, and is not decided in between.
 One run of several that are planned decides nothing: its interval is over problems alone. Contrasts are judged one by
-one at 95 %, without a correction for how many there are.
+one at 95 %, without a correction for how many there are. A claim about cells that a scale shows with the paper's number
+alone cannot be decided at it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vlmreason.studies.readings import Curve
 from vlmreason.studies.results import CellResult, Missing, Result
 
 Label = str | int | float
-Judgement = Literal["holds", "fails", "not decided", "no runs"]
+Judgement = Literal["holds", "fails", "not decided", "no runs", "not at this scale"]
 
 OF = ("mean", "weighted", "first", "last", "gain", "min", "max")
 WORDS = {"first": 0, "second": 1, "last but one": -2, "last": -1}
@@ -182,12 +183,12 @@ def judge(claim: Claim, results: Mapping[str, Result]) -> Verdict:
         raise ValueError(f"{claim.id}: the result of {claim.experiment} is needed")
     result = results[claim.experiment]
     if claim.scale not in (None, result.scale):
-        none = tuple(Judged(contrast, None, "no runs") for contrast in claim.contrasts)
-        return Verdict(claim, result.scale, "no runs", none[0], none, (), (), ())
+        none = tuple(Judged(contrast, None, "not at this scale") for contrast in claim.contrasts)
+        return Verdict(claim, result.scale, "not at this scale", none[0], none, (), (), ())
     contrasts = tuple(_judged(contrast, result) for contrast in claim.contrasts)
-    order: list[Judgement] = ["fails", "no runs", "not decided", "holds"]
+    order: list[Judgement] = ["fails", "not at this scale", "no runs", "not decided", "holds"]
     if claim.hold == "any":
-        order = ["holds", "no runs", "not decided", "fails"]
+        order = ["holds", "no runs", "not decided", "not at this scale", "fails"]
     deciding = min(contrasts, key=lambda judged: (order.index(judged.verdict), _distance(judged, claim.hold)))
     cells = [cell for contrast in claim.contrasts for cell in _cells(contrast, result)]
     missing = {repr((gap.set, gap.reason)): gap for cell in cells for gap in cell.missing}
@@ -309,7 +310,7 @@ def _judged(contrast: Contrast, result: Result) -> Judged:
 
 def _side(effect: Estimate | None, limits: tuple[float, float], num_wanted: int) -> Judgement:
     if effect is None:
-        return "no runs"
+        return "no runs" if num_wanted else "not at this scale"
     if effect.ci_low is None or effect.ci_high is None or effect.num_seeds == 1 < num_wanted:
         return "not decided"
     if limits[0] < effect.ci_low and effect.ci_high < limits[1]:

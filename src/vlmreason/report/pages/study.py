@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from typing import get_args
 
 from PIL import Image
 
@@ -22,7 +23,7 @@ from vlmreason.studies import claims
 from vlmreason.studies.experiment import PaperNumber
 from vlmreason.studies.results import CellResult
 
-_VERDICTS = ("holds", "fails", "not decided", "no runs")
+_VERDICTS = get_args(claims.Judgement)
 _PIXELS_PER_INCH = 120  # of figures on the page
 
 

@@ -79,7 +79,7 @@ mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 1p
 .by-claim { margin-right: 6px; text-decoration: none; }
 .bar { display: flex; height: 12px; border-radius: 6px; overflow: hidden; margin: 0 0 10px; gap: 2px; }
 .bar .holds { background: var(--holds); } .bar .fails { background: var(--fails); }
-.bar .not_decided { background: var(--open); } .bar .no_runs { background: var(--line); }
+.bar .not_decided { background: var(--open); } .bar .no_runs, .bar .not_at_this_scale { background: var(--line); }
 .claim p { margin: 0 0 2px; } .claim .effect { text-align: right; font-variant-numeric: tabular-nums; }
 .claim .effect b { font-size: 17px; }
 .claim details { margin: 2px 0; font-size: 13px; } .claims h3 { margin: 16px 0 2px; }
