@@ -160,6 +160,13 @@ def test_damaged_jobs_are_not_sent(folder: Path, vlmreason: Any, monkeypatch: py
     assert vlmreason("sweep", "submit", f"dir={folder}", "jobs=[4]").err.endswith("the sweep has jobs 0 to 3\n")
 
 
+def test_jobs_begin_in_the_order_given(folder: Path, vlmreason: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[list[int]] = []
+    monkeypatch.setattr("vlmreason.launch.local.submit", lambda folder, submission, numbers: sent.append(list(numbers)))
+    assert vlmreason("sweep", "submit", f"dir={folder}", "jobs=[3,0,3]").code == 0
+    assert sent == [[3, 0]]
+
+
 def test_table_shows_what_differs_and_where_a_run_is(folder: Path) -> None:
     here = Process.this()
     send(folder, 1, "local", vars(here))

@@ -226,7 +226,7 @@ def _chosen(rows: list[Any], own: Settings) -> list[Any]:
     for number in own.jobs or ():
         if not 0 <= number < len(rows):
             raise ValueError(f"jobs=[{number}]: the sweep has jobs 0 to {len(rows) - 1}")
-    return [row for row in rows if own.jobs is None or row.number in own.jobs]
+    return rows if own.jobs is None else [rows[number] for number in dict.fromkeys(own.jobs)]
 
 
 def _name_damaged(rows: list[Any]) -> None:
