@@ -77,7 +77,7 @@ class StepData(Dataset[Step]):
         world_size: int = 1,
         packing: Packing | None = None,
         pixel_type: torch.dtype = torch.float32,
-        cut: Cut = "shapes",
+        cut: Cut = "cost",
         match: bool = False,
         toward: Collection[str] = (),
         own: Collection[str] = (),

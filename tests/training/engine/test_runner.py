@@ -40,7 +40,8 @@ def test_logged_figures_are_those_of_the_step(tmp_path: Path) -> None:
     first = lines_of(tmp_path)[0]
     learner = tiny_learner()
     mixture = Mixture(plan(**ONE), "only", "table_readout", seed=0)
-    data = StepData(mixture, {"table_readout": nano_task()}, learner.processor, TRAINER.batch_size, 10**9, 1024)
+    tasks = {"table_readout": nano_task()}
+    data = StepData(mixture, tasks, learner.processor, TRAINER.batch_size, 10**9, 1024, cut="shapes")
     [micro] = data[0]["micro_batches"]
     losses_N, segments_N = learner.token_losses(micro)
     losses_N.mean().backward()

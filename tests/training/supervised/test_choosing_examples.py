@@ -32,7 +32,8 @@ def mixture_of(phase: dict[str, Any] = PHASE) -> Mixture:
 def step(micro_tokens: int = 10**9) -> tuple[list[dict[str, torch.Tensor]], list[torch.Tensor]]:
     """Micro-batches of a step of eight examples, and which of their rows are aimed at."""
     tasks = {"table_readout": nano_task()}
-    micros = StepData(mixture_of(), tasks, processor(), 8, micro_tokens, 1024, toward=("hard",))[0]["micro_batches"]
+    data = StepData(mixture_of(), tasks, processor(), 8, micro_tokens, 1024, cut="shapes", toward=("hard",))
+    micros = data[0]["micro_batches"]
     return micros, [micro.pop("toward") for micro in micros]
 
 

@@ -45,7 +45,7 @@ class TrainerSettings:
     keep_checkpoints: int = speed(2)
     snapshots: int = speed(0)
     packing: Literal["auto", "off", "rows", "row"] = speed("off", rounds=True)
-    cut: Literal["shapes", "cost"] = speed("shapes", rounds=True)
+    cut: Literal["shapes", "cost"] = speed("cost", rounds=True)
     timeout_minutes: float = speed(30)
     evaluate_every: int = 0
     evaluate_num: int = 50
