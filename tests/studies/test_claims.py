@@ -263,7 +263,11 @@ def test_cells_with_the_papers_number_alone_decide_nothing_at_this_scale() -> No
     )
     assert judge(claim(), numbers).verdict == "holds"
     at_grids = {"panel": "Grids", "x": 20}
-    for own in ({"at": at_grids}, {"at": {"panel": ["Tables", "Grids"], "x": 20}}, {"contrasts": [{}, {"at": at_grids}]}):
+    for own in (
+        {"at": at_grids},
+        {"at": {"panel": ["Tables", "Grids"], "x": 20}},
+        {"contrasts": [{}, {"at": at_grids}]},
+    ):
         found = judge(claim(**own), numbers)
         assert found.verdict == "not at this scale" and not found.missing
     either = claim(contrasts=[{}, {"at": at_grids}], hold="any")

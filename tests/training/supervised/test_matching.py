@@ -25,7 +25,7 @@ PHASE = {"num_examples": 8, "match": 2.0}
 
 def data(task: Any = None, phase: Any = PHASE, **changes: Any) -> StepData:
     mixture = Mixture(plan(only=phase), "only", "table_readout", seed=0)
-    given = {"batch_size": 8, "micro_tokens": 10**9, "max_length": 1024, "match": True} | changes
+    given = {"batch_size": 8, "micro_tokens": 10**9, "max_length": 1024, "match": True, "cut": "shapes"} | changes
     return StepData(mixture, {"table_readout": task or nano_task()}, processor(), **given)
 
 

@@ -135,15 +135,17 @@ class SupervisedFineTuning(PhaseModule):
             if self.match:
                 losses_N, segments_N, apart_M = matched_losses(self.learner, micro)
                 pulled = self.match * apart_M.sum() / max(1, self.counts["num_matched"])
-                self.manual_backward(losses_N.sum() * scale + pulled * self.gradient_scale())
+                loss = losses_N.sum() * scale + pulled * self.gradient_scale()
                 sums[-1] += torch.stack((apart_M.detach().double().sum(), sums.new_tensor(len(apart_M))))
             elif self._start is not None:
                 losses_N, apart_N, segments_N = self.learner.losses_and_divergences(micro, self._start)
-                self.manual_backward((losses_N.sum() + self.kl_weight * apart_N.sum()) * scale)
+                loss = (losses_N.sum() + self.kl_weight * apart_N.sum()) * scale
                 sums[-1] += torch.stack((apart_N.detach().double().sum(), sums.new_tensor(len(apart_N))))
             else:
                 losses_N, segments_N = self.learner.token_losses(micro)
-                self.manual_backward(losses_N.sum() * (scale if counts else 0.0))
+                loss = losses_N.sum() * (scale if counts else 0.0)
+            if loss.requires_grad:  # texts alone reach neither tower nor projector
+                self.manual_backward(loss)
             if counts:
                 sums[:-1] += segment_sums(losses_N.detach(), segments_N)
         return self.sum_over_processes(sums)
