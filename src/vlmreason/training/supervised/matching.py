@@ -19,6 +19,16 @@ from torch.nn import functional as F
 from vlmreason.data.loader import BESIDE
 from vlmreason.models.vlm.learner import Learner
 from vlmreason.models.vlm.processor import IGNORED
+from vlmreason.training.supervised.pulls import Pull
+
+
+class Matching(Pull):
+    """`match` of a phase."""
+
+    counted = "num_matched"
+
+    def losses(self, learner: Learner, micro: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        return matched_losses(learner, micro)
 
 
 def matched_losses(learner: Learner, micro: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from vlmreason.training.engine import strategies
 from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import PhaseModule, PhaseSettings
 from vlmreason.training.supervised.choosing import alignments, best, without_rows
-from vlmreason.training.supervised.matching import matched_losses
+from vlmreason.training.supervised.pulls import Pull
 
 SEGMENT_NAMES = {number: kind for kind, number in SEGMENT_IDS.items() if kind}
 
@@ -28,10 +28,8 @@ class SupervisedFineTuning(PhaseModule):
 
     A batch is one optimizer step in micro-batches; its loss is the mean over all response tokens of the
     step in all processes, however it is cut. `filler(step, picture)` gives an example of a step with or without a
-    picture. `match`: weight of the mean divergence of pictures from the same problems as text. `choose`: which examples
-    of a step are trained on. `own`: what the model answers to examples, by their
-    numbers, that come without a response. `kl_weight`: of the divergence of each response token from the model that
-    `start` makes.
+    picture. `choose`: which examples of a step are trained on. `own`: what the model answers to examples, by their
+    numbers, that come without a response. `pull`: what stands in the loss beside the cross entropy.
     """
 
     def __init__(
@@ -41,21 +39,16 @@ class SupervisedFineTuning(PhaseModule):
         num_steps: int,
         phase: PhaseSettings = PhaseSettings(),  # noqa: B008 (frozen)
         filler: Callable[[int, bool], strategies.Micro] | None = None,
-        match: float = 0.0,
         choose: Choice | None = None,
         own: Callable[[Sequence[int]], Step] | None = None,
-        kl_weight: float = 0.0,
-        start: Callable[[], Learner] | None = None,
+        pull: Pull | None = None,
     ) -> None:
         super().__init__(learner, optimizer, num_steps, phase)
-        self.filler, self.match, self.choose, self.own = filler, match, choose, own
-        self.kl_weight, self._make_start = kl_weight, start
-        self._start: Learner | None = None
+        self.filler, self.choose, self.own, self.pull = filler, choose, own, pull
 
     def on_fit_start(self) -> None:
-        if self.kl_weight:
-            assert self._make_start is not None
-            self._start = self.hold_start(self._make_start)
+        if self.pull:
+            self.pull.begin(self.hold_start)
 
     def training_step(self, batch: dict[str, Any], _: int) -> None:
         started = time.perf_counter()
@@ -132,15 +125,11 @@ class SupervisedFineTuning(PhaseModule):
         scale = self.gradient_scale() / self.counts["num_targets"]
         sums = torch.zeros(len(SEGMENT_IDS) + 1, 2, dtype=torch.float64, device=self.device)
         for micro, counts in weighted:
-            if self.match:
-                losses_N, segments_N, apart_M = matched_losses(self.learner, micro)
-                pulled = self.match * apart_M.sum() / max(1, self.counts["num_matched"])
+            if self.pull:
+                losses_N, segments_N, apart_M = self.pull.losses(self.learner, micro)
+                pulled = self.pull.weight * apart_M.sum() / max(1, self.counts[self.pull.counted])
                 loss = losses_N.sum() * scale + pulled * self.gradient_scale()
                 sums[-1] += torch.stack((apart_M.detach().double().sum(), sums.new_tensor(len(apart_M))))
-            elif self._start is not None:
-                losses_N, apart_N, segments_N = self.learner.losses_and_divergences(micro, self._start)
-                loss = (losses_N.sum() + self.kl_weight * apart_N.sum()) * scale
-                sums[-1] += torch.stack((apart_N.detach().double().sum(), sums.new_tensor(len(apart_N))))
             else:
                 losses_N, segments_N = self.learner.token_losses(micro)
                 loss = losses_N.sum() * (scale if counts else 0.0)

@@ -19,7 +19,9 @@ from vlmreason.training.engine.optimizers import OptimizerSettings
 from vlmreason.training.engine.phase import Parts, PhaseModule, PhaseSettings, Stage
 from vlmreason.training.engine.settings import TrainerSettings
 from vlmreason.training.supervised.marks import SkillMarks
+from vlmreason.training.supervised.matching import Matching
 from vlmreason.training.supervised.own_answers import OwnAnswers
+from vlmreason.training.supervised.pulls import Pull, Staying
 from vlmreason.training.supervised.sft import SupervisedFineTuning
 
 
@@ -38,16 +40,18 @@ class SupervisedStage(Stage):
         """`run_task`: the task of the run, for marks that name none; `start`: makes the learner that the phase begins
         with. Raises ValueError for what the phase asks and the model or the run cannot do."""
         self.name, self.train, self.optimizer = mixture.phase, phase.train, optimizer
-        self.learner, self.match, self.choose = learner, phase.match, phase.choose
+        self.learner, self.choose = learner, phase.choose
+        self.pull: Pull | None = None
         packing = choose_packing(settings, learner)
         where = f"supervision.phases.{self.name}"
         if phase.match:
             _check_rows(f"{where}.match={phase.match}", learner, settings, packing)
-        self.kl_weight, self.start = phase.kl_weight, start
+            self.pull = Matching(phase.match)
         if phase.kl_weight:
             _check_rows(f"{where}.kl_weight={phase.kl_weight}", learner, settings, None)
             if start is None:
                 raise ValueError(f"{where}.kl_weight={phase.kl_weight}: a pretraining has no model to stay near")
+            self.pull = Staying(phase.kl_weight, start)
         if phase.choose:
             _check_rows(f"{where}.choose", learner, settings, packing)
             if settings.precision == "bf16-true":
@@ -94,8 +98,11 @@ class SupervisedStage(Stage):
         return step_loader(self.data, num_workers(settings), pin=strategies.on_gpu(settings.accelerator))
 
     def module(self, phase: PhaseSettings) -> PhaseModule:
-        further = (Filler(self.data), self.match, self.choose, self._answer if self.own else None, self.kl_weight)
-        return SupervisedFineTuning(self.learner, self.optimizer, self.num_steps, phase, *further, self.start)
+        own = self._answer if self.own else None
+        filler = Filler(self.data)
+        return SupervisedFineTuning(
+            self.learner, self.optimizer, self.num_steps, phase, filler, self.choose, own, self.pull
+        )
 
     def _answer(self, numbers: Sequence[int]) -> Step:
         """What the model answers to some examples and keeps, as micro-batches."""
