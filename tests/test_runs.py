@@ -64,7 +64,7 @@ def test_what_changes_speed_alone_is_marked_beside_its_type(composed) -> None:
         }, group
     held = "".join((places.conf_dir() / "model" / f"{name}.yaml").read_text() for name in ("api", "smarter_vlm"))
     assert all(f"\n{place[6:]}:" in held for place in marked if place.startswith("model."))
-    assert build.build_scale(cfg).micro_tokens == 4096
+    assert build.build_scale(cfg).micro_tokens == 1024
 
 
 def test_whole_numbers_are_the_same_as_floats() -> None:
