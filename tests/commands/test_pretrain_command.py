@@ -27,6 +27,12 @@ def small() -> tuple[str, ...]:
     return (*WORDS, *(f"~supervision.phases.{name}" for name in found.phases if name not in PHASES))
 
 
+@pytest.mark.parametrize("words", ["model=nano_first", "model.checkpoint=base"])
+def test_weights_that_would_not_be_read_are_refused(words: str, tmp_path: Path, program: Any) -> None:
+    done = program("pretrain", *WORDS, words, f"out={tmp_path}")
+    assert done.code != 0 and f"{words}: has no effect" in done.err and not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_base_is_made_in_two_parts_as_in_one(
     small: tuple[str, ...], tmp_path: Path, program: Any, monkeypatch: pytest.MonkeyPatch

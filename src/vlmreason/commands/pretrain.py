@@ -27,6 +27,17 @@ class Settings:
     smoke: bool = False
 
 
+def _check_model(model: dict[str, Any]) -> None:
+    """Raise ValueError where weights are named: none are read."""
+    name, checkpoint = model["name"], model.get("checkpoint")
+    if name != "nano" or checkpoint:
+        named = f"model.checkpoint={checkpoint}" if checkpoint else f"model={name}"
+        raise ValueError(
+            f"{named}: has no effect, a pretraining begins with an untrained nano model; a base is continued by "
+            "vlmreason train with the same supervision"
+        )
+
+
 def run(cfg: dict[str, Any]) -> Path | None:
     """Pretrain from an untrained model; returns the run directory, None in all but the first of several processes."""
     import functools
@@ -36,6 +47,7 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.assembly import beginnings, build, compose
 
     own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
+    _check_model(cfg["model"])
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
     from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary, read_words
     from vlmreason.models.vlm.learner import Learner
