@@ -27,17 +27,6 @@ class Settings:
     smoke: bool = False
 
 
-def _check_model(model: dict[str, Any]) -> None:
-    """Raise ValueError where weights are named: none are read."""
-    name, checkpoint = model["name"], model.get("checkpoint")
-    if name != "nano" or checkpoint:
-        named = f"model.checkpoint={checkpoint}" if checkpoint else f"model={name}"
-        raise ValueError(
-            f"{named}: has no effect, a pretraining begins with an untrained nano model; a base is continued by "
-            "vlmreason train with the same supervision"
-        )
-
-
 def run(cfg: dict[str, Any]) -> Path | None:
     """Pretrain from an untrained model; returns the run directory, None in all but the first of several processes."""
     import functools
@@ -47,26 +36,26 @@ def run(cfg: dict[str, Any]) -> Path | None:
     from vlmreason.assembly import beginnings, build, compose
 
     own, supervision = build.settings(Settings, cfg), build.build_supervision(cfg)
-    _check_model(cfg["model"])
     tasks, optimizer, trainer = build.build_tasks(cfg), build.build_optimizer(cfg), build.build_trainer(cfg)
     from vlmreason.models.nano.model import NanoSettings, build_nano, read_vocabulary, read_words
     from vlmreason.models.vlm.learner import Learner
     from vlmreason.training.engine import strategies
     from vlmreason.training.engine.console import Lost, Stopped
     from vlmreason.training.engine.runner import train
-    from vlmreason.training.supervised.pretrain import check_vocabulary, skill_accuracy, vocabulary_texts
+    from vlmreason.training.supervised import pretrain
 
+    pretrain.check_untrained(cfg["model"])
     build.quieten()
-    settings, words = NanoSettings(), [*read_vocabulary(), *read_words(), *vocabulary_texts(tasks.values())]
+    settings, words = NanoSettings(), [*read_vocabulary(), *read_words(), *pretrain.vocabulary_texts(tasks.values())]
     if own.layout == "placed":
         settings = NanoSettings(placed=True, start="composed")
     learner = Learner(*build_nano(settings, words, own.seed))
-    check_vocabulary(learner, tasks.values())
+    pretrain.check_vocabulary(learner, tasks.values())
     folder = runs.open_run(cfg)
     logger = build.build_logger(cfg, folder)
     if trainer.progress and strategies.is_first():
         print(f"vlmreason: {compose.differences(sys.argv[2:])}", file=sys.stderr)
-    measure = functools.partial(skill_accuracy, tasks=tasks)
+    measure = functools.partial(pretrain.skill_accuracy, tasks=tasks)
     try:
         with beginnings.build_beginnings(cfg, None, folder) as shared:
             train(

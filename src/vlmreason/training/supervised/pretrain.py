@@ -29,6 +29,17 @@ def vocabulary_texts(tasks: Iterable[Task[Any]]) -> Iterator[str]:
                     yield dialogue.response.text
 
 
+def check_untrained(model: Mapping[str, Any]) -> None:
+    """Raise ValueError where a group of the model names weights: none are read."""
+    name, checkpoint = model["name"], model.get("checkpoint")
+    if name != "nano" or checkpoint:
+        named = f"model.checkpoint={checkpoint}" if checkpoint else f"model={name}"
+        raise ValueError(
+            f"{named}: has no effect, a pretraining begins with an untrained nano model; a base is continued by "
+            "vlmreason train with the same supervision"
+        )
+
+
 def check_vocabulary(learner: Learner, tasks: Iterable[Task[Any]]) -> None:
     """Raise ValueError where a task writes a word that the closed vocabulary spells out at best."""
     known = set(learner.processor.tokenizer.get_vocab())
