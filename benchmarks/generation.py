@@ -65,7 +65,8 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, list[Generation]] = {}
     for _ in range(REPEATS):
-        for name, (batch, generation.STRETCH) in ways.items():
+        for name, (batch, stretch) in ways.items():
+            generation.STRETCH = stretch
             spent, found[name] = answer(learner, asked, batch)
             seconds[name].append(spent)
     print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads; {num} problems")

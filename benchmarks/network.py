@@ -9,7 +9,6 @@ reading, loss, gradients, clipping and the optimizer. Seconds are those of the p
 so that other work disturbs little; an epoch has 101 x 1,200 rows.
 """
 
-import dataclasses
 import itertools
 import resource
 import statistics
@@ -31,6 +30,7 @@ from vlmreason.models.networks.smarter_net import SmarterNet
 from vlmreason.models.networks.smarter_settings import Reader, Sizes
 from vlmreason.models.networks.smarter_vlm import Seen, SmarterLearner
 from vlmreason.models.networks.store import KEY, FeatureStore
+from vlmreason.structure import structure
 from vlmreason.training.engine.optimizers import OptimizerSettings, build_optimizers
 
 FORMS, PRECISIONS = ("tokens", "pooled", "none"), ("32-true", "bf16-mixed")
@@ -65,14 +65,14 @@ def filled(folder: Path, name: str, width: int, first: float | None = None) -> F
     return store
 
 
-def learner(form: Any, folder: Path) -> SmarterLearner:
+def learner(form: str, folder: Path) -> SmarterLearner:
     """Make the published network on features of the width that this form reads."""
     kinds = {
         f"{kind}": AnswerSpace(tuple(map(str, range(CLASSES))), 10 if kind < SEQUENCES else 1) for kind in range(KINDS)
     }
     places = 16 if form == "tokens" else 1
     towers: list[Tower] = [RandomTower(f"{name}-{places}", places, folder) for name in ("dinov2", "siglip")]
-    sizes = dataclasses.replace(Sizes(), qf=form)
+    sizes = structure(Sizes, {"qf": form}, "sizes")
     torch.manual_seed(0)
     return SmarterLearner(towers, RandomTexts(folder), SmarterNet(kinds, (1536, 768), sizes))
 

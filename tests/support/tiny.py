@@ -63,6 +63,19 @@ def tiny_learner(seed: int = 0) -> Learner:
     return Learner(*build_nano(SIZES, read_vocabulary(), seed))
 
 
+def lively_learner() -> Learner:
+    """Weights large enough that an untrained model does not repeat one token; responses end early, late, not at all."""
+    made = tiny_learner(seed=3)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(20)
+        made.model.get_input_embeddings().weight[made.processor.eos_id] *= 1.5
+    made.model.eval()
+    return made
+
+
 @functools.cache
 def shared_learner() -> Learner:
     """One for all tests that leave it as it is."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import dialogues, prompts, tiny_learner
+from support.tiny import dialogues, lively_learner, prompts
 
 from vlmreason.models.contract import Prompt
 from vlmreason.models.vlm import generation
@@ -17,16 +17,7 @@ NEW_TOKENS = 60
 
 @pytest.fixture(scope="module")
 def learner() -> Learner:
-    """A model whose responses end early, late and not at all."""
-    made = tiny_learner(seed=3)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in made.model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(20)
-        made.model.get_input_embeddings().weight[made.processor.eos_id] *= 1.5
-    made.model.eval()
-    return made
+    return lively_learner()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tiny import SIZES, dialogues, prompts, shared_learner, tiny_learner
+from support.tiny import SIZES, dialogues, lively_learner, prompts, shared_learner, tiny_learner
 
 from vlmreason.models.contract import PARTS, Generation, Prompt
 from vlmreason.models.vlm import learner as learner_module
@@ -20,16 +20,7 @@ NEW_TOKENS = 24
 
 @pytest.fixture(scope="module")
 def learner() -> Learner:
-    """Weights large enough that an untrained model does not repeat one token, and ends at times."""
-    made = tiny_learner(seed=3)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in made.model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(20)
-        made.model.get_input_embeddings().weight[made.processor.eos_id] *= 1.5
-    made.model.eval()
-    return made
+    return lively_learner()
 
 
 @pytest.mark.parametrize("views", BATCHES.values(), ids=list(BATCHES))
