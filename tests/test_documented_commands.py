@@ -69,6 +69,16 @@ def at_smoke_size(words: list[str], base: Path) -> list[str]:
         "generate": ["num=4", "workers=1"],
         "skills": ["num=1", "tasks=[panel_reading_skills]"],
         "collect": ["to=records"],
+        "towers": [
+            "sizes.side=48",
+            "sizes.width=16",
+            "sizes.heads=2",
+            "pictures=16",
+            "pairs=2",
+            "out=towers",
+            "to=null",
+        ]
+        + [f"recipes.{name}.steps=2" for name in ("captions", "captions_all", "captions_again", "views", "labels")],
     }
     return [*words, *small.get(command, ())]
 

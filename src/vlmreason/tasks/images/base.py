@@ -102,6 +102,19 @@ class PictureTask(Task[State]):
     def groups(self, state: State) -> Mapping[str, str]:
         return {"label": state.label}
 
+    @property
+    def nameable(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the one fact of a picture, its label."""
+        return {"label": self.labels}
+
+    def named_in(self, state: State) -> Mapping[str, str]:
+        """Return the label of a picture."""
+        return {"label": state.label}
+
+    def phrase(self, fact: str, value: str) -> str:
+        """Say a label as CLIP's classes do."""
+        return f'the number "{value}"' if value.isdecimal() else f"a {value}"
+
     def prompt(self, state: State, modality: Modality) -> str:
         asked = self.wording.question.format(thing=self.thing)
         if shown := self._listed(state):
@@ -115,10 +128,10 @@ class PictureTask(Task[State]):
         return []
 
     def answer(self, state: State) -> str:
-        return self._write(state.label)
+        return self.option(state.label)
 
     def options(self, state: State) -> tuple[str, ...]:
-        return tuple(map(self._write, self._listed(state) or self.labels))
+        return tuple(map(self.option, self._listed(state) or self.labels))
 
     def verdict(self, state: State, response: str) -> Verdict:
         """Judge what stands behind the last "Answer:", or the whole response where there is none."""
@@ -137,7 +150,8 @@ class PictureTask(Task[State]):
         }
         return Score(category == "correct", bool(found.named), parts)
 
-    def _write(self, label: str) -> str:
+    def option(self, label: str) -> str:
+        """Write a label as an answer."""
         return self.wording.answer.format(label=label)
 
     def _listed(self, state: State) -> tuple[str, ...]:

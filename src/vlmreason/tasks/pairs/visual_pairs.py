@@ -42,6 +42,7 @@ DETAILS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Of each pattern its question and the values of its detail."""
 
 STATEMENTS: Mapping[str, str | Mapping[str, str]] = {
+    "ink": "a {} body",
     "orientation": "an arrow that points {}",
     "feature": {"yes": "a body with a cross on it", "no": "a body with no cross on it"},
     "state": {"open": "a body with an open lid", "closed": "a body with a closed lid"},
@@ -62,7 +63,7 @@ STATEMENTS: Mapping[str, str | Mapping[str, str]] = {
     "text": "the letter {}",
     "viewpoint": {"front": "a body from the front", "above": "a body from above"},
 }
-"""Of each pattern what holds of a picture with a value, for towers that compare pictures with texts."""
+"""Of each detail what holds of a picture with a value, for towers that compare pictures with texts."""
 
 _TURNS = {"right": 0.0, "down": 90.0, "left": 180.0, "up": 270.0}
 _SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -158,9 +159,22 @@ class VisualPairs(PairTask):
         return state.values.index(getattr(state.details, state.pattern))
 
     def statements(self, state: PairState) -> tuple[str, str]:
-        form = STATEMENTS[state.pattern]
-        first, second = (form.format(one) if isinstance(form, str) else form[one] for one in state.values)
+        first, second = (self.phrase(state.pattern, one) for one in state.values)
         return first, second
+
+    @property
+    def nameable(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the colour of the body and the detail of each pattern, with their values."""
+        return {"ink": tuple(INKS)} | {name: values for name, (_, values) in DETAILS.items()}
+
+    def named_in(self, state: PairState) -> Mapping[str, str]:
+        """Return the values that a picture shows."""
+        return dict(vars(state.details))
+
+    def phrase(self, fact: str, value: str) -> str:
+        """Say a detail as statements of pairs do."""
+        form = STATEMENTS[fact]
+        return form.format(value) if isinstance(form, str) else form[value]
 
     def text(self, state: PairState) -> str:
         """Return a line for each detail."""
