@@ -32,4 +32,4 @@ def _right(readout: Readout, asked: tuple[Vectors, Sequence[str]]) -> float:
 def cosines(first_ND: Vectors, second_ND: Vectors) -> NDArray[np.float32]:
     """Return the cosine of each row with the same row of the other."""
     one, other = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (first_ND, second_ND))
-    return np.einsum("nd,nd->n", one, other).astype(np.float32)
+    return np.asarray(np.einsum("nd,nd->n", one, other), np.float32)

@@ -182,8 +182,8 @@ def _told(own: Settings, word: str, folder: Path, tasks: Mapping[str, Any]) -> T
                     right = list(_matched(encoder, task, pairs, first, second))
                     found.setdefault("matched", {})[pattern] = 100 * float(np.mean(right))
     for measure in ("cosine", "matched"):
-        if values := found.get(measure):
-            values["mean"] = float(np.mean(list(values.values())))
+        if shares := found.get(measure):
+            shares["mean"] = float(np.mean(list(shares.values())))
     return found
 
 

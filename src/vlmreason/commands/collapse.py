@@ -14,12 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlmreason.assembly import build
+from vlmreason.assembly.peeled import Settings, measure
+
 CONFIG = "collapse"
 
 
 def run(cfg: dict[str, Any]) -> Path:
     """Write the file of numbers; returns its path."""
-    from vlmreason.assembly import build
-    from vlmreason.assembly.peeled import Settings, measure
-
     return measure(build.settings(Settings, cfg))

@@ -15,12 +15,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlmreason.assembly import build
+from vlmreason.assembly.made_towers import Settings, make
+
 CONFIG = "towers"
 
 
 def run(cfg: dict[str, Any]) -> Path:
     """Train, probe, print a table; returns the folder of the towers."""
-    from vlmreason.assembly import build
-    from vlmreason.assembly.made_towers import Settings, make
-
     return make(build.settings(Settings, cfg), build.build_scale(cfg))

@@ -62,7 +62,12 @@ def begin(folder: Path, sizes: TowerSizes, texts: Iterable[str], seed: int) -> H
 
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower())})
     each = {"hidden_size": sizes.width, "intermediate_size": 2 * sizes.width, "num_attention_heads": sizes.heads}
-    vision = {**each, "num_hidden_layers": sizes.layers, "image_size": sizes.side, "patch_size": sizes.patch}
+    vision: dict[str, Any] = {
+        **each,
+        "num_hidden_layers": sizes.layers,
+        "image_size": sizes.side,
+        "patch_size": sizes.patch,
+    }
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(stream("tower", seed).getrandbits(63))
         if words:
@@ -76,7 +81,7 @@ def begin(folder: Path, sizes: TowerSizes, texts: Iterable[str], seed: int) -> H
                 )
             )
         else:
-            made = CLIPVisionModel(CLIPVisionConfig(**vision))  # type: ignore[no-untyped-call]
+            made = CLIPVisionModel(CLIPVisionConfig(**vision))
     made.save_pretrained(folder, safe_serialization=True)
     if words:
         _tokenizer([PAD, UNKNOWN, *words, END]).save_pretrained(folder)
@@ -94,7 +99,8 @@ def _tokenizer(pieces: Sequence[str]) -> Any:
     made.normalizer = normalizers.Lowercase()
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, ids[END])])
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token=UNKNOWN, pad_token=PAD, eos_token=END)
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=made, unk_token=UNKNOWN, pad_token=PAD, eos_token=END)
 
 
 def is_of_the_hub(folder: Path) -> bool:

@@ -76,7 +76,8 @@ class ViewLoss(nn.Module):
         own_B = torch.arange(len(logits_BB))
         apart = (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
         wanted_BPF = in_places(F.avg_pool2d(second, _HALVED), self.patch // _HALVED)
-        return apart + F.mse_loss(self.tell(out.last_hidden_state[:, 1:]), wanted_BPF)
+        told: Tensor = F.mse_loss(self.tell(out.last_hidden_state[:, 1:]), wanted_BPF)
+        return apart + told
 
 
 def shifted(pixels_BCHW: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -91,7 +92,8 @@ def changed(pixels_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     """Change every picture's contrast and brightness by itself, and add noise."""
     contrast, brightness = torch.rand(2, len(pixels_BCHW), 1, 1, 1, generator=generator) * 2 - 1
     noise = torch.randn(pixels_BCHW.shape, generator=generator)
-    return pixels_BCHW * (1 + _CONTRAST * contrast) + _BRIGHTNESS * brightness + _NOISE * noise
+    found: Tensor = pixels_BCHW * (1 + _CONTRAST * contrast) + _BRIGHTNESS * brightness + _NOISE * noise
+    return found
 
 
 def blank(pixels_BCHW: Tensor, shown_BP: Tensor, patch: int) -> Tensor:
