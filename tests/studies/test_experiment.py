@@ -7,7 +7,7 @@ import pytest
 from support.studies import ARTIFACT, use_study, write_study
 
 from vlmreason.structure import structure
-from vlmreason.studies import artifacts
+from vlmreason.studies import artifacts, needs
 from vlmreason.studies.experiment import Experiment
 from vlmreason.studies.measures import follow_up, read_measure
 
@@ -88,6 +88,15 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
         artifact(**changes)
 
 
+def test_an_artifact_goes_before_its_study() -> None:
+    """In the settings of evaluations of another task."""
+    asked = artifact(
+        analyses={"evaluation": {"evaluation": "labels"}}, measure={"task": "digits"}, panels=[{}], paper=[]
+    )
+    found = {command for _, _, command in needs.asked(asked, {"evaluation": {"evaluation": "pictures"}})}
+    assert found == {("evaluate", "task=digits", "evaluation=labels")}
+
+
 def test_what_follows_training() -> None:
     assert follow_up(read_measure({}), {}) is None
     assert follow_up(read_measure({"what": "imported:MMMU"}), {}) is None
@@ -97,6 +106,10 @@ def test_what_follows_training() -> None:
     assert follow_up(read_measure({"task": "grid_navigation"}), {}) == ("evaluate", "task=grid_navigation")
     others = {"evaluation": {"evaluation": "pictures"}}
     assert follow_up(read_measure({"task": "digits"}), others) == ("evaluate", "task=digits", "evaluation=pictures")
+    others["evaluation:visual_pairs"] = {"evaluation": "pairs"}
+    assert follow_up(read_measure({"task": "digits"}), others) == ("evaluate", "task=digits", "evaluation=pictures")
+    pairs = read_measure({"task": "visual_pairs", "how": "choose"})
+    assert follow_up(pairs, others) == ("evaluate", "task=visual_pairs", "evaluation=pairs", "evaluation.how=choose")
     assert follow_up(read_measure({"conversion": "force"}), others) == (
         "evaluate", "evaluation.conversion=force", "evaluation.views=[image]",
     )  # fmt: skip

@@ -338,6 +338,8 @@ def test_every_measure_is_read_by_the_reader_of_its_entry() -> None:
         "attribution": {"results": [{"level": "hard", "regions": {"path": {"over_input": mean}}}]},
     }
     analyses["gradients"]["results"][0]["alignment"]["adam"] = 0.25
+    half = {"cosine": 0.5, "norm": 1.0, "own": 0.0, "restricted": 0.5, "probe": 1.0, "num": 4}
+    analyses["collapse"] = {"results": [{"checkpoint": "main", "between": 0.0, "frame": 1.0, "halves": {"hard": half}}]}
     record = make_record({("hard", "image"): "1100"}, converted="1010", analyses=analyses)
     record.evaluations[0].cells[0].row.update(  # type: ignore[attr-defined]
         unparsed=1, cut_off=1, converted=2, conversion_exact=0.5, mean_tokens=7.0, sum=0.5,

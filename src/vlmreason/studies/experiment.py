@@ -115,6 +115,7 @@ class Experiment:
     axis or columns. `place`: of the paper. `expected`: what the paper found. `note`: what a reader must know at this
     scale. `share_y`: panels have one vertical axis. `numbers`: CSV file with numbers from elsewhere, beside the YAML.
     `window`: points of the Savitzky-Golay filter that smooths curves of training, polynomials of degree 3; 0: none.
+    `analyses`: as the study's, which they go before.
     """
 
     title: str
@@ -134,6 +135,7 @@ class Experiment:
     note: str = ""
     numbers: str | None = None
     window: int = 0
+    analyses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_choice("draw", self.draw, CHARTS)
@@ -219,7 +221,7 @@ class StudyScale:
 
     set: settings of every run. values: what `${name}` stands for in the experiments' files (those of the paper's
     scale are `${at_paper.name}`). analyses: settings of `vlmreason analyze` by `what`, and of
-    `evaluate` of other tasks as `evaluation`.
+    `evaluate` of other tasks as `evaluation`, of one of them as `evaluation:<task>`.
     """
 
     set: Mapping[str, Any]

@@ -98,6 +98,18 @@ MEASURES: tuple[Entry, ...] = (
     ),
     Entry("passes:*", "pass@{name}", "run", readings.passes, "%", "passes"),
     Entry("passes:unread", "drawn answers that cannot be read", "run", readings.passes, "%", "passes"),
+    *(
+        Entry(f"collapse:{name}", words, "run", readings.collapse, unit, "collapse")
+        for name, words, unit in (
+            ("cosine", "mean cosine of rows within a half", ""),
+            ("between", "mean cosine of rows of two halves", ""),
+            ("norm", "mean norm of rows", ""),
+            ("frame", "distance to a tight frame", ""),
+            ("own", "accuracy among all classes", "%"),
+            ("restricted", "accuracy among the classes of the half", "%"),
+            ("probe", "accuracy of a linear probe of the features", "%"),
+        )
+    ),
     Entry("imported:*", "{name}", "run", None, source="imported"),
 )  # fmt: skip
 
@@ -223,8 +235,8 @@ def read_measure(data: Mapping[str, Any]) -> Measure:
 def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_task: str | None = None) -> Words | None:
     """Return the command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
 
-    `analyses`: the study's settings of each `analyze what=`, and of `evaluate` of other tasks as
-    `evaluation`. `own_task`: of the run, which training evaluates.
+    `analyses`: settings of each `analyze what=`, and of `evaluate` of other tasks as `evaluation`, of one of them as
+    `evaluation:<task>`. `own_task`: of the run, which training evaluates.
     """
     if measure.source in (*WITHOUT_RUNS, "training"):
         return None
@@ -233,13 +245,17 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     other_task = measure.task not in (None, own_task)
     if measure.conversion == measure.how == measure.length == measure.condition == "auto" and not other_task:
         return None
-    task = () if not other_task else (f"task={measure.task}", *_words(analyses.get("evaluation", {})))
+    task = () if not other_task else (f"task={measure.task}", *_words(_of_other(measure.task, analyses)))
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip
     chosen = {"how": measure.how, "length": measure.length, "condition": measure.condition}
     asked = tuple(f"evaluation.{key}={value}" for key, value in chosen.items() if value != "auto")
     return ("evaluate", *task, *how, *asked)
+
+
+def _of_other(task: str | None, analyses: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    return analyses.get(f"evaluation:{task}", analyses.get("evaluation", {}))
 
 
 def is_made(record: Record, measure: Measure) -> bool:

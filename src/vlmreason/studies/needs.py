@@ -24,7 +24,7 @@ def asked(
     A run comes as often as something is asked of it. `extra`: settings of all runs that win.
     """
     for cell in experiment.cells():
-        command = follow_up(cell.measure, analyses, cell.set.get("task"))
+        command = follow_up(cell.measure, {**analyses, **experiment.analyses}, cell.set.get("task"))
         for job in cell.jobs():
             yield {**job, **extra}, cell.measure, command
 

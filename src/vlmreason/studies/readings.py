@@ -255,6 +255,16 @@ def passes(record: Record, asked: Asked) -> tuple[float, int]:
     raise NotThereError(f"{asked.what}: not in the analysis of {asked.level}")
 
 
+def collapse(record: Record, asked: Asked) -> tuple[float, int]:
+    """Read a figure of the last checkpoint, of a half of the classes (the level) or of all, and the problems behind
+    it."""
+    for one in reversed(results(record, "collapse")):
+        half = one["halves"].get(asked.level, {})
+        if (value := half.get(asked.name, one.get(asked.name))) is not None:
+            return float(value), int(half.get("num", 0))
+    raise NotThereError(f"{asked.what}: not in the analysis of {asked.level}")
+
+
 def gradients(*path: str) -> Callable[[Record, Asked], Mapping[str, float | None]]:
     """Read a figure that stands at this place of every checkpoint."""
     return lambda record, _: {str(row["checkpoint"]): _at(row, path) for row in results(record, "gradients")}
