@@ -36,8 +36,9 @@ OTHERS = {
     "compositional": "beyond_what_pays fig3 fig4 fig5 fig7 prompts shapes sizes table2 transfer",
     "avr": "condition context_blind elicitation grpo held_out irregular stages text_panels",
     "emt": "table_a1 table_a2 table_a4 table_a9_linear table_a9_lora beyond_categories beyond_collapse beyond_remedies "
-    + "beyond_studies_meet fig2_2",
-    "mmvp": "beyond_patterns fig3_4 table3_1 table3_2 table3_3 table_b2 table_b3 table_b4",
+    + "beyond_studies_meet beyond_clip_halves beyond_replay beyond_rows fig2_2",
+    "mmvp": "beyond_blind_pairs beyond_controls beyond_patterns beyond_towers "
+    + "fig3_4 table3_1 table3_2 table3_3 table_b2 table_b3 table_b4",
     "beyond": "credit curriculum length_alone matching restores rl_closes_the_gap self_training turn_groups wordings",
 }
 SCALES = ("nano", "paper")
