@@ -239,3 +239,32 @@ def test_answers_of_many_decoders_are_those_of_each_alone() -> None:
     for row, name in enumerate(names):
         logits = model.decode(name, fused[row : row + 1], numbers[row : row + 1])
         assert torch.allclose(found[row], losses(logits, numbers[row : row + 1], kinds[name])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("residuals", [("qf",), ("qf", "attention")])
+def test_texts_read_in_groups_of_like_length_are_what_they_are_alone(
+    residuals: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = net(residuals=residuals)
+    assert isinstance(model.qf, smarter_net.QuestionFusion)
+    lengths = torch.tensor([9, 2, 5, 9, 1, 3, 7, 2])
+    text, places, padding = torch.randn(8, 9, 10), torch.randn(8, 4, SMALL.repr), torch.arange(9) >= lengths[:, None]
+    alone = [model.qf(text[i : i + 1, :num], places[i : i + 1], padding[i : i + 1, :num]) for i, num in
+             enumerate(lengths.tolist())]  # fmt: skip
+    for group in (2, 3, 8):
+        monkeypatch.setattr(smarter_net, "GROUP", group)
+        groups = smarter_net.by_length(padding)
+        assert len(groups) == max(1, 8 // group)
+        assert sorted(row for rows, _ in groups for row in rows.tolist()) == list(range(8))
+        assert torch.allclose(model.qf(text, places, padding), torch.cat(alone), atol=1e-5)
+    assert len(smarter_net.by_length(torch.zeros(128, 9, dtype=torch.bool))) == 1
+
+
+def test_what_words_ask_of_each_other_is_attention() -> None:
+    _, _, padding = inputs(3)
+    model = net()
+    assert isinstance(model.qf, smarter_net.QuestionFusion)
+    words = torch.randn(3, 5, 16)
+    found, _ = model.qf.own(words, words, words, key_padding_mask=padding, need_weights=False)
+    assert torch.allclose(model.qf._asked(words, padding), found, atol=1e-6)

@@ -97,7 +97,13 @@ class Texts:
     def numbers(self, texts: Sequence[str]) -> list[int]:
         """Return the rows of texts in the store; those that are not there are computed."""
         keys = [content_key(text.encode(errors="surrogatepass")) for text in texts]
-        return self.store.computed(keys, lambda some: halves(self._states([texts[at] for at in some])))
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # filled up to one of like length
+        ordered = [texts[place] for place in order]
+        rows = self.store.computed(
+            [keys[place] for place in order], lambda some: halves(self._states([ordered[at] for at in some]))
+        )
+        found = dict(zip(order, rows, strict=True))
+        return [found[place] for place in range(len(texts))]
 
     def states(self, numbers: Sequence[int]) -> tuple[Vectors, list[int]]:
         """Return states (N, tokens, width) of rows, and how many tokens each text has."""

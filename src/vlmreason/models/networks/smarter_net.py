@@ -25,6 +25,8 @@ from vlmreason.answers import AnswerSpace
 from vlmreason.models.networks.smarter_settings import Sizes
 
 SHARED = "shared"
+GROUP = 32
+"""Texts of like length that are read together, at least."""
 
 
 def activation(sizes: Sizes) -> nn.Module:
@@ -52,21 +54,38 @@ class QuestionFusion(nn.Module):
         self.norm = nn.LayerNorm(self.width, eps=sizes.norm_eps)
 
     def forward(self, text_BLD: Tensor, image_BPR: Tensor, padding_BL: Tensor) -> Tensor:
-        """`padding_BL` is true where there is no token."""
-        words = self.narrow(text_BLD)
-        found, _ = self.own(words, words, words, key_padding_mask=padding_BL, need_weights=False)
-        words = words + found if "attention" in self.residuals else found
-        mean_BW = self._seen(words, image_BPR, padding_BL)
-        if "attention" in self.residuals:
-            mean_BW = mean_BW + masked_mean(words, padding_BL)
+        """`padding_BL` is true where there is no token, behind all that there are."""
+        groups = by_length(padding_BL)
+        found = [self._mean(text_BLD[rows, :end], image_BPR[rows], padding_BL[rows, :end]) for rows, end in groups]
+        mean_BW = torch.cat(found)[torch.cat([rows for rows, _ in groups]).argsort()]
         made = self.block(mean_BW)
         out: Tensor = self.norm(mean_BW + made if "qf" in self.residuals else made)
         return out
 
+    def _mean(self, text_BLD: Tensor, image_BPR: Tensor, padding_BL: Tensor) -> Tensor:
+        """Both attentions, mean over the words, (B, W)."""
+        words = self.narrow(text_BLD)
+        found = self._asked(words, padding_BL)
+        words = words + found if "attention" in self.residuals else found
+        mean_BW = self._seen(words, image_BPR, padding_BL)
+        return mean_BW + masked_mean(words, padding_BL) if "attention" in self.residuals else mean_BW
+
+    def _asked(self, words_BLW: Tensor, padding_BL: Tensor) -> Tensor:
+        """Self-attention, (B, L, W), with the weights of `own`, whose own way copies its projections once more."""
+        joint_BL3W = F.linear(words_BLW, self.own.in_proj_weight, self.own.in_proj_bias)
+        query, key, value = (self._heads(one) for one in joint_BL3W.chunk(3, dim=2))
+        found_BHLV = F.scaled_dot_product_attention(query, key, value, ~padding_BL[:, None, None])
+        found: Tensor = self.own.out_proj(found_BHLV.transpose(1, 2).flatten(2))
+        return found
+
+    def _heads(self, values_BLW: Tensor) -> Tensor:
+        """Divide vectors among heads, (B, H, L, W / H)."""
+        return values_BLW.unflatten(2, (self.sizes.heads, -1)).transpose(1, 2)
+
     def _seen(self, words_BLW: Tensor, image_BPR: Tensor, padding_BL: Tensor) -> Tensor:
         """Cross attention, mean over the words, (B, W). Only the weights depend on the word, so their mean is taken:
         values and the last layer are then computed once for an example and not for each word."""
-        cross, heads = self.cross, (self.sizes.heads, self.width // self.sizes.heads)
+        cross = self.cross
         joint = cross.in_proj_weight  # one matrix where picture and words are equally wide
         three = (cross.q_proj_weight, cross.k_proj_weight, cross.v_proj_weight) if joint is None else joint.chunk(3)
         query_BLW, key_BPW, value_BPW = (
@@ -75,10 +94,8 @@ class QuestionFusion(nn.Module):
                 (words_BLW, image_BPR, image_BPR), three, cross.in_proj_bias.chunk(3), strict=True
             )
         )
-        query, key, value = (
-            one.view(*one.shape[:2], *heads).transpose(1, 2) for one in (query_BLW, key_BPW, value_BPW)
-        )
-        weights_BHLP = (query @ key.transpose(2, 3) / heads[1] ** 0.5).softmax(dim=3)
+        query, key, value = (self._heads(one) for one in (query_BLW, key_BPW, value_BPW))
+        weights_BHLP = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
         kept_BL = (~padding_BL).to(weights_BHLP.dtype)
         mean_BH1P = (kept_BL / kept_BL.sum(dim=1, keepdim=True).clamp(min=1))[:, None, None] @ weights_BHLP
         seen: Tensor = cross.out_proj((mean_BH1P @ value).flatten(1))
@@ -274,6 +291,16 @@ class SmarterNet(nn.Module):
 def each(layers: Sequence[nn.Module], values: Tensor, sizes: Sequence[int]) -> Tensor:
     """Apply each layer to so many rows in turn; what is the same for all of them is left to whoever calls."""
     return torch.cat([layer(piece) for layer, piece in zip(layers, torch.split(values, list(sizes)), strict=True)])
+
+
+def by_length(padding_BL: Tensor) -> list[tuple[Tensor, int]]:
+    """Return the rows of a batch in groups of like length, each with its longest: a short text is then not filled up to
+    the longest of all. Where a batch has one length it is one group."""
+    lengths_B, order_B = (~padding_BL).sum(dim=1).sort(stable=True)
+    ends = lengths_B.tolist()
+    cuts = [at for at in range(GROUP, len(ends) - GROUP + 1, GROUP) if ends[at - 1] < ends[-1]]
+    pieces = order_B.tensor_split(cuts)
+    return [(rows, max(1, ends[cut - 1])) for rows, cut in zip(pieces, [*cuts, len(ends)], strict=True)]
 
 
 def by_name(names: Sequence[str]) -> dict[str, list[int]]:
