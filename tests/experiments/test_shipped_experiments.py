@@ -28,7 +28,7 @@ from vlmreason.studies.experiment import Cell, Experiment, PaperNumber
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
 OTHERS = {
-    "smart101": "table1 table2 table3 table4 beyond_qf beyond_asked",
+    "smart101": "table1 table2 table3 table4 beyond_qf beyond_asked beyond_budget beyond_inputs",
     "rl4vlm": "fig4_5 fig4_6 fig4_7 fig_c11 fig_c12 table4_1 table4_2 table4_3 table_c1 "
     + "table4_2_alfworld table4_3_alfworld",
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "

@@ -54,6 +54,15 @@ def test_no_run_is_needed_where_only_the_paper_has_a_number() -> None:
     assert {cell.series for cell in cells if list(cell.jobs())} == {"Mix"}
 
 
+def test_an_entry_may_have_fewer_seeds() -> None:
+    series = [{"label": "Mix"}, {"label": "no claim", "seeds": [2, 0]}]
+    found = artifact(seeds=[0, 1, 2], series=series, paper=[]).cells()
+    assert {(cell.series, cell.seeds) for cell in found} == {("Mix", (0, 1, 2)), ("no claim", (0, 2))}
+    for seeds in ([], [3]):
+        with pytest.raises(ValueError, match=r"no claim: seeds=.*: one or more of \[0, 1, 2\] is expected"):
+            artifact(seeds=[0, 1, 2], series=[{"label": "no claim", "seeds": seeds}], paper=[])
+
+
 def test_a_number_of_the_paper_finds_its_place_at_another_scale() -> None:
     axis = artifact().x
     assert axis.place_of(200) == 1

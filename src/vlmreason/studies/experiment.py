@@ -9,7 +9,7 @@ runs that an artifact needs is written nowhere else. The same cube is drawn as l
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ class Entry:
     style: `reference`: a dashed line of its own colour, not one of the compared series. name: what decides colour and
     marker where it is not the label. only: labels of the panels that have this series; None: all. at: further settings
     by the label of a place of another axis; the entry is at these places of it alone. paper_only: shown with the
-    paper's numbers, no run is made for it (at this scale).
+    paper's numbers, no run is made for it (at this scale). seeds: where they are fewer than the artifact's, e.g. of an
+    entry that no claim is about; None: the artifact's.
     """
 
     label: str = ""
@@ -35,6 +36,7 @@ class Entry:
     only: tuple[str, ...] | None = None
     at: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     paper_only: bool = False
+    seeds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,10 @@ class Experiment:
                 raise ValueError(f"{axis}: one entry or more is expected, with different labels")
         if not self.seeds:
             raise ValueError("seeds: one or more is expected")
+        for entry in itertools.chain(self.panels, self.series, self.x.places()):
+            if entry.seeds is not None and not (entry.seeds and set(entry.seeds) <= set(self.seeds)):
+                given, known = list(entry.seeds), list(self.seeds)
+                raise ValueError(f"{entry.label}: seeds={given}: one or more of {known} is expected")
         if self.window and (self.window < 5 or self.window % 2 == 0):
             raise ValueError(f"window={self.window}: 0 or an odd number from 5 is expected")
         self._check_at()
@@ -176,6 +182,10 @@ class Experiment:
         if number.x is not None and str(number.x) not in known:
             raise ValueError(f"paper: x={number.x}: there are {', '.join(sorted(known))}")
 
+    def _seeds(self, entries: Sequence[Entry]) -> tuple[int, ...]:
+        """Return the seeds that all entries of a cell have, in the artifact's order."""
+        return tuple(seed for seed in self.seeds if all(seed in (entry.seeds or self.seeds) for entry in entries))
+
     def cells(self) -> Iterator[Cell]:
         """Return all cells, panel by panel, series by series."""
         for panel, series, x in itertools.product(self.panels, self.series, self.x.places()):
@@ -193,7 +203,7 @@ class Experiment:
             for entry, labels in zip(entries, others, strict=True):
                 for label in labels:
                     settings |= entry.at.get(label, {})
-            seeds = () if any(entry.paper_only for entry in entries) else self.seeds
+            seeds = () if any(entry.paper_only for entry in entries) else self._seeds(entries)
             yield Cell(panel.label, series.label, x.label, settings, read_measure(measured), seeds)
 
 
