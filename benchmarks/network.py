@@ -1,7 +1,7 @@
 """Training steps of the SmarterVLM network on kept features of the published shape, and what an epoch of them takes.
 
     python benchmarks/network.py                      # every form of the QF layer, in float32 and with bfloat16
-    python benchmarks/network.py tokens 32-true 12    # one form, one precision, so many steps
+    python benchmarks/network.py tokens 32-true 12 1  # one form, one precision, so many steps and threads
 
 Features are numbers at random in the shape that DINOv2 and SigLIP give: 16 places of 768 + 768, 64 tokens of 768, kept
 in files as in a run. 101 kinds of puzzles, 128 examples a step, sizes and optimizer of the published model. A step is
@@ -117,7 +117,7 @@ def measure(form: str, precision: str, num_steps: int, folder: Path) -> tuple[fl
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int((sys.argv[4:5] or ["2"])[0]))
     print(machine())
     forms, precisions = (sys.argv[1:2] or FORMS), (sys.argv[2:3] or PRECISIONS)
     print("qf      precision   reading  gradients  optimizer  step (ms)  on the clock  epoch (s)")
