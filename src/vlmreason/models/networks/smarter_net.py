@@ -80,7 +80,7 @@ class QuestionFusion(nn.Module):
 
     def _heads(self, values_BLW: Tensor) -> Tensor:
         """Divide vectors among heads, (B, H, L, W / H)."""
-        return values_BLW.unflatten(2, (self.sizes.heads, -1)).transpose(1, 2)
+        return values_BLW.view(*values_BLW.shape[:2], self.sizes.heads, -1).transpose(1, 2)
 
     def _seen(self, words_BLW: Tensor, image_BPR: Tensor, padding_BL: Tensor) -> Tensor:
         """Cross attention, mean over the words, (B, W). Only the weights depend on the word, so their mean is taken:
