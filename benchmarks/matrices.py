@@ -5,6 +5,7 @@
 CPU seconds of the first so many puzzles of training, after as many others; milliseconds a puzzle for each step.
 """
 
+import gc
 import itertools
 import sys
 import time
@@ -20,6 +21,7 @@ from vlmreason.structure import structure
 def main(num: str = "150") -> None:
     sizes = OmegaConf.to_container(OmegaConf.load(places.conf_dir() / "scale" / "nano.yaml"))
     task = load_task("raven", structure(Scale, sizes, "scale"))
+    gc.freeze()  # what is loaded: now and then a pass over it takes longer than a hundred puzzles
     print(f"{'level':12}{'puzzles/s':>10}{'sampling':>10}{'picture':>10}{'trace':>10}")
     for level in task.levels:
         for index in range(2 * int(num), 3 * int(num)):

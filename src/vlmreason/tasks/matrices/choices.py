@@ -79,8 +79,11 @@ class Editor:
 
 def leveled(entities: Entities, attribute: str, level: int) -> Entities:
     """Give all entities one level of an attribute."""
-    at = _LEVELS.index(attribute) + 1
-    return tuple((*entity[:at], level, *entity[at + 1 :]) for entity in entities)  # type: ignore[misc]
+    if attribute == "type":
+        return tuple([(slot, level, size, color, angle) for slot, _, size, color, angle in entities])
+    if attribute == "size":
+        return tuple([(slot, kind, level, color, angle) for slot, kind, _, color, angle in entities])
+    return tuple([(slot, kind, size, level, angle) for slot, kind, size, _, angle in entities])
 
 
 def raven(editor: Editor, changes: Sequence[Changeable]) -> list[Panel] | None:

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vlmreason.pictures import Picture, text_sprite
-from vlmreason.tasks.matrices.panels import CONFIGURATIONS, NUM_CONTEXT, MatrixSizes, Panel
+from vlmreason.tasks.matrices.panels import CONFIGURATIONS, NUM_CONTEXT, Entity, MatrixSizes, Panel
 
 Ink = NDArray[np.uint8]
 """Grey levels, shape (height, width)."""
 WHITE, BLACK = 255, 0
+Stamp = tuple[tuple[slice, slice], Ink, NDArray[np.bool_]]
+"""Where in a panel an entity lies, its sprite, and which pixels of that it covers."""
 _MISSING = NUM_CONTEXT
 _MOST_SPRITES = 10_000
 _OVERSAMPLING = 8
@@ -28,6 +30,7 @@ class Artist:
         self.sizes = sizes
         self._boxes: dict[str, list[list[tuple[int, int, int]]]] = {}
         self._sprites: dict[tuple[int, ...], tuple[Ink, NDArray[np.bool_]]] = {}
+        self._stamps: dict[str, list[dict[Entity, Stamp]]] = {}  # by configuration, of each component
 
     def panel(self, panel: Panel, configuration: str) -> Ink:
         """Draw a panel without a frame, as files hold it."""
@@ -56,7 +59,10 @@ class Artist:
 
     def _framed(self, ink: Ink) -> Picture:
         ink.reshape(-1)[self._frames] = self.sizes.frame
-        return ink.repeat(3).reshape(*ink.shape, 3)
+        picture = np.empty((*ink.shape, 3), np.uint8)
+        for channel in range(3):
+            picture[:, :, channel] = ink
+        return picture
 
     @functools.cached_property
     def places(self) -> tuple[tuple[int, int], ...]:
@@ -84,25 +90,40 @@ class Artist:
         return np.flatnonzero(mask)
 
     def _put(self, target: Ink, panel: Panel, configuration: str) -> None:
-        line, sprites = CONFIGURATIONS[configuration].line, self._sprites
-        boxes = self._boxes.get(configuration) or self._find_boxes(configuration)
+        line = CONFIGURATIONS[configuration].line
+        stamps = self._stamps.get(configuration) or self._no_stamps(configuration)
         for number, entities in enumerate(panel):
-            for slot, kind, size, color, angle in entities:
-                top, left, side = boxes[number][slot]
-                key = (kind, size, color, angle, side)
-                sprite, covered = sprites.get(key) or self._draw(key)
-                box = target[top : top + side, left : left + side]
-                if number and not line:
-                    np.copyto(box, sprite, where=covered)  # it lies on another one
-                else:
-                    box[:] = sprite
+            known = stamps[number]
+            if number and not line:  # it lies on another one
+                for entity in entities:
+                    where, sprite, covered = known.get(entity) or self._stamp(entity, configuration, number)
+                    np.copyto(target[where], sprite, where=covered)
+            else:
+                for entity in entities:
+                    where, sprite, _ = known.get(entity) or self._stamp(entity, configuration, number)
+                    target[where] = sprite
         if line == "vertical":
             target[:, len(target) // 2] = self.sizes.frame
         elif line == "horizontal":
             target[len(target) // 2] = self.sizes.frame
 
+    def _no_stamps(self, configuration: str) -> list[dict[Entity, Stamp]]:
+        return self._stamps.setdefault(configuration, [{} for _ in CONFIGURATIONS[configuration].components])
+
+    def _stamp(self, entity: Entity, configuration: str, component: int) -> Stamp:
+        slot, *key = entity
+        top, left, side = self._find_boxes(configuration)[component][slot]
+        sprite, covered = self._sprites.get((*key, side)) or self._draw((*key, side))
+        found = (slice(top, top + side), slice(left, left + side)), sprite, covered
+        stamps = self._stamps[configuration][component]
+        if len(stamps) < _MOST_SPRITES:
+            stamps[entity] = found
+        return found
+
     def _find_boxes(self, configuration: str) -> list[list[tuple[int, int, int]]]:
         """Top, left and side of the slots of every component (px), within the panel."""
+        if configuration in self._boxes:
+            return self._boxes[configuration]
         found: list[list[tuple[int, int, int]]] = []
         for component in range(len(CONFIGURATIONS[configuration].components)):
             found.append([])
@@ -114,7 +135,7 @@ class Artist:
         self._boxes[configuration] = found
         return found
 
-    def _draw(self, key: tuple[int, int, int, int, int]) -> tuple[Ink, NDArray[np.bool_]]:
+    def _draw(self, key: tuple[int, ...]) -> tuple[Ink, NDArray[np.bool_]]:
         """An entity in the middle of a square of `side` pixels, and which pixels it covers."""
         kind, size, color, angle, side = key
         sizes = self.sizes

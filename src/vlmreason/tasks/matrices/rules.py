@@ -124,14 +124,6 @@ def rules_of(readings: Sequence[Reading], ranges: Sequence[tuple[int, int]]) -> 
     )
 
 
-def obeys(reading: Reading, attribute: int, rules: Sequence[Found]) -> bool:
-    """Tell whether a reading has what one of the rules predicts; without rules all have."""
-    if not rules:
-        return True
-    value = reading[attribute].bit_count() if rules[0].on == "number" else reading[attribute]  # all are on one thing
-    return value in [found.predicted for found in rules]
-
-
 def solve(state: MatrixState, sizes: MatrixSizes) -> Solution:
     """Raise ValueError where not exactly one choice obeys all rules that the panels show."""
     components = tuple(
@@ -139,15 +131,20 @@ def solve(state: MatrixState, sizes: MatrixSizes) -> Solution:
         for number in range(len(CONFIGURATIONS[state.configuration].components))
     )
     ruled = [
-        (number, attribute, rules)
+        ((number, attribute), number, attribute, rules[0].on == "number", [found.predicted for found in rules])
         for number, component in enumerate(components)
         for attribute, rules in enumerate(component.rules)
         if rules
     ]
-    broken = []
+    broken: list[tuple[tuple[int, int], ...]] = []
     for panel in state.choices:
         readings = [read(entities) for entities in panel]
-        broken.append(tuple([(i, at) for i, at, rules in ruled if not obeys(readings[i], at, rules)]))
+        failed = []
+        for both, number, attribute, counted, predicted in ruled:
+            value = readings[number][attribute]
+            if (value.bit_count() if counted else value) not in predicted:
+                failed.append(both)
+        broken.append(tuple(failed))
     if broken.count(()) != 1:
         raise ValueError(f"{broken.count(())} choices obey the rules of the panels, and one is expected")
     return Solution(components, tuple(broken), broken.index(()))

@@ -10,8 +10,9 @@ held out, puzzles have none of them, or one that is drawn first.
 from __future__ import annotations
 
 import functools
+import operator
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 from vlmreason.tasks.base import Belongs
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 Kind = tuple[str, str]
 """What is governed (number, position, type, size, color) and a rule."""
+Wanted = Callable[[Sequence[tuple[Entity, ...]]], bool]
+"""Whether the first row of a component, three panels, is one to go on with."""
 
 
 class Draft(NamedTuple):
@@ -73,7 +76,8 @@ class Sampler:
 
     def rules(self, rng: random.Random) -> list[list[Kind]]:
         """Draw what each component's place, type, size and color follow."""
-        drawn = [[pick(rng, kinds) for kinds in entry] for entry in self.kinds]
+        draw = rng.random
+        drawn = [[kinds[int(draw() * len(kinds))] for kinds in entry] for entry in self.kinds]
         if self._first:
             pair = pick(rng, self._pairs)
             able = [(i, a) for i, entry in enumerate(self.kinds) for a, kinds in enumerate(entry) if pair in kinds]
@@ -83,17 +87,21 @@ class Sampler:
 
     def matrix(self, rng: random.Random, rules: Sequence[Sequence[Kind]], belongs: Belongs) -> list[Draft] | None:
         """Draw a matrix with these rules whose first row belongs to the wanted split; None: none was found."""
-        first_rows: list[list[tuple[Entity, ...]]] = []
-        drafts = []
+        drafts: list[Draft] = []
+
+        def wanted(first_row: Sequence[tuple[Entity, ...]]) -> bool:
+            rows = [*(draft.panels[:3] for draft in drafts), first_row]
+            return belongs(key_of(list(zip(*rows, strict=True))))
+
         for number, kinds in enumerate(rules):
-            draft = self._component(rng, number, kinds)
+            draft = self._component(rng, number, kinds, wanted if number == len(rules) - 1 else None)
             if draft is None:
                 return None
             drafts.append(draft)
-            first_rows.append(list(draft.panels[:3]))
-        return drafts if belongs(key_of(list(zip(*first_rows, strict=True)))) else None
+        return drafts
 
-    def _component(self, rng: random.Random, number: int, kinds: Sequence[Kind]) -> Draft | None:
+    def _component(self, rng: random.Random, number: int, kinds: Sequence[Kind], wanted: Wanted | None) -> Draft | None:
+        """Draw a component; None: it shows too much, or its first row is not `wanted`."""
         (_, num_slots), *ranges = self.ranges[number]
         masks = _places(rng, kinds[0], num_slots)
         if masks is None:
@@ -110,7 +118,9 @@ class Sampler:
             if values is None:
                 return None
             columns.append(values)
-        panels = _entities(rng, masks, columns, own, ranges, len(self.sizes.angles), kinds[0][1] == CONSTANT)
+        panels = _entities(rng, masks, columns, own, ranges, len(self.sizes.angles), kinds[0][1] == CONSTANT, wanted)
+        if panels is None:
+            return None
         noise = tuple(own) if kinds[0][1] != CONSTANT else ()  # else they stay along a row, as their rule says
         for attribute in noise:
             shown = _shown(panels, attribute)
@@ -168,17 +178,19 @@ def _rows(on: str, rule: str, least: int, most: int) -> tuple[tuple[Row, ...], .
 def _levels(rng: random.Random, kind: Kind, least: int, most: int) -> list[int] | None:
     """Nine levels that show one rule and no other; None: none were found."""
     on, rule = kind
+    draw = rng.random
     if rule == CONSTANT:
         span = most - least + 1
-        a, b, c = (least + int(rng.random() * span) for _ in range(3))
+        a, b, c = least + int(draw() * span), least + int(draw() * span), least + int(draw() * span)
         return [a, a, a, b, b, b, c, c, c]
     rows = pick(rng, _rows(on, rule, least, most))
+    num = len(rows)
     for _ in range(_TRIES):
         if rule == DISTRIBUTE:
             a, b, c = pick(rng, rows)
             values = [a, b, c, b, c, a, c, a, b] if rng.random() < 0.5 else [a, b, c, c, a, b, b, c, a]
         else:
-            values = [*pick(rng, rows), *pick(rng, rows), *pick(rng, rows)]
+            values = [*rows[int(draw() * num)], *rows[int(draw() * num)], *rows[int(draw() * num)]]
         found = rules_of_levels(on, values[:8], least, most)
         if len(found) == 1 and found[0].rule == rule:
             return values
@@ -237,7 +249,8 @@ def _subsets(num_slots: int, size: int) -> tuple[int, ...]:
 
 def _some(rng: random.Random, num_slots: int, size: int) -> int:
     """A set of so many slots."""
-    return pick(rng, _subsets(num_slots, size))
+    sets = _subsets(num_slots, size)
+    return sets[int(rng.random() * len(sets))]
 
 
 def other_place(rng: random.Random, num_slots: int, size: int, used: Sequence[int]) -> int:
@@ -254,30 +267,64 @@ def _entities(
     ranges: Sequence[tuple[int, int]],
     num_angles: int,
     kept: bool,
-) -> tuple[tuple[Entity, ...], ...]:
-    """The entities of nine panels. Values of an entity's own stay along a row where its slots do (`kept`)."""
-    draw = rng.random
+    wanted: Wanted | None,
+) -> tuple[tuple[Entity, ...], ...] | None:
+    """The entities of nine panels; None: the first row is not `wanted`, and the random numbers of the others are passed
+    over. Values of an entity's own (`own`) stay along a row where its slots do (`kept`)."""
+    if own:
+        columns = [column or (0,) * len(masks) for column in columns]
+    levels = list(zip(*columns, strict=True))
+    spans = [(least, most - least + 1) for least, most in [ranges[attribute - 1] for attribute in own]]
+
+    def some(begin: int, end: int) -> list[tuple[Entity, ...]]:
+        if own:
+            return _varied(rng.random, masks[begin:end], levels[begin:end], own, spans, num_angles, kept)
+        return _alike(rng.random, masks[begin:end], levels[begin:end], num_angles)
+
+    panels = some(0, 3)
+    if wanted is not None and not wanted(panels):
+        num_own = sum([mask.bit_count() for mask in (masks[3::3] if kept else masks[3:])]) * len(own)
+        rng.getrandbits(64 * (num_own + sum([mask.bit_count() for mask in masks[3:]])))  # as so many `random()`
+        return None
+    return (*panels, *some(3, 9))
+
+
+def _alike(
+    draw: Callable[[], float], masks: Sequence[int], levels: Sequence[tuple[int, ...]], num_angles: int
+) -> list[tuple[Entity, ...]]:
+    """Panels whose entities share type, size and color."""
+    return [
+        tuple([(slot, kind, size, color, int(draw() * num_angles)) for slot in members(mask)])
+        for mask, (kind, size, color) in zip(masks, levels, strict=True)
+    ]
+
+
+def _varied(
+    draw: Callable[[], float],
+    masks: Sequence[int],
+    levels: Sequence[tuple[int, ...]],
+    own: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    num_angles: int,
+    kept: bool,
+) -> list[tuple[Entity, ...]]:
+    """Panels of whole rows whose entities have values of their own."""
+    # of what a panel gives to all of its entities and what an entity has of its own: type, size and color
+    ordered = operator.itemgetter(*[3 + own.index(at) if at in own else at - 1 for at in (1, 2, 3)])
     panels: list[tuple[Entity, ...]] = []
-    if not own:
-        for mask, kind, size, color in zip(masks, *columns, strict=True):
-            panels.append(tuple([(slot, kind, size, color, int(draw() * num_angles)) for slot in members(mask)]))
-        return tuple(panels)
-    spans = [(least, most - least + 1) for least, most in (ranges[attribute - 1] for attribute in own)]
-    values: dict[int, list[int]] = {}  # of a slot, its own
-    for number, mask in enumerate(masks):
-        entities: list[Entity] = []
-        if not kept or number % 3 == 0:
-            values = {}
-        levels = [column[number] if column else 0 for column in columns]
-        for slot in members(mask):
-            if slot not in values:
-                values[slot] = [least + int(draw() * span) for least, span in spans]
-            for attribute, level in zip(own, values[slot], strict=True):
-                levels[attribute - 1] = level
-            kind, size, color = levels
-            entities.append((slot, kind, size, color, int(draw() * num_angles)))
+    values: list[tuple[int, ...]] = []  # of the entities of a panel, their own
+    for number, (mask, given) in enumerate(zip(masks, levels, strict=True)):
+        if kept and number % 3:
+            own_values = zip(members(mask), values, strict=True)
+            entities = [(slot, *ordered(given + value), int(draw() * num_angles)) for slot, value in own_values]
+        else:
+            values, entities = [], []
+            for slot in members(mask):
+                value = tuple([least + int(draw() * span) for least, span in spans])
+                values.append(value)
+                entities.append((slot, *ordered(given + value), int(draw() * num_angles)))
         panels.append(tuple(entities))
-    return tuple(panels)
+    return panels
 
 
 def _shown(panels: Sequence[Sequence[Entity]], attribute: int) -> list[int]:

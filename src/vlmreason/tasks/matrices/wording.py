@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlmreason.tasks.base import ANSWER_MARKER, check_fields
 from vlmreason.tasks.matrices.panels import CONFIGURATIONS, MIXED, Entity, MatrixSizes, Panel, members
 from vlmreason.tasks.matrices.rules import RULES, Found
+
+_CACHED = 2048  # levels as words; there are 511 sets of nine slots
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class Phrases:
         self.rules = dict(zip((*RULES, ""), names[1], strict=True))
         self.components = names[2]
         self._entities: dict[tuple[bool, int, int, int, int], str] = {}
+        self.level = functools.lru_cache(maxsize=_CACHED)(self._level)
 
     def panel(self, panel: Panel, configuration: str) -> str:
         """Write what rules are about: no angles."""
@@ -132,7 +136,7 @@ class Phrases:
             text = self._entities[key] = f"{slot + 1} {text}" if slotted else text
         return text
 
-    def level(self, on: str, level: int) -> str:
+    def _level(self, on: str, level: int) -> str:
         """Write a level of an attribute; a set of slots as their digits."""
         if level == MIXED:
             return self.wording.mixed
