@@ -24,6 +24,7 @@ from vlmreason.report.figures import draw
 from vlmreason.report.writing import markdown
 from vlmreason.studies import artifacts, library, needs, results
 from vlmreason.studies.experiment import Cell, Experiment, PaperNumber
+from vlmreason.studies.measures import follow_up
 
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
@@ -34,7 +35,7 @@ OTHERS = {
     "sft_vs_rl": "arms fig5_1 fig5_5 fig5_6 fig5_7 fig5_7_bars fig5_8 fig5_9 fig5_10 "
     + "fig_d5 fig_d6 fig_d7 fig_d8 fig_d9",
     "compositional": "beyond_what_pays fig3 fig4 fig5 fig7 prompts shapes sizes table2 transfer",
-    "avr": "condition context_blind elicitation grpo held_out irregular stages text_panels",
+    "avr": "condition context_blind elicitation grpo held_out irregular old_skills stages text_panels",
     "emt": "table_a1 table_a2 table_a4 table_a9_linear table_a9_lora beyond_categories beyond_collapse beyond_remedies "
     + "beyond_studies_meet beyond_clip_halves beyond_replay beyond_rows fig2_2",
     "mmvp": "beyond_blind_pairs beyond_controls beyond_patterns beyond_towers "
@@ -176,6 +177,21 @@ def test_every_run_can_be_made(composing: None) -> None:
     assert len(tried) > 80
 
 
+def asks_for(name: str, scale: str, cell: Cell) -> bool:
+    """Whether the evaluation that makes a measure is of its level and view, where it says of which it is."""
+    analyses = artifacts.read_study(name.partition("/")[0]).scales[scale].analyses
+    command = follow_up(cell.measure, analyses, cell.set.get("task"))
+    if command is not None and command[0] == "evaluate":
+        given = dict(word.split("=", 1) for word in command[1:])
+        asked = {
+            key: given[key].strip("[]").split(",") for key in given if key in ("evaluation.levels", "evaluation.views")
+        }
+    else:
+        asked = {key: cell.set[key] for key in ("evaluation.levels", "evaluation.views") if cell.set.get(key)}
+    wanted = {"evaluation.levels": cell.measure.level, "evaluation.views": cell.measure.view}
+    return all(wanted[key] in asked[key] for key in asked)
+
+
 def check_algorithm(cfg: dict[str, Any]) -> None:
     """Its settings are those of an algorithm, its levels the task's."""
     if "algorithm" in cfg:
@@ -197,6 +213,7 @@ def test_what_is_measured_is_there_to_be_measured(composing: None, name: str, sc
             assert cell.measure.level in levels(task) or cell.measure.level in levels_beside(task, cell.set)
         if cell.measure.source in ("evaluation", "failures", "training"):
             assert cell.measure.view in views(task)
+            assert asks_for(name, scale, cell)
         if cell.measure.source == "training":
             assert cell.set.get("algorithm") or cell.set.get("trainer.evaluate_every")
             assert cell.measure.along.partition("@")[2] in ("", *levels(task))

@@ -119,6 +119,9 @@ def test_what_follows_training() -> None:
     assert follow_up(read_measure({"task": "digits"}), others) == ("evaluate", "task=digits", "evaluation=pictures")
     pairs = read_measure({"task": "visual_pairs", "how": "choose"})
     assert follow_up(pairs, others) == ("evaluate", "task=visual_pairs", "evaluation=pairs", "evaluation.how=choose")
+    one = {"evaluation:digits": {"evaluation.levels": ["all"]}, "condition": {"evaluation.num": 5}}
+    assert follow_up(read_measure({"task": "digits"}), one) == ("evaluate", "task=digits", "evaluation.levels=[all]")
+    assert follow_up(read_measure({"task": "things10"}), one) == ("evaluate", "task=things10")
     assert follow_up(read_measure({"conversion": "force"}), others) == (
         "evaluate", "evaluation.conversion=force", "evaluation.views=[image]",
     )  # fmt: skip

@@ -111,6 +111,9 @@ def test_what_was_written_otherwise_is_an_evaluation_of_its_own(key: str, value:
     assert measure_words(measure) == f"hard image: {words} (%)"
     assert not is_made(record, measure)
     assert follow_up(measure, {}) == ("evaluate", f"evaluation.{key}={value}")
+    limited = {"condition": {"evaluation.levels": ["hard"]}, "evaluation": {"evaluation.num": 5}}
+    levels = ("evaluation.levels=[hard]",) if key == "condition" else ()
+    assert follow_up(measure, limited) == ("evaluate", *levels, f"evaluation.{key}={value}")
     with pytest.raises(NotThereError, match=f"{key}={value}"):
         sample(record, measure, 0)
     other = make_record({("hard", "image"): "1110"}).data["evaluations"][0]

@@ -230,8 +230,9 @@ class StudyScale:
     """What all artifacts of a study share at one scale.
 
     set: settings of every run. values: what `${name}` stands for in the experiments' files (those of the paper's
-    scale are `${at_paper.name}`). analyses: settings of `vlmreason analyze` by `what`, and of
-    `evaluate` of other tasks as `evaluation`, of one of them as `evaluation:<task>`.
+    scale are `${at_paper.name}`). analyses: settings of `vlmreason analyze` by `what`, and of `evaluate`: of other
+    tasks as `evaluation`, of one of them as `evaluation:<task>`, with a line on the kind that is given or kept away
+    as `condition`. What these do not name is as in `vlmreason evaluate` alone: all levels, in text and pictures.
     """
 
     set: Mapping[str, Any]

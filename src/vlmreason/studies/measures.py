@@ -235,8 +235,7 @@ def read_measure(data: Mapping[str, Any]) -> Measure:
 def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_task: str | None = None) -> Words | None:
     """Return the command that makes what a measure reads off a finished run, without `run=`; None: training makes it.
 
-    `analyses`: settings of each `analyze what=`, and of `evaluate` of other tasks as `evaluation`, of one of them as
-    `evaluation:<task>`. `own_task`: of the run, which training evaluates.
+    `analyses`: those of the study (`StudyScale`). `own_task`: of the run, which training evaluates.
     """
     if measure.source in (*WITHOUT_RUNS, "training"):
         return None
@@ -245,7 +244,11 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
     other_task = measure.task not in (None, own_task)
     if measure.conversion == measure.how == measure.length == measure.condition == "auto" and not other_task:
         return None
-    task = () if not other_task else (f"task={measure.task}", *_words(_of_other(measure.task, analyses)))
+    task: Words = ()
+    if other_task:
+        task = (f"task={measure.task}", *_words(_of_other(measure.task, analyses)))
+    elif measure.condition != "auto":
+        task = _words(analyses.get("condition", {}))
     how = () if measure.conversion == "auto" else (
         f"evaluation.conversion={measure.conversion}", "evaluation.views=[image]",
     )  # fmt: skip
@@ -255,7 +258,7 @@ def follow_up(measure: Measure, analyses: Mapping[str, Mapping[str, Any]], own_t
 
 
 def _of_other(task: str | None, analyses: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    return analyses.get(f"evaluation:{task}", analyses.get("evaluation", {}))
+    return {**analyses.get("evaluation", {}), **analyses.get(f"evaluation:{task}", {})}
 
 
 def is_made(record: Record, measure: Measure) -> bool:
