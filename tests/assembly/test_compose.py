@@ -21,7 +21,7 @@ WITH_STUDY = {
     f"model={name}"
     for name in (
         *("smarter_vlm", "smarter_vlm_paper", "bert_resnet50", "bert_mae", "clip_clip"),
-        *("picture_net", "context_blind", "clip_classifier"),
+        *("picture_net", "context_blind", "clip_classifier", "nano_clip"),
     )
 }
 """Models that choose supervision and evaluation too: of commands that have both."""
