@@ -293,6 +293,12 @@ class Task(ABC, Generic[State]):
             start = marker.start()
         return start
 
+    def answer_text(self, response: str) -> str | None:
+        """Return what stands behind the last marker of an answer, as far as a response is read; None: it has none."""
+        response = response[:MAX_RESPONSE_CHARS]
+        marker = self.answer_marker().match(response, self.answer_start(response, 0))
+        return response[marker.end() :] if marker else None
+
     def finding(self, state: State, response: str, thought: str) -> Finding:
         """Say what went wrong in a response whose trace is `thought` (appendix K).
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vlmreason.pictures import MAX_SIDE, Picture
-from vlmreason.tasks.base import ANSWER_MARKER, MAX_RESPONSE_CHARS, Modality, Score
+from vlmreason.tasks.base import ANSWER_MARKER, Modality, Score
 from vlmreason.tasks.on_disk import DiskTask, check_text, shown
 
 NUM_CHOICES = 4
@@ -204,9 +204,7 @@ class MarvelFiles(DiskTask[MarvelState]):
         return [int(number) for number in _NUMBER.findall(self._given(response))]
 
     def _given(self, response: str) -> str:
-        response = response[:MAX_RESPONSE_CHARS]
-        marker = self.answer_marker().match(response, self.answer_start(response, 0))
-        return _plain(response[marker.end() :]) if marker else ""
+        return _plain(self.answer_text(response) or "")
 
 
 def _plain(text: str) -> str:

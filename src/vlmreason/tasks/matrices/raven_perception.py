@@ -297,11 +297,9 @@ class RavenPerception(Task[PerceptionState]):
 
     def given(self, state: PerceptionState, response: str) -> Mapping[int, str | None]:
         """Read what a response answers to each question that is asked, by its number; None: nothing."""
-        response = response[:MAX_RESPONSE_CHARS]
         if state.asked is not None:
-            marker = self.answer_marker().match(response, self.answer_start(response, 0))
-            return {state.asked: (_plain(response[marker.end() :]) or None) if marker else None}
-        lines, found = response.splitlines(), dict[int, str | None]()
+            return {state.asked: _plain(self.answer_text(response) or "") or None}
+        lines, found = response[:MAX_RESPONSE_CHARS].splitlines(), dict[int, str | None]()
         for number in range(len(state.questions)):
             head = self.wording.said.partition("{answer}")[0].format(question=self.question(state, number))
             line = next((line for line in reversed(lines) if line.startswith(head)), None)

@@ -62,9 +62,8 @@ class PairTask(Task[Any]):
 
     def score(self, state: Any, response: str) -> Score:
         """Judge what is behind the last "Answer:", or all of a response without one (`chosen`)."""
-        response = response[:MAX_RESPONSE_CHARS]
-        marker = self.answer_marker().match(response, self.answer_start(response, 0))
-        found = chosen(response[marker.end() :] if marker else response, self.two_options(state))
+        given = self.answer_text(response)
+        found = chosen(response[:MAX_RESPONSE_CHARS] if given is None else given, self.two_options(state))
         return Score(found == self.right(state), found is not None)
 
 

@@ -13,12 +13,23 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vlmreason.pictures import Picture
 from vlmreason.structure import structure
 from vlmreason.tasks.base import MAX_ATTEMPTS, MAX_RESPONSE_CHARS, Belongs, Modality, Score, Task
-from vlmreason.tasks.pairs.visual_pairs import DETAILS, INKS, MIXED, Details, PairSizes, PairState, draw
+from vlmreason.tasks.pairs.visual_pairs import (
+    DETAILS,
+    INKS,
+    MIXED,
+    Details,
+    PairSizes,
+    PairState,
+    check_place,
+    draw,
+    draw_details,
+    draw_place,
+)
 
 NAMED: Mapping[str, tuple[str, ...]] = {
     "ink": tuple(INKS), **{name: DETAILS[name][1] for name in ("structure", "count", "color")},
@@ -60,9 +71,7 @@ class PictureOrders(Task[OrderState]):
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> OrderState:
         for _ in range(MAX_ATTEMPTS):
             order = rng.choice(tuple(ORDERS)) if level == MIXED else level
-            drawn = {name: rng.choice(values) for name, (_, values) in DETAILS.items()}
-            details = Details(ink=rng.choice(tuple(INKS)), **drawn)
-            state = OrderState(order, details, (rng.randint(-6, 6), rng.randint(-6, 6)), rng.randint(225, 255))
+            state = OrderState(order, draw_details(rng), *draw_place(rng))
             if belongs(self.key(state)):
                 return state
         raise self.unreachable(level, "no picture is of the split")
@@ -75,7 +84,7 @@ class PictureOrders(Task[OrderState]):
 
     def text(self, state: OrderState) -> str:
         """Return a line for each detail."""
-        return "\n".join(f"{name} {value}" for name, value in vars(state.details).items())
+        return state.details.lines()
 
     def prompt(self, state: OrderState, modality: Modality) -> str:
         asked = ORDERS[state.order][0]
@@ -97,9 +106,9 @@ class PictureOrders(Task[OrderState]):
 
     def score(self, state: OrderState, response: str) -> Score:
         """Judge what is behind the last "Answer:", or all of a response without one, but for case and blanks."""
-        response = response[:MAX_RESPONSE_CHARS]
-        marker = self.answer_marker().match(response, self.answer_start(response, 0))
-        given = " ".join((response[marker.end() :] if marker else response).lower().split()).removesuffix(".")
+        behind = self.answer_text(response)
+        given = response[:MAX_RESPONSE_CHARS] if behind is None else behind
+        given = " ".join(given.lower().split()).removesuffix(".")
         form = ORDERS[state.order][1]
         wanted = form.format(**vars(state.details)).lower()
         asked = dict.fromkeys(re.findall(r"\{(\w+)\}", form))
@@ -110,12 +119,9 @@ class PictureOrders(Task[OrderState]):
 
     def state_from_json(self, data: object) -> OrderState:
         state: OrderState = structure(OrderState, data, f"problem of {self.name}")
-        known: dict[str, Any] = {name: values for name, (_, values) in DETAILS.items()} | {"ink": INKS}
-        strange = any(getattr(state.details, name) not in values for name, values in known.items())
-        if state.order not in ORDERS or strange:
+        if state.order not in ORDERS or not state.details.is_known():
             raise ValueError(f"problem of {self.name}: an order, colour or detail that does not exist")
-        if max(map(abs, state.shift)) > 6 or not 0 <= state.ground <= 255:
-            raise ValueError(f"problem of {self.name}: shift={list(state.shift)} ground={state.ground}: out of range")
+        check_place(self.name, state.shift, state.ground)
         return state
 
 

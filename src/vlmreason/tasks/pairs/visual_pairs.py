@@ -95,6 +95,14 @@ class Details:
     text: str
     viewpoint: str
 
+    def is_known(self) -> bool:
+        """Tell whether there are such values."""
+        return self.ink in INKS and all(getattr(self, name) in values for name, (_, values) in DETAILS.items())
+
+    def lines(self) -> str:
+        """Write a line for each detail."""
+        return "\n".join(f"{name} {value}" for name, value in vars(self).items())
+
 
 @dataclass(frozen=True)
 class PairState:
@@ -133,12 +141,11 @@ class VisualPairs(PairTask):
     def _sample(self, level: str, rng: random.Random, belongs: Belongs) -> PairState:
         for _ in range(MAX_ATTEMPTS):
             pattern = rng.choice(PATTERNS) if level == MIXED else level
-            drawn = {name: rng.choice(values) for name, (_, values) in DETAILS.items()}
-            details = Details(ink=rng.choice(tuple(INKS)), **drawn)
-            others = [value for value in DETAILS[pattern][1] if value != drawn[pattern]]
-            values = [drawn[pattern], rng.choice(others)]
+            details = draw_details(rng)
+            shown = getattr(details, pattern)
+            values = [shown, rng.choice([value for value in DETAILS[pattern][1] if value != shown])]
             rng.shuffle(values)
-            shift, ground = (rng.randint(-6, 6), rng.randint(-6, 6)), rng.randint(225, 255)
+            shift, ground = draw_place(rng)
             state = PairState(0, pattern, details, (values[0], values[1]), shift, ground)
             if belongs(self.key(state)):
                 return state
@@ -178,7 +185,7 @@ class VisualPairs(PairTask):
 
     def text(self, state: PairState) -> str:
         """Return a line for each detail."""
-        return "\n".join(f"{name} {value}" for name, value in vars(state.details).items())
+        return state.details.lines()
 
     def prompt(self, state: PairState, modality: Modality) -> str:
         asked = self.asked(state, DETAILS[state.pattern][0])
@@ -189,14 +196,29 @@ class VisualPairs(PairTask):
 
     def state_from_json(self, data: object) -> PairState:
         state: PairState = structure(PairState, data, f"problem of {self.name}")
-        known = state.pattern in DETAILS and state.details.ink in INKS
-        if not known or any(getattr(state.details, name) not in values for name, (_, values) in DETAILS.items()):
+        if state.pattern not in DETAILS or not state.details.is_known():
             raise ValueError(f"problem of {self.name}: a pattern, colour or detail that does not exist")
         if len(set(state.values)) < 2 or getattr(state.details, state.pattern) not in state.values:
             raise ValueError(f"problem of {self.name}: values={list(state.values)}: not two, one of them the detail's")
-        if max(map(abs, state.shift)) > 6 or not 0 <= state.ground <= 255:
-            raise ValueError(f"problem of {self.name}: shift={list(state.shift)} ground={state.ground}: out of range")
+        check_place(self.name, state.shift, state.ground)
         return state
+
+
+def draw_details(rng: random.Random) -> Details:
+    """Draw every detail of a picture."""
+    drawn = {name: rng.choice(values) for name, (_, values) in DETAILS.items()}
+    return Details(ink=rng.choice(tuple(INKS)), **drawn)
+
+
+def draw_place(rng: random.Random) -> tuple[tuple[int, int], int]:
+    """Draw shift and ground of a picture."""
+    return (rng.randint(-6, 6), rng.randint(-6, 6)), rng.randint(225, 255)
+
+
+def check_place(name: str, shift: tuple[int, int], ground: int) -> None:
+    """Raise ValueError for a shift or a ground that no picture has; `name`: of the task."""
+    if max(map(abs, shift)) > 6 or not 0 <= ground <= 255:
+        raise ValueError(f"problem of {name}: shift={list(shift)} ground={ground}: out of range")
 
 
 def draw(state: PairState, side: int) -> Picture:
