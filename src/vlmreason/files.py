@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import json
 import os
 import stat
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -254,6 +256,13 @@ def write_bytes_atomic(path: Path, data: bytes, durable: bool = True) -> None:
 def write_text_atomic(path: Path, text: str) -> None:
     """Return `write_bytes_atomic` of a text as UTF-8."""
     write_bytes_atomic(path, text.encode())
+
+
+def write_csv_atomic(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file atomically, a line for each row."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text_atomic(path, text.getvalue())
 
 
 def write_json_atomic(path: Path, data: object) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import functools
-import io
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +14,7 @@ import numpy as np
 
 from vlmreason.analysis import matching, probing
 from vlmreason.assembly import build, matches
-from vlmreason.files import read_json, write_json, write_text_atomic
+from vlmreason.files import plain, read_json, write_csv_atomic, write_json
 from vlmreason.models.contract import Prompt
 from vlmreason.models.embedders import HubEncoder
 from vlmreason.models.nano import towers
@@ -41,6 +38,8 @@ MEASURES: Mapping[str, str] = {
 
 Told = dict[str, dict[str, float]]
 """By measure and fact."""
+Both = Callable[[Path, str], Mapping[str, tuple[Any, Any]]]
+"""Gives a tower's vectors of the first and the second pictures of a task's pairs, by pattern: its folder, the task."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,15 @@ def make(own: Settings, scale: Scale) -> Path:
     build.quieten()
     tasks = {name: _task(name, scale) for word in own.make for name in own.recipes[word].tasks}
     found: dict[tuple[str, int], Told] = {}
+    both = functools.cache(functools.partial(_both, own, tasks))
     for seed in own.seeds:
         seeing = {word: _tower(own, word, seed, tasks) for word in own.make}
         for word, folder in seeing.items():
-            found[word, seed] = _told(own, word, folder, tasks)
-        _add_blind(own, seed, seeing, tasks, found)
+            found[word, seed] = _told(own, word, folder, tasks, both)
+        _add_blind(own, seed, seeing, tasks, found, both)
     print(_table(found))
     if own.to is not None:
-        write_text_atomic(Path(own.to), _numbers(found))
+        write_csv_atomic(Path(own.to), _numbers(found))
     return Path(own.out)
 
 
@@ -98,12 +98,12 @@ def _tower(own: Settings, word: str, seed: int, tasks: Mapping[str, Any]) -> Pat
     """The folder of a tower, trained where it is not there. Raises ValueError for one of other settings."""
     recipe, folder = own.recipes[word], Path(own.out) / f"{word}-{seed}"
     chosen = [tasks[name] for name in recipe.tasks]
-    what = {"recipe": dataclasses.asdict(recipe), "sizes": dataclasses.asdict(own.sizes), "seed": seed}
-    what |= {"pictures": {task.name: [task.version, dataclasses.asdict(task.sizes)] for task in chosen}}
+    pictures = {task.name: [task.version, task.sizes] for task in chosen}
+    what = plain({"recipe": recipe, "sizes": own.sizes, "seed": seed, "pictures": pictures})
     path = folder / towers.FACTS
     if folder.exists():
         there = read_json(path).get("settings") if path.is_file() else None
-        if there != _plain(what):
+        if there != what:
             raise ValueError(
                 f"out={own.out}: {folder.name} is there with other settings; delete it, or choose another out"
             )
@@ -120,7 +120,7 @@ def _tower(own: Settings, word: str, seed: int, tasks: Mapping[str, Any]) -> Pat
     draw = functools.partial(_drawn, chosen, recipe.batch_size, mixed)
     losses = train(encoder, recipe, own.sizes.patch, draw, say, mixed, progress=True)
     encoder.save(part)
-    write_json(part / towers.FACTS, {"settings": _plain(what), "layer": recipe.layer, "losses": losses})
+    write_json(part / towers.FACTS, {"settings": what, "layer": recipe.layer, "losses": losses})
     part.rename(folder)
     return folder
 
@@ -129,13 +129,6 @@ def _check_named(word: str, recipe: Recipe, chosen: Sequence[Any]) -> None:
     for task in chosen:
         for fact in recipe.named or ():
             check_choice(f"recipes.{word}.named", fact, task.nameable)
-
-
-def _plain(what: Any) -> Any:
-    """Settings as JSON gives them back."""
-    if isinstance(what, Mapping):
-        return {key: _plain(value) for key, value in what.items()}
-    return [_plain(value) for value in what] if isinstance(what, (list, tuple)) else what
 
 
 def _caption(tasks: Mapping[str, Any], facts: Mapping[str, str]) -> str:
@@ -159,7 +152,7 @@ def _drawn(tasks: Sequence[Any], batch_size: int, seed: int, step: int) -> tuple
     return [task.draw(state) for task, state in states], [task.named_in(state) for task, state in states]
 
 
-def _told(own: Settings, word: str, folder: Path, tasks: Mapping[str, Any]) -> Told:
+def _told(own: Settings, word: str, folder: Path, tasks: Mapping[str, Any], both: Both) -> Told:
     """What one tower tells of the pictures that it was trained on the like of."""
     encoder = HubEncoder("out", str(folder))
     see_places = functools.partial(towers.place_states, *towers.open_tower(folder, "out"))
@@ -174,12 +167,10 @@ def _told(own: Settings, word: str, folder: Path, tasks: Mapping[str, Any]) -> T
                 share = probing.probe((vectors[0], values[0]), (vectors[1], values[1]))
                 found.setdefault(measure, {})[_column(task, fact)] = 100 * share
         if isinstance(task, PairTask):
-            for pattern in PATTERNS:
-                pairs = _pairs(own, task, pattern)
-                first, second = _both(encoder, task, pairs)
+            for pattern, (first, second) in both(folder, name).items():
                 found.setdefault("cosine", {})[pattern] = float(probing.cosines(first, second).mean())
                 if encoder.both:
-                    right = list(_matched(encoder, task, pairs, first, second))
+                    right = list(_matched(encoder, task, _pairs(own, task, pattern), first, second))
                     found.setdefault("matched", {})[pattern] = 100 * float(np.mean(right))
     for measure in ("cosine", "matched"):
         if shares := found.get(measure):
@@ -189,22 +180,19 @@ def _told(own: Settings, word: str, folder: Path, tasks: Mapping[str, Any]) -> T
 
 def _add_blind(
     own: Settings, seed: int, folders: Mapping[str, Path], tasks: Mapping[str, Any],
-    found: Mapping[tuple[str, int], Told],
+    found: Mapping[tuple[str, int], Told], both: Both,
 ) -> None:  # fmt: skip
     """Count for every tower of captions the pairs that are alike to it, and not to that of views."""
     by_views = next((word for word in folders if own.recipes[word].objective == "views"), None)
     if by_views is None:
         return
-    other = HubEncoder("out", str(folders[by_views]))
     for word, folder in folders.items():
         for name in own.recipes[word].tasks:
-            task = tasks[name]
-            if own.recipes[word].objective != "captions" or not isinstance(task, PairTask):
+            if own.recipes[word].objective != "captions" or not isinstance(tasks[name], PairTask):
                 continue
-            encoder = HubEncoder("out", str(folder))
+            seen, by_other = both(folder, name), both(folders[by_views], name)
             for pattern in PATTERNS:
-                pairs = _pairs(own, task, pattern)
-                near, far = (probing.cosines(*_both(one, task, pairs)) for one in (encoder, other))
+                near, far = (probing.cosines(*vectors[pattern]) for vectors in (seen, by_other))
                 share = float(np.mean((near > own.alike) & (far < own.unlike)))
                 found[word, seed].setdefault("blind", {})[pattern] = 100 * share
 
@@ -213,10 +201,13 @@ def _pairs(own: Settings, task: PairTask, pattern: str) -> list[matches.Pair]:
     return list(matches.pairs_of(task, pattern, own.pairs))
 
 
-def _both(encoder: HubEncoder, task: PairTask, pairs: Sequence[matches.Pair]) -> tuple[Any, Any]:
-    """Vectors of the first and the second pictures of pairs."""
-    seen = _seen(_images(encoder.embed), task, [state for pair in pairs for state in pair.states])
-    return seen[::2], seen[1::2]
+def _both(own: Settings, tasks: Mapping[str, Any], folder: Path, name: str) -> dict[str, tuple[Any, Any]]:
+    see, found = _images(HubEncoder("out", str(folder)).embed), {}
+    for pattern in PATTERNS:
+        states = [state for pair in _pairs(own, tasks[name], pattern) for state in pair.states]
+        seen = _seen(see, tasks[name], states)
+        found[pattern] = seen[::2], seen[1::2]
+    return found
 
 
 def _matched(
@@ -242,8 +233,12 @@ def _column(task: Any, fact: str) -> str:
     return str(task.name) if len(task.nameable) == 1 else fact
 
 
+def _facts(found: Mapping[tuple[str, int], Told]) -> list[str]:
+    return list(dict.fromkeys(fact for told in found.values() for values in told.values() for fact in values))
+
+
 def _table(found: Mapping[tuple[str, int], Told]) -> str:
-    facts = list(dict.fromkeys(fact for told in found.values() for values in told.values() for fact in values))
+    facts = _facts(found)
     rows = [
         [f"{word}-{seed}", measure, *(_figure(measure, values.get(fact)) for fact in facts)]
         for (word, seed), told in found.items()
@@ -261,14 +256,12 @@ def _figure(measure: str, value: float | None) -> str:
     return f"{value:.2f}" if measure == "cosine" else f"{value:.0f}"
 
 
-def _numbers(found: Mapping[tuple[str, int], Told]) -> str:
-    """A CSV file as artifacts read it: a row for each tower, measure and seed, a column for each fact."""
-    facts = list(dict.fromkeys(fact for told in found.values() for values in told.values() for fact in values))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["series", "seed", *facts])
+def _numbers(found: Mapping[tuple[str, int], Told]) -> list[list[str]]:
+    """The rows of a file as artifacts read it: one for each tower, measure and seed, a column for each fact."""
+    facts = _facts(found)
+    rows = [["series", "seed", *facts]]
     for (word, seed), told in found.items():
         for measure, values in told.items():
-            row = [f"{values[fact]:.4f}" if fact in values else "" for fact in facts]
-            writer.writerow([f"{word}: {measure}", seed, *row])
-    return text.getvalue()
+            figures = [f"{values[fact]:.4f}" if fact in values else "" for fact in facts]
+            rows.append([f"{word}: {measure}", str(seed), *figures])
+    return rows

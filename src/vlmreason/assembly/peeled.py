@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlmreason.analysis.layer_peeled import MEASURES, Peeled, solve
-from vlmreason.files import write_text_atomic
+from vlmreason.files import write_csv_atomic
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,8 @@ def measure(own: Settings) -> Path:
     """Solve the model at every ratio and seed, write a row for each measure and seed; returns the file."""
     model = Peeled(own.classes, own.majority, own.width, own.row_bound, own.feature_bound, own.steps, own.lr)
     found = {seed: solve(model, own.ratios, seed) for seed in own.seeds}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["measure", "seed", *(f"{ratio:g}" for ratio in own.ratios)])
+    rows = [["measure", "seed", *(f"{ratio:g}" for ratio in own.ratios)]]
     for name in MEASURES:
-        for seed, values in found.items():
-            writer.writerow([name, seed, *(f"{one[name]:.4f}" for one in values)])
-    write_text_atomic(Path(own.to), text.getvalue())
+        rows += [[name, str(seed), *(f"{one[name]:.4f}" for one in values)] for seed, values in found.items()]
+    write_csv_atomic(Path(own.to), rows)
     return Path(own.to)

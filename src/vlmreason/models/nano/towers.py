@@ -118,7 +118,7 @@ def open_tower(folder: Path, where: str) -> tuple[Any, Tower]:
     sight = HubEncoder(where, str(folder)).sight
     path = folder / FACTS
     layer = read_json(path).get("layer") if path.is_file() else LAYER
-    if not isinstance(layer, int) or not -len(range(config.num_hidden_layers)) <= layer < 0:
+    if not isinstance(layer, int) or not -config.num_hidden_layers <= layer < 0:
         raise ValueError(f"{path}: layer={layer!r}: -1 to -{config.num_hidden_layers} is expected")
     module = load_whole(place, AutoModel, {"config": config, "dtype": torch.float32})
     mean, std = ((one[0], one[1], one[2]) for one in (sight.mean, sight.std))

@@ -15,6 +15,7 @@ from vlmreason.models.embedders import HubEncoder
 from vlmreason.pictures import Picture
 from vlmreason.streams import stream
 from vlmreason.structure import check_positive
+from vlmreason.training.engine.optimizers import schedule
 from vlmreason.training.towers.objectives import Facts, ViewLoss, caption_loss, fits, named
 
 Objective = Literal["captions", "views"]
@@ -22,6 +23,7 @@ Objective = Literal["captions", "views"]
 Draw = Callable[[int], tuple[Sequence[Picture], Sequence[Facts]]]
 """Gives the pictures of a step and their facts."""
 
+WARMUP = 0.1  # share of the steps in which the rate rises
 _LOGGED = 20  # losses that are kept of a training
 
 
@@ -100,7 +102,7 @@ def train(
             said = [named(one, recipe.named or tuple(one), rng) for one in facts]
             loss = caption_loss(encoder, pixels_BCHW, [say(one) for one in said], fits(facts, said))
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * _share(step, recipe.steps)
+            group["lr"] = recipe.lr * schedule(step, recipe.steps, WARMUP)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -112,14 +114,6 @@ def train(
     if not math.isfinite(losses[-1]):
         raise ValueError(f"recipes.lr={recipe.lr}: the training diverged")
     return _means(losses, min(_LOGGED, len(losses)))
-
-
-def _share(step: int, steps: int) -> float:
-    """The share of the full rate at a step: a rise over a tenth, then half a cosine."""
-    rise = max(1, steps // 10)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def _means(losses: Sequence[float], num: int) -> list[float]:
