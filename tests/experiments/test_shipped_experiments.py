@@ -24,7 +24,6 @@ from vlmreason.report.figures import draw
 from vlmreason.report.writing import markdown
 from vlmreason.studies import artifacts, library, needs, results
 from vlmreason.studies.experiment import Cell, Experiment, PaperNumber
-from vlmreason.studies.measures import follow_up
 
 FIGURES = (*range(3, 10), *range(13, 32))
 TABLES = (*range(5, 9), 10, 11, 12, 13, 14)
@@ -180,7 +179,7 @@ def test_every_run_can_be_made(composing: None) -> None:
 def asks_for(name: str, scale: str, cell: Cell) -> bool:
     """Whether the evaluation that makes a measure is of its level and view, where it says of which it is."""
     analyses = artifacts.read_study(name.partition("/")[0]).scales[scale].analyses
-    command = follow_up(cell.measure, analyses, cell.set.get("task"))
+    command = read(name, scale).follow_up(cell, analyses)
     if command is not None and command[0] == "evaluate":
         given = dict(word.split("=", 1) for word in command[1:])
         asked = {

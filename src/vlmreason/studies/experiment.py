@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlmreason.structure import check_choice
-from vlmreason.studies.measures import WITHOUT_RUNS, Measure, _short, read_measure
+from vlmreason.studies.measures import WITHOUT_RUNS, Measure, Words, _short, follow_up, read_measure
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,13 @@ class Experiment:
     def _seeds(self, entries: Sequence[Entry]) -> tuple[int, ...]:
         """Return the seeds that all entries of a cell have, in the artifact's order."""
         return tuple(seed for seed in self.seeds if all(seed in (entry.seeds or self.seeds) for entry in entries))
+
+    def follow_up(self, cell: Cell, analyses: Mapping[str, Mapping[str, Any]]) -> Words | None:
+        """Return the command after training that makes what a cell shows (`measures.follow_up`).
+
+        `analyses`: those of the study.
+        """
+        return follow_up(cell.measure, {**analyses, **self.analyses}, cell.set.get("task"))
 
     def cells(self) -> Iterator[Cell]:
         """Return all cells, panel by panel, series by series."""

@@ -10,7 +10,7 @@ from typing import Any
 from vlmreason import runs
 from vlmreason.studies.artifacts import read_experiment, read_study
 from vlmreason.studies.library import Library
-from vlmreason.studies.measures import follow_up, is_made
+from vlmreason.studies.measures import is_made
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -24,7 +24,7 @@ def asked(
     A run comes as often as something is asked of it. `extra`: settings of all runs that win.
     """
     for cell in experiment.cells():
-        command = follow_up(cell.measure, {**analyses, **experiment.analyses}, cell.set.get("task"))
+        command = experiment.follow_up(cell, analyses)
         for job in cell.jobs():
             yield {**job, **extra}, cell.measure, command
 
