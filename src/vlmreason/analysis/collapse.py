@@ -97,7 +97,8 @@ def _half(learner: Any, task: PictureTask[Any], half: str, rows_KD: Tensor, sett
         [task.sample(half, split, index).state for index in task.first(half, split, num)]
         for split, num in (("test", settings.num), ("train", 3 * settings.num))
     )
-    options = tuple(task.option(label) for label in task.of_level(half))
+    options = tuple(learner.kept.options)
+    own_half = [options.index(task.option(label)) for label in task.of_level(half)]
     size, own, restricted = settings.batch_size, 0, 0
     vectors: dict[str, list[Any]] = {"test": [], "train": []}
     for split, states in (("test", shown), ("train", fresh)):
@@ -106,10 +107,10 @@ def _half(learner: Any, task: PictureTask[Any], half: str, rows_KD: Tensor, sett
             vectors[split].append(learner.embed(prompts).cpu().numpy())
             if split == "train":
                 continue
-            wanted = [task.answer(state) for state in some]
-            own += sum(a.text == b for a, b in zip(learner.generate(prompts), wanted, strict=True))
-            scores = [[one.logprob for one in row] for row in learner.choose(prompts, [options] * len(some))]
-            restricted += sum(options[int(np.argmax(row))] == b for row, b in zip(scores, wanted, strict=True))
+            wanted = np.array([options.index(task.answer(state)) for state in some])
+            scores = np.array([[one.logprob for one in row] for row in learner.choose(prompts, [options] * len(some))])
+            own += int((scores.argmax(axis=1) == wanted).sum())
+            restricted += int((np.array(own_half)[scores[:, own_half].argmax(axis=1)] == wanted).sum())
     train, test = (np.concatenate(vectors[split]).astype(np.float32) for split in ("train", "test"))
     told = probe((train, [state.label for state in fresh]), (test, [state.label for state in shown]))
     num = len(shown)
