@@ -14,7 +14,8 @@ from typing import Any
 
 from vlmreason.assembly import catalog
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
+_REFERENCE = re.compile(r"\$\{(?:([A-Za-z_][\w.]*)|oc\.select:([A-Za-z_][\w.]*),[^{}$]*)\}")
+"""A value that stands elsewhere; or one with what else it is where that is not there, which then is Hydra's to read."""
 _UNREAD = re.compile(r"# *@package|\s*- (optional |[^#]*:\s*[^#\s]*\$\{)")
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -114,8 +115,8 @@ def _replaced(value: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
     if not isinstance(value, str) or ("${" not in value and value != "???"):
         return value
     if whole := _REFERENCE.fullmatch(value):
-        return _replaced(_at(root, whole.group(1)), root, depth + 1)
-    text = _REFERENCE.sub(lambda found: _word(_at(root, found.group(1))), value)
+        return _replaced(_at(root, whole[1] or whole[2]), root, depth + 1)
+    text = _REFERENCE.sub(lambda found: _word(_at(root, found[1] or found[2])), value)
     if text == value or depth > catalog.MAX_DEPTH:
         raise NotReadHereError(value)
     return _replaced(text, root, depth + 1)
